@@ -1,0 +1,1 @@
+//! Typed configuration: parse, check with positions, diff old against new.

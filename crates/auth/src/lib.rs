@@ -1,0 +1,1 @@
+//! HTTP Digest for SIP, sans-IO: challenges, credentials, stateless nonces.

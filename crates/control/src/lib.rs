@@ -1,0 +1,1 @@
+//! Versioned messages between supervisor, workers and the command line.

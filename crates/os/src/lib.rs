@@ -1,0 +1,1 @@
+//! What nix lacks in safe form: descriptor passing, pidfd, seals, pinning, notification.

@@ -1,0 +1,1 @@
+//! RFC 3261 section 16 as one machine: validate, route, fork, collect; the worker's brain.

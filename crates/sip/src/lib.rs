@@ -1,0 +1,1 @@
+//! Bytes to SIP messages and back: spans, typed headers, URIs, patches.

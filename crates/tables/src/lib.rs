@@ -1,0 +1,1 @@
+//! Lays bindings, transactions and counters onto the arena.

@@ -1,0 +1,1 @@
+//! The arena: bytes that outlive a worker, their rows, indexes, reclaim and recovery.

@@ -1,0 +1,1 @@
+//! Black-box tests: real processes, outside clients, kill -9.
