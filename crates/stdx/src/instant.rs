@@ -1,0 +1,126 @@
+//! The monotonic instant that all workers share.
+
+use core::fmt;
+use core::ops::{Add, AddAssign, Sub};
+use core::time::Duration;
+
+/// A moment of CLOCK_MONOTONIC in nanoseconds. All processes of one machine agree on it, so it may lie in the arena; it
+/// means nothing after a reboot. Arithmetic saturates: a timer beyond the end of time never fires, it does not wrap.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// The clock's zero, earlier than every reading.
+    pub const ZERO: Self = Self(0);
+    /// Later than every reading (584 years of uptime).
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The instant `nanos` nanoseconds after the clock's zero.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the clock's zero.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// This instant moved forward, or [`Instant::MAX`].
+    pub const fn saturating_add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(by)))
+    }
+
+    /// This instant moved back, or [`Instant::ZERO`].
+    pub const fn saturating_sub(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(by)))
+    }
+
+    /// The time from `earlier` to this instant; `None` if `earlier` is the later one.
+    pub const fn checked_duration_since(self, earlier: Self) -> Option<Duration> {
+        match self.0.checked_sub(earlier.0) {
+            Some(nanos) => Some(Duration::from_nanos(nanos)),
+            None => None,
+        }
+    }
+
+    /// The time from `earlier` to this instant; zero if `earlier` is the later one.
+    pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A duration in nanoseconds, cut at 584 years.
+const fn nanos(duration: Duration) -> u64 {
+    let nanos = duration.as_nanos();
+    if nanos > u64::MAX as u128 {
+        u64::MAX
+    } else {
+        nanos as u64
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, by: Duration) -> Self {
+        self.saturating_add(by)
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, by: Duration) {
+        *self = self.saturating_add(by);
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+    fn sub(self, by: Duration) -> Self {
+        self.saturating_sub(by)
+    }
+}
+
+/// Seconds with nanoseconds, as the kernel prints its clock: `12.000000345s`.
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}.{:09}s",
+            self.0 / 1_000_000_000,
+            self.0 % 1_000_000_000
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(Instant::MAX + Duration::from_nanos(1), Instant::MAX);
+        assert_eq!(Instant::from_nanos(5) + Duration::MAX, Instant::MAX);
+        assert_eq!(
+            Instant::from_nanos(5) - Duration::from_secs(1),
+            Instant::ZERO
+        );
+        assert_eq!(
+            Instant::from_nanos(5) + Duration::from_micros(1),
+            Instant::from_nanos(1005)
+        );
+    }
+
+    #[test]
+    fn differences_know_their_direction() {
+        let (early, late) = (Instant::from_nanos(10), Instant::from_nanos(25));
+        assert_eq!(
+            late.checked_duration_since(early),
+            Some(Duration::from_nanos(15))
+        );
+        assert_eq!(early.checked_duration_since(late), None);
+        assert_eq!(early.saturating_duration_since(late), Duration::ZERO);
+        assert_eq!(
+            format!("{:?}", Instant::from_nanos(12_000_000_345)),
+            "12.000000345s"
+        );
+    }
+}
