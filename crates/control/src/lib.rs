@@ -1,1 +1,29 @@
-//! Versioned messages between supervisor, workers and the command line.
+//! What the processes of one server say to each other, and how it is written down.
+//!
+//! | who | to whom | over | types |
+//! |---|---|---|---|
+//! | supervisor | worker | `SOCK_SEQPACKET`, descriptors beside the bytes | [`ToWorker`] |
+//! | worker | supervisor | the same channel | [`FromWorker`] |
+//! | command line | supervisor | Unix stream socket, [`stream`] | [`ClientRequest`] |
+//! | supervisor or worker | command line | the same connection | [`ClientReply`], ended by `Done` or `Error` |
+//!
+//! [`codec`] is the only place that knows the encoding (bincode); everything else sees
+//! [`codec::encode`] and [`codec::decode`]. This crate opens no socket and sends nothing by itself.
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod codec;
+pub mod status;
+pub mod stream;
+pub mod worker;
+
+pub use client::{
+    ClientReply, ClientRequest, ContactLine, RegistrationLine, StatLine, TableRequest,
+};
+pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
+pub use status::{
+    ArenaStatus, ListenerStatus, Rates, Role, SlotStatus, StatusReport, SupervisorStatus,
+    WorkerStatus,
+};
+pub use stream::{FrameBuffer, StreamError, read_message, write_message};
+pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, SlotAssign, ToWorker};

@@ -1,0 +1,112 @@
+//! Between the command line and the server: one request a connection, then replies until
+//! [`ClientReply::Done`] or [`ClientReply::Error`]. Replies may come from the supervisor or, for
+//! [`TableRequest`]s, from the worker that was handed the connection; the client cannot tell.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{Kind, Message},
+    status::StatusReport,
+};
+
+/// What a command asks of the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientRequest {
+    /// One [`ClientReply::Status`].
+    Status,
+    /// One [`ClientReply::Stats`]; `pattern` selects names that contain it, `None` all.
+    Stats { pattern: Option<String> },
+    /// Reads or changes a table; executed by a worker.
+    Table(TableRequest),
+    /// Rolling restart of one worker, or of all (`None`); [`ClientReply::Note`]s tell the progress.
+    Restart { worker: Option<u16> },
+    /// Read the configuration file again and apply what can change live.
+    Reload,
+    /// Stop the server. The answer comes before it exits.
+    Stop,
+}
+
+/// What only a worker can answer, since the supervisor decodes no table bodies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TableRequest {
+    /// Registered AORs, one [`ClientReply::Registration`] each.
+    RegistrationsList {
+        /// Only AORs of this domain.
+        domain: Option<String>,
+        /// Stop after so many AORs.
+        limit: Option<u32>,
+    },
+    /// The bindings of one AOR.
+    RegistrationsShow { aor: String },
+    /// Remove one binding of an AOR, or all of them (`contact` is `None`).
+    RegistrationsRemove {
+        aor: String,
+        contact: Option<String>,
+    },
+}
+
+/// One reply frame. A status report is several hundred bytes, and boxing it would only be felt by readers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one at a time, a few times a second at most"
+)]
+pub enum ClientReply {
+    Status(StatusReport),
+    Stats(Vec<StatLine>),
+    Registration(RegistrationLine),
+    /// A line of progress for a person to read.
+    Note(String),
+    /// The request is done; nothing follows.
+    Done,
+    /// The request failed; nothing follows.
+    Error {
+        message: String,
+        /// What the operator can do about it.
+        remedy: String,
+    },
+}
+
+/// One counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatLine {
+    pub name: String,
+    pub value: u64,
+    pub description: String,
+}
+
+/// One address-of-record and its bindings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrationLine {
+    pub aor: String,
+    pub contacts: Vec<ContactLine>,
+}
+
+/// One binding (RFC 3261 §10.2.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContactLine {
+    pub uri: String,
+    /// Preference in thousandths, 0 to 1000 (RFC 3261 §20.10).
+    pub q: u16,
+    /// Seconds until the binding ends.
+    pub expires_s: u64,
+    pub call_id: String,
+    pub cseq: u32,
+    /// Path values, comma separated as received (RFC 3327); empty if none.
+    pub path: String,
+    /// `+sip.instance` (RFC 5626 §4.1).
+    pub instance: Option<String>,
+    /// `reg-id` (RFC 5626 §4.2).
+    pub reg_id: Option<u32>,
+    /// Address that the REGISTER came from.
+    pub received: Option<String>,
+    pub user_agent: Option<String>,
+}
+
+impl Message for ClientRequest {
+    const KIND: Kind = Kind::ClientRequest;
+}
+
+impl Message for ClientReply {
+    const KIND: Kind = Kind::ClientReply;
+}

@@ -1,0 +1,112 @@
+//! `tandem status`. The field names are the contract of `tandem status --json`: rename none.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that `tandem status` shows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Version of the supervisor's binary.
+    pub version: String,
+    pub supervisor: SupervisorStatus,
+    /// Time since the supervisor started. Unit: ms.
+    pub uptime_ms: u64,
+    /// Counts the configurations taken since the start, from 1.
+    pub config_version: u64,
+    /// How sockets are read: `io_uring`, or what stands in for it.
+    pub driver: String,
+    pub listeners: Vec<ListenerStatus>,
+    pub workers: Vec<WorkerStatus>,
+    pub slots: Vec<SlotStatus>,
+    pub arena: ArenaStatus,
+    /// Addresses-of-record with at least one binding.
+    pub registrations: u64,
+    pub dialogs: u64,
+    pub transactions: u64,
+    pub rates: Rates,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupervisorStatus {
+    pub pid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// `ADDRESS:PORT` as bound.
+    pub address: String,
+    pub transports: Vec<String>,
+    pub spread: String,
+}
+
+/// One worker process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Place that `tandem restart --worker` names; `None` for the spare.
+    pub id: Option<u16>,
+    pub pid: u32,
+    pub role: Role,
+    /// Slots that it runs; empty for the spare.
+    pub slots: Vec<u16>,
+    pub incarnation: u64,
+    /// Deaths and planned restarts that this worker's slots have seen.
+    pub restarts: u64,
+    pub uptime_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Signalling,
+    Edge,
+    Spare,
+}
+
+impl Role {
+    /// The name in `tandem status` and its JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Signalling => "signalling",
+            Self::Edge => "edge",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+/// One slot, with the figures of its last take-over. Times are ns of the monotonic clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    pub id: u16,
+    /// Number of the worker that runs it; `None` while nobody does.
+    pub worker: Option<u16>,
+    /// Core that it is pinned to.
+    pub core: Option<u16>,
+    /// Messages served since the arena was made.
+    pub messages: u64,
+    /// When the last owner's death or hand-over was seen; `None` if it never had another owner.
+    pub died_ns: Option<u64>,
+    /// When the heir had recovered the slot.
+    pub recovered_ns: Option<u64>,
+    /// When the heir served its first message.
+    pub first_served_ns: Option<u64>,
+}
+
+impl SlotStatus {
+    /// From the death of the last owner to the first message that the heir served. Unit: ns.
+    pub fn takeover_ns(&self) -> Option<u64> {
+        self.first_served_ns?.checked_sub(self.died_ns?)
+    }
+}
+
+/// Memory of the arena. Unit: bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArenaStatus {
+    pub bytes_used: u64,
+    pub bytes_mapped: u64,
+    pub limit: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Messages served a second, over the last second or so.
+    pub messages_per_s: f64,
+}

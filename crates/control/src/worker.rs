@@ -1,0 +1,116 @@
+//! Between the supervisor and one worker process.
+//!
+//! ```text
+//! supervisor                            worker (warm spare)
+//!   Hello, Doorbells*, Sockets*  ---->    attach the arena
+//!                                <----  Ready
+//!   Assign                       ---->    run the slots (recover first, if told so)
+//!                                <----  Serving, once a slot
+//!   Config                       ---->
+//!                                <----  Applied
+//!   HandOver                     ---->    finish the turn
+//!                                <----  HandedOver, then exit
+//! ```
+//!
+//! Descriptors travel beside the bytes and are named at each message in their order. One message
+//! carries at most [`FDS_PER_MESSAGE_MAX`]; longer lists go in several messages, each saying where it starts.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{client::TableRequest, codec::Kind, codec::Message};
+
+/// Most descriptors beside one message. The kernel's own bound is 253 (`SCM_MAX_FD`).
+pub const FDS_PER_MESSAGE_MAX: usize = 200;
+
+/// From the supervisor to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// First message. Descriptors: control memfd, data memfd, config memfd, then the doorbell eventfds
+    /// of slots 0, 1, … as far as they fit; the others follow in [`ToWorker::Doorbells`].
+    Hello {
+        /// Counts the worker processes of this supervisor's arena; never reused.
+        incarnation: u64,
+        /// Participant index of the worker's control thread in the arena.
+        aux: u16,
+        /// Slots of the whole server, over all workers.
+        slots_total: u16,
+        /// Reactor threads that this process may run.
+        reactors: u16,
+        /// Account to drop privileges to; `None` keeps the supervisor's.
+        user: Option<String>,
+        /// How long a reactor polls before it sleeps. Unit: microseconds; 0 sleeps at once.
+        spin_us: u32,
+        /// Version of the configuration in the config memfd.
+        config_version: u64,
+    },
+    /// Doorbells that did not fit beside `Hello`. Descriptors: eventfds of the slots from `from_slot` on.
+    Doorbells { from_slot: u16 },
+    /// A listener's sockets, one for each slot. Descriptors: the sockets of the slots from `from_slot` on.
+    Sockets {
+        listener: u32,
+        address: SocketAddr,
+        from_slot: u16,
+    },
+    /// Stop reading a listener and close its sockets.
+    RemoveListener { listener: u32 },
+    /// Take this configuration. Descriptor: a memfd with one frame of [`Kind::Config`].
+    Config { version: u64 },
+    /// Run these slots.
+    Assign {
+        /// Number of the worker whose place this process takes.
+        worker: u16,
+        slots: Vec<SlotAssign>,
+        /// Recover each slot before it serves: its last owner is proven dead or has handed over.
+        recover: bool,
+        /// The last owner died by a fault of its own (signal, abort, watchdog), not by a kill from
+        /// outside and not by a planned restart: the message at hand is suspect.
+        fault: bool,
+        /// When the death was seen. Unit: ns of the monotonic clock; 0 at the first start.
+        died_at_ns: u64,
+    },
+    /// Planned restart: finish the turn, publish, answer [`FromWorker::HandedOver`], exit.
+    HandOver,
+    /// Answer this on the client's connection. Descriptor: the connection.
+    Query { request: TableRequest },
+}
+
+/// One slot of [`ToWorker::Assign`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotAssign {
+    pub slot: u16,
+    /// Core to pin the slot's reactor thread to; `None` leaves it to the scheduler.
+    pub core: Option<u16>,
+}
+
+/// From a worker to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// Attached to the arena and waiting for slots.
+    Ready,
+    /// A slot has been recovered and serves.
+    Serving {
+        slot: u16,
+        /// Messages of the predecessor that were read but not served, and were served now.
+        replayed: u32,
+        /// Transactions taken over.
+        transactions: u32,
+        /// When recovery ended. Unit: ns of the monotonic clock.
+        recovered_ns: u64,
+    },
+    /// The worker cannot go on and is about to exit.
+    Failed { message: String },
+    /// Every reactor of this worker works by this configuration.
+    Applied { version: u64 },
+    /// Answer to [`ToWorker::HandOver`]: no slot of this process will touch the arena again.
+    HandedOver,
+}
+
+impl Message for ToWorker {
+    const KIND: Kind = Kind::ToWorker;
+}
+
+impl Message for FromWorker {
+    const KIND: Kind = Kind::FromWorker;
+}

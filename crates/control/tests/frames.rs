@@ -1,0 +1,313 @@
+//! Every message survives the way through a frame; nothing that arrives instead makes the decoder panic.
+
+use control::*;
+use proptest::prelude::*;
+
+fn text() -> impl Strategy<Value = String> {
+    proptest::collection::vec(any::<char>(), 0..24).prop_map(|chars| chars.into_iter().collect())
+}
+
+fn table_request() -> impl Strategy<Value = TableRequest> {
+    prop_oneof![
+        (proptest::option::of(text()), any::<Option<u32>>())
+            .prop_map(|(domain, limit)| TableRequest::RegistrationsList { domain, limit }),
+        text().prop_map(|aor| TableRequest::RegistrationsShow { aor }),
+        (text(), proptest::option::of(text()))
+            .prop_map(|(aor, contact)| TableRequest::RegistrationsRemove { aor, contact }),
+    ]
+}
+
+fn to_worker() -> impl Strategy<Value = ToWorker> {
+    let hello = (
+        any::<(u64, u16, u16, u16, u32, u64)>(),
+        proptest::option::of(text()),
+    )
+        .prop_map(
+            |((incarnation, aux, slots_total, reactors, spin_us, config_version), user)| {
+                ToWorker::Hello {
+                    incarnation,
+                    aux,
+                    slots_total,
+                    reactors,
+                    user,
+                    spin_us,
+                    config_version,
+                }
+            },
+        );
+    let sockets =
+        any::<(u32, std::net::IpAddr, u16, u16)>().prop_map(|(listener, ip, port, from_slot)| {
+            ToWorker::Sockets {
+                listener,
+                address: (ip, port).into(),
+                from_slot,
+            }
+        });
+    let slots = proptest::collection::vec(
+        any::<(u16, Option<u16>)>().prop_map(|(slot, core)| SlotAssign { slot, core }),
+        0..16,
+    );
+    let assign = (any::<(u16, bool, bool, u64)>(), slots).prop_map(
+        |((worker, recover, fault, died_at_ns), slots)| ToWorker::Assign {
+            worker,
+            slots,
+            recover,
+            fault,
+            died_at_ns,
+        },
+    );
+    prop_oneof![
+        hello,
+        sockets,
+        assign,
+        any::<u16>().prop_map(|from_slot| ToWorker::Doorbells { from_slot }),
+        any::<u32>().prop_map(|listener| ToWorker::RemoveListener { listener }),
+        any::<u64>().prop_map(|version| ToWorker::Config { version }),
+        Just(ToWorker::HandOver),
+        table_request().prop_map(|request| ToWorker::Query { request }),
+    ]
+}
+
+fn from_worker() -> impl Strategy<Value = FromWorker> {
+    prop_oneof![
+        Just(FromWorker::Ready),
+        Just(FromWorker::HandedOver),
+        text().prop_map(|message| FromWorker::Failed { message }),
+        any::<u64>().prop_map(|version| FromWorker::Applied { version }),
+        any::<(u16, u32, u32, u64)>().prop_map(|(slot, replayed, transactions, recovered_ns)| {
+            FromWorker::Serving {
+                slot,
+                replayed,
+                transactions,
+                recovered_ns,
+            }
+        }),
+    ]
+}
+
+fn client_request() -> impl Strategy<Value = ClientRequest> {
+    prop_oneof![
+        Just(ClientRequest::Status),
+        Just(ClientRequest::Reload),
+        Just(ClientRequest::Stop),
+        proptest::option::of(text()).prop_map(|pattern| ClientRequest::Stats { pattern }),
+        any::<Option<u16>>().prop_map(|worker| ClientRequest::Restart { worker }),
+        table_request().prop_map(ClientRequest::Table),
+    ]
+}
+
+fn contact() -> impl Strategy<Value = ContactLine> {
+    (
+        (
+            text(),
+            any::<u16>(),
+            any::<u64>(),
+            text(),
+            any::<u32>(),
+            text(),
+        ),
+        (proptest::option::of(text()), any::<Option<u32>>()),
+        (proptest::option::of(text()), proptest::option::of(text())),
+    )
+        .prop_map(
+            |(
+                (uri, q, expires_s, call_id, cseq, path),
+                (instance, reg_id),
+                (received, user_agent),
+            )| ContactLine {
+                uri,
+                q,
+                expires_s,
+                call_id,
+                cseq,
+                path,
+                instance,
+                reg_id,
+                received,
+                user_agent,
+            },
+        )
+}
+
+fn status() -> impl Strategy<Value = StatusReport> {
+    let worker =
+        any::<(Option<u16>, u32, u8, Vec<u16>, u64)>().prop_map(|(id, pid, role, slots, count)| {
+            WorkerStatus {
+                id,
+                pid,
+                role: [Role::Signalling, Role::Edge, Role::Spare][usize::from(role % 3)],
+                slots,
+                incarnation: count,
+                restarts: count / 2,
+                uptime_ms: count / 3,
+            }
+        });
+    let slot = any::<(u16, Option<u16>, Option<u64>, Option<u64>)>().prop_map(
+        |(id, worker, died, served)| SlotStatus {
+            id,
+            worker,
+            core: worker,
+            messages: 5,
+            died_ns: died,
+            recovered_ns: served,
+            first_served_ns: served,
+        },
+    );
+    (
+        text(),
+        proptest::collection::vec(worker, 0..4),
+        proptest::collection::vec(slot, 0..4),
+        0.0..1e9f64,
+    )
+        .prop_map(|(version, workers, slots, messages_per_s)| StatusReport {
+            version: version.clone(),
+            listeners: vec![ListenerStatus {
+                address: version.clone(),
+                transports: vec![version],
+                spread: "flow".into(),
+            }],
+            workers,
+            slots,
+            rates: Rates { messages_per_s },
+            ..StatusReport::default()
+        })
+}
+
+fn client_reply() -> impl Strategy<Value = ClientReply> {
+    prop_oneof![
+        status().prop_map(ClientReply::Status),
+        proptest::collection::vec(
+            (text(), any::<u64>(), text()).prop_map(|(name, value, description)| StatLine {
+                name,
+                value,
+                description
+            }),
+            0..8
+        )
+        .prop_map(ClientReply::Stats),
+        (text(), proptest::collection::vec(contact(), 0..4)).prop_map(|(aor, contacts)| {
+            ClientReply::Registration(RegistrationLine { aor, contacts })
+        }),
+        text().prop_map(ClientReply::Note),
+        Just(ClientReply::Done),
+        (text(), text()).prop_map(|(message, remedy)| ClientReply::Error { message, remedy }),
+    ]
+}
+
+fn survives<M: Message + PartialEq + std::fmt::Debug>(message: &M) -> Result<(), TestCaseError> {
+    let frame = encode(message).expect("small messages fit");
+    prop_assert_eq!(
+        &decode::<M>(&frame).expect("what was written can be read"),
+        message
+    );
+    for cut in 0..frame.len() {
+        prop_assert!(
+            decode::<M>(&frame[..cut]).is_err(),
+            "a frame cut at {} was read",
+            cut
+        );
+    }
+    Ok(())
+}
+
+/// Damage may yield another valid message; it must not panic.
+fn damaged<M: Message>(message: &M, at: usize, byte: u8) {
+    let mut frame = encode(message).expect("small messages fit");
+    let at = at % frame.len();
+    frame[at] = byte;
+    let _ = decode::<M>(&frame);
+}
+
+proptest! {
+    #[test]
+    fn to_worker_survives(message in to_worker()) { survives(&message)?; }
+
+    #[test]
+    fn from_worker_survives(message in from_worker()) { survives(&message)?; }
+
+    #[test]
+    fn client_request_survives(message in client_request()) { survives(&message)?; }
+
+    #[test]
+    fn client_reply_survives(message in client_reply()) { survives(&message)?; }
+
+    #[test]
+    fn damage_never_panics(
+        to in to_worker(), from in from_worker(), request in client_request(), reply in client_reply(),
+        at in any::<usize>(), byte in any::<u8>(),
+    ) {
+        damaged(&to, at, byte);
+        damaged(&from, at, byte);
+        damaged(&request, at, byte);
+        damaged(&reply, at, byte);
+    }
+
+    #[test]
+    fn garbage_never_panics(kind in 1u8..6, garbage in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut frame = b"TNDM".to_vec();
+        frame.extend_from_slice(&PROTOCOL_VERSION.to_le_bytes());
+        frame.push(kind);
+        frame.extend_from_slice(&garbage);
+        for frame in [&frame[..], &garbage] {
+            let _ = decode::<ToWorker>(frame);
+            let _ = decode::<FromWorker>(frame);
+            let _ = decode::<ClientRequest>(frame);
+            let _ = decode::<ClientReply>(frame);
+        }
+    }
+}
+
+#[test]
+fn the_json_of_a_status_report_has_the_contract_names() {
+    let report = StatusReport {
+        workers: vec![WorkerStatus {
+            id: None,
+            pid: 7,
+            role: Role::Spare,
+            slots: Vec::new(),
+            incarnation: 3,
+            restarts: 0,
+            uptime_ms: 1,
+        }],
+        slots: vec![SlotStatus {
+            id: 0,
+            worker: Some(1),
+            core: None,
+            messages: 9,
+            died_ns: Some(100),
+            recovered_ns: Some(150),
+            first_served_ns: Some(250),
+        }],
+        ..StatusReport::default()
+    };
+    assert_eq!(report.slots[0].takeover_ns(), Some(150));
+    let json = serde_json::to_value(&report).expect("plain data");
+    for (path, keys) in [
+        (
+            "",
+            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations dialogs transactions rates",
+        ),
+        ("/supervisor", "pid"),
+        (
+            "/workers/0",
+            "id pid role slots incarnation restarts uptime_ms",
+        ),
+        (
+            "/slots/0",
+            "id worker core messages died_ns recovered_ns first_served_ns",
+        ),
+        ("/arena", "bytes_used bytes_mapped limit"),
+        ("/rates", "messages_per_s"),
+    ] {
+        let object = json
+            .pointer(path)
+            .and_then(|value| value.as_object())
+            .expect("an object");
+        let mut found: Vec<_> = object.keys().map(String::as_str).collect();
+        let mut wanted: Vec<_> = keys.split(' ').collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted, "at {path:?}");
+    }
+    assert_eq!(json["workers"][0]["role"], "spare");
+}
