@@ -1,0 +1,283 @@
+//! INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1).
+//!
+//! The 100 that a server transaction owes within 200 ms (§17.2.1) is the TU's to send: a proxy sends it at once.
+
+use stdx::Instant;
+
+use crate::action::Class;
+use crate::image::{Fields, Retransmission, Tag};
+use crate::timers::{Backoff, earliest};
+use crate::{Actions, Image, Reliability, ServerAction, ServerInput, Timers};
+
+/// INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1). A terminated machine is `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InviteServer {
+    Proceeding(Proceeding),
+    Completed(Completed),
+    Confirmed(Confirmed),
+    Accepted(Accepted),
+}
+
+/// No final response yet. No timer: the TU decides how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proceeding {
+    reliability: Reliability,
+    /// Whether there is a provisional response to answer a retransmission with.
+    responded: bool,
+    /// One resend of the last response, asked for by [`InviteServer::resume`].
+    resend: Option<Instant>,
+}
+
+/// A response of 300..=699 was sent and waits for its ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    reliability: Reliability,
+    /// Timer G: next retransmission of the response, doubling up to T2; `None` on a reliable transport (§17.2.1).
+    timer_g: Option<Backoff>,
+    /// Timer H: when to stop waiting for the ACK, 64*T1 (§17.2.1).
+    timer_h: Instant,
+}
+
+/// The ACK came; its retransmissions are absorbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Timer I: how long retransmissions of the ACK may come, T4 (§17.2.1).
+    timer_i: Instant,
+}
+
+/// A 2xx was sent; the TU may pass further ones, retransmissions of the INVITE are absorbed (RFC 6026 §7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Timer L: how long retransmissions of the INVITE may come, 64*T1 (RFC 6026 §7.1).
+    timer_l: Instant,
+    /// One resend of the last response, asked for by [`InviteServer::resume`].
+    resend: Option<Instant>,
+}
+
+type Out = Actions<ServerAction>;
+
+impl InviteServer {
+    /// The transaction of an INVITE that has just come.
+    pub fn new(_now: Instant, _timers: &Timers, reliability: Reliability) -> Self {
+        Self::Proceeding(Proceeding {
+            reliability,
+            responded: false,
+            resend: None,
+        })
+    }
+
+    pub fn step(
+        self,
+        now: Instant,
+        timers: &Timers,
+        input: ServerInput,
+        out: &mut Out,
+    ) -> Option<Self> {
+        use ServerInput::{Ack, Request, Respond, Tick, TransportError};
+        match (self, input) {
+            (Self::Proceeding(s), Request) if s.responded => act(self, ServerAction::Resend, out),
+            (Self::Proceeding(_), Request | Ack) => act(self, ServerAction::Absorb, out),
+            (Self::Proceeding(s), Respond(code)) => match Class::of(code) {
+                Class::Provisional => s.on_provisional(out),
+                Class::Success => accept(now, timers, out),
+                Class::Failure => s.on_failure(now, timers, out),
+                Class::Invalid => act(self, ServerAction::Absorb, out),
+            },
+            (Self::Proceeding(mut s), Tick) => {
+                resend_once(now, &mut s.resend, out);
+                Some(Self::Proceeding(s))
+            }
+            (Self::Proceeding(_), TransportError) => act(self, ServerAction::Failed, out),
+
+            (Self::Completed(_), Request) => act(self, ServerAction::Resend, out),
+            (Self::Completed(s), Ack) => s.on_ack(now, timers, out),
+            (Self::Completed(_), Respond(_)) => act(self, ServerAction::Absorb, out),
+            (Self::Completed(s), Tick) => s.on_tick(now, timers, out),
+            (Self::Completed(_), TransportError) => act(self, ServerAction::Failed, out),
+
+            (Self::Confirmed(_), Request | Ack | Respond(_) | TransportError) => {
+                act(self, ServerAction::Absorb, out)
+            }
+            (Self::Confirmed(s), Tick) => (s.timer_i > now).then_some(self),
+
+            (Self::Accepted(_), Request) => act(self, ServerAction::Absorb, out),
+            (Self::Accepted(_), Ack) => act(self, ServerAction::DeliverAck, out),
+            (Self::Accepted(s), Respond(code)) => match Class::of(code) {
+                // What was to be resent is no longer the last response.
+                Class::Success => act(
+                    Self::Accepted(Accepted { resend: None, ..s }),
+                    ServerAction::Send,
+                    out,
+                ),
+                Class::Provisional | Class::Failure | Class::Invalid => {
+                    act(self, ServerAction::Absorb, out)
+                }
+            },
+            (Self::Accepted(mut s), Tick) => {
+                if s.timer_l <= now {
+                    return None;
+                }
+                resend_once(now, &mut s.resend, out);
+                Some(Self::Accepted(s))
+            }
+            (Self::Accepted(_), TransportError) => act(self, ServerAction::Failed, out),
+        }
+    }
+
+    /// The earliest moment at which `Tick` has work to do; usually `None` in Proceeding.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Proceeding(s) => s.resend,
+            Self::Completed(s) => earliest(s.timer_g.map(|g| g.at), Some(s.timer_h)),
+            Self::Confirmed(s) => Some(s.timer_i),
+            Self::Accepted(s) => earliest(s.resend, Some(s.timer_l)),
+        }
+    }
+
+    /// The machine as the heir of a dead worker takes it up: the last response may not have been sent, so it is due
+    /// at once; the limit stands.
+    pub fn resume(self, now: Instant) -> Self {
+        match self {
+            Self::Proceeding(s) => Self::Proceeding(Proceeding {
+                resend: s.responded.then_some(now),
+                ..s
+            }),
+            Self::Completed(s) => Self::Completed(Completed {
+                timer_g: s.timer_g.map(|g| g.hasten(now)),
+                ..s
+            }),
+            Self::Confirmed(_) => self,
+            Self::Accepted(s) => Self::Accepted(Accepted {
+                resend: Some(now),
+                ..s
+            }),
+        }
+    }
+
+    pub fn encode(&self) -> Image {
+        match *self {
+            Self::Proceeding(s) => Fields {
+                reliability: s.reliability,
+                responded: s.responded,
+                retransmission: Retransmission::once(s.resend),
+                ..Fields::bare(Tag::InviteServerProceeding)
+            },
+            Self::Completed(s) => Fields {
+                reliability: s.reliability,
+                retransmission: Retransmission::repeated(s.timer_g),
+                limit: Some(s.timer_h),
+                ..Fields::bare(Tag::InviteServerCompleted)
+            },
+            Self::Confirmed(s) => Fields {
+                limit: Some(s.timer_i),
+                ..Fields::bare(Tag::InviteServerConfirmed)
+            },
+            Self::Accepted(s) => Fields {
+                retransmission: Retransmission::once(s.resend),
+                limit: Some(s.timer_l),
+                ..Fields::bare(Tag::InviteServerAccepted)
+            },
+        }
+        .encode()
+    }
+
+    /// `None` for bytes that [`Self::encode`] does not write.
+    pub fn decode(image: &Image) -> Option<Self> {
+        let fields = Fields::decode(image)?;
+        let (reliability, responded) = (fields.reliability, fields.responded);
+        let machine = match (fields.tag, fields.limit) {
+            (Tag::InviteServerProceeding, None) => {
+                let resend = fields.retransmission.into_once();
+                Self::Proceeding(Proceeding {
+                    reliability,
+                    responded,
+                    resend,
+                })
+            }
+            (Tag::InviteServerCompleted, Some(timer_h)) => {
+                let timer_g = fields.retransmission.into_backoff();
+                Self::Completed(Completed {
+                    reliability,
+                    timer_g,
+                    timer_h,
+                })
+            }
+            (Tag::InviteServerConfirmed, Some(timer_i)) => Self::Confirmed(Confirmed { timer_i }),
+            (Tag::InviteServerAccepted, Some(timer_l)) => Self::Accepted(Accepted {
+                timer_l,
+                resend: fields.retransmission.into_once(),
+            }),
+            _ => return None,
+        };
+        (machine.encode() == *image).then_some(machine)
+    }
+}
+
+impl Proceeding {
+    fn on_provisional(self, out: &mut Out) -> Option<InviteServer> {
+        out.push(ServerAction::Send);
+        Some(InviteServer::Proceeding(Self {
+            responded: true,
+            resend: None,
+            ..self
+        }))
+    }
+
+    fn on_failure(self, now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
+        out.push(ServerAction::Send);
+        Some(InviteServer::Completed(Completed {
+            reliability: self.reliability,
+            timer_g: Backoff::start(now, timers.t1.min(timers.t2), self.reliability),
+            timer_h: now.saturating_add(timers.limit()),
+        }))
+    }
+}
+
+impl Completed {
+    /// Timer I is zero on a reliable transport, where no ACK is retransmitted.
+    fn on_ack(self, now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
+        out.push(ServerAction::Absorb);
+        match self.reliability {
+            Reliability::Reliable => None,
+            Reliability::Unreliable => Some(InviteServer::Confirmed(Confirmed {
+                timer_i: now.saturating_add(timers.t4),
+            })),
+        }
+    }
+
+    fn on_tick(mut self, now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
+        if self.timer_h <= now {
+            out.push(ServerAction::Timeout);
+            return None;
+        }
+        if let Some(timer_g) = self.timer_g
+            && timer_g.is_due(now)
+        {
+            out.push(ServerAction::Resend);
+            self.timer_g = Some(timer_g.next(now, Some(timers.t2)));
+        }
+        Some(InviteServer::Completed(self))
+    }
+}
+
+/// A 2xx: its retransmission is the UAS's business (§13.3.1.4), so there is no Timer G, and Timer L holds on reliable
+/// transports too, since further 2xx come from forks.
+fn accept(now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
+    out.push(ServerAction::Send);
+    Some(InviteServer::Accepted(Accepted {
+        timer_l: now.saturating_add(timers.limit()),
+        resend: None,
+    }))
+}
+
+fn resend_once(now: Instant, resend: &mut Option<Instant>, out: &mut Out) {
+    if resend.is_some_and(|at| at <= now) {
+        out.push(ServerAction::Resend);
+        *resend = None;
+    }
+}
+
+fn act(machine: InviteServer, action: ServerAction, out: &mut Out) -> Option<InviteServer> {
+    out.push(action);
+    Some(machine)
+}
