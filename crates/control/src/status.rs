@@ -50,6 +50,8 @@ pub struct WorkerStatus {
     pub incarnation: u64,
     /// Deaths and planned restarts that this worker's slots have seen.
     pub restarts: u64,
+    /// How the last process in this place ended; `None` if it is the first.
+    pub last_exit: Option<String>,
     pub uptime_ms: u64,
 }
 

@@ -32,7 +32,7 @@ pub enum ToWorker {
     Hello {
         /// Counts the worker processes of this supervisor's arena; never reused.
         incarnation: u64,
-        /// Participant index of the worker's control thread in the arena.
+        /// Participant id of the worker's control thread in the arena: at least `slots_total`.
         aux: u16,
         /// Slots of the whole server, over all workers.
         slots_total: u16,
@@ -69,7 +69,12 @@ pub enum ToWorker {
         fault: bool,
         /// When the death was seen. Unit: ns of the monotonic clock; 0 at the first start.
         died_at_ns: u64,
+        /// Participant ids of dead control threads that this process recovers besides the slots, before
+        /// the first [`FromWorker::Serving`]: those of the place's last owners.
+        dead_aux: Vec<u16>,
     },
+    /// Recover this dead control thread's participant (a spare died), then answer [`FromWorker::Recovered`].
+    Recover { aux: u16 },
     /// Planned restart: finish the turn, publish, answer [`FromWorker::HandedOver`], exit.
     HandOver,
     /// Answer this on the client's connection. Descriptor: the connection.
@@ -99,6 +104,8 @@ pub enum FromWorker {
         /// When recovery ended. Unit: ns of the monotonic clock.
         recovered_ns: u64,
     },
+    /// Answer to [`ToWorker::Recover`]: the participant id may be used again.
+    Recovered { aux: u16 },
     /// The worker cannot go on and is about to exit.
     Failed { message: String },
     /// Every reactor of this worker works by this configuration.

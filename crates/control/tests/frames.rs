@@ -54,6 +54,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
             recover,
             fault,
             died_at_ns,
+            dead_aux: vec![worker, 300],
         },
     );
     prop_oneof![
@@ -62,6 +63,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         assign,
         any::<u16>().prop_map(|from_slot| ToWorker::Doorbells { from_slot }),
         any::<u32>().prop_map(|listener| ToWorker::RemoveListener { listener }),
+        any::<u16>().prop_map(|aux| ToWorker::Recover { aux }),
         any::<u64>().prop_map(|version| ToWorker::Config { version }),
         Just(ToWorker::HandOver),
         table_request().prop_map(|request| ToWorker::Query { request }),
@@ -72,6 +74,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
         Just(FromWorker::Ready),
         Just(FromWorker::HandedOver),
+        any::<u16>().prop_map(|aux| FromWorker::Recovered { aux }),
         text().prop_map(|message| FromWorker::Failed { message }),
         any::<u64>().prop_map(|version| FromWorker::Applied { version }),
         any::<(u16, u32, u32, u64)>().prop_map(|(slot, replayed, transactions, recovered_ns)| {
@@ -139,6 +142,7 @@ fn status() -> impl Strategy<Value = StatusReport> {
                 slots,
                 incarnation: count,
                 restarts: count / 2,
+                last_exit: id.map(|id| format!("SIGKILL {id}")),
                 uptime_ms: count / 3,
             }
         });
@@ -267,6 +271,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
             slots: Vec::new(),
             incarnation: 3,
             restarts: 0,
+            last_exit: None,
             uptime_ms: 1,
         }],
         slots: vec![SlotStatus {
