@@ -1,1 +1,26 @@
 //! What nix lacks in safe form: descriptor passing, pidfd, seals, pinning, notification.
+//!
+//! - [`now`], [`unix_now`]: the only readers of a clock.
+//! - [`memfd`], [`seal`], [`seals`], [`eventfd`], [`ring_eventfd`]: descriptors of memory and of doorbells.
+//! - [`seqpacket_pair`], [`send_with_fds`], [`recv_with_fds`]: whole messages with descriptors between processes.
+//! - [`spawn_worker`], [`pidfd_open`], [`pidfd_signal`], [`reap`]: processes, named by descriptors that never name a stranger.
+//! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`]: what a worker does to itself at its start.
+//! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener.
+//!
+//! Every descriptor made here is closed on exec.
+
+mod channel;
+mod clock;
+mod descriptor;
+mod process;
+mod udp;
+mod user;
+
+pub use channel::{FDS_MAX, recv_with_fds, send_with_fds, seqpacket_pair};
+pub use clock::{now, unix_now};
+pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
+pub use process::{
+    CONTROL_FD, Child, Exit, pidfd_open, pidfd_signal, pin_current_thread, reap, spawn_worker,
+};
+pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};
+pub use user::{User, drop_privileges, lookup_user};

@@ -1,0 +1,195 @@
+//! Processes named by descriptors, and pinning.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+/// The descriptor under which a worker finds its end of the control channel.
+pub const CONTROL_FD: RawFd = 3;
+
+/// A process that we started.
+#[derive(Debug)]
+pub struct Child {
+    /// For people and logs; a number may be used again after the process was reaped.
+    pub pid: u32,
+    /// Names this process and no other; readable once it is dead.
+    pub pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned or called exit, with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// A descriptor of the process `pid`. No race for a child that was not reaped yet.
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = libc::c_long::from(pid);
+    // SAFETY: pidfd_open takes a number and flags; no memory is passed.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let raw = Errno::result(raw)?;
+    // SAFETY: the kernel just made this descriptor (closed on exec by default) and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
+/// Sends `signal` to the process behind `pidfd`; signal 0 only asks whether it is there. `ESRCH` once it was reaped.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let (fd, signal) = (
+        libc::c_long::from(pidfd.as_raw_fd()),
+        libc::c_long::from(signal),
+    );
+    // SAFETY: a null siginfo means "as kill would send it"; no memory is passed.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, 0, 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Reaps the child behind `pidfd` without waiting; `None` while it runs.
+pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
+    match waitid(
+        Id::PIDFd(pidfd),
+        WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
+    )? {
+        WaitStatus::Exited(_, code) => Ok(Some(Exit::Code(code))),
+        WaitStatus::Signaled(_, signal, _) => Ok(Some(Exit::Signal(signal as i32))),
+        _ => Ok(None),
+    }
+}
+
+/// Starts a worker: it finds `control` as descriptor [`CONTROL_FD`], stdout and stderr as ours, stdin empty, no other
+/// descriptor, an empty signal mask, and our environment. It gets no parent-death signal: workers outlive a supervisor.
+///
+/// Only to be called by a process with one thread, or by one whose other threads do not matter to the child.
+pub fn spawn_worker<A: AsRef<OsStr>>(
+    program: &Path,
+    args: &[A],
+    control: OwnedFd,
+) -> io::Result<Child> {
+    // The standard library reports a failed exec through a pipe of its own, and that pipe must not be the descriptor we
+    // overwrite in the child: after this duplication, descriptor 3 is taken.
+    let placeholder = duplicate_from(&control, CONTROL_FD)?;
+    let raw = control.as_raw_fd();
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null());
+    // SAFETY: the hook calls only async-signal-safe functions, on plain numbers, and allocates nothing.
+    unsafe { command.pre_exec(move || prepare_child(raw)) };
+    let child = command.spawn()?;
+    drop(placeholder);
+    let pid = child.id();
+    // Dropping the standard library's handle neither waits nor kills; the process is ours to reap by its pidfd.
+    drop(child);
+    Ok(Child {
+        pid,
+        pidfd: pidfd_open(pid)?,
+    })
+}
+
+/// A duplicate of `fd` with a number of at least `least`, closed on exec.
+fn duplicate_from(fd: &OwnedFd, least: RawFd) -> io::Result<OwnedFd> {
+    let raw = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(least))?;
+    // SAFETY: the kernel just made this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Runs in the child between fork and exec: async-signal-safe calls only.
+fn prepare_child(control: RawFd) -> io::Result<()> {
+    if control == CONTROL_FD {
+        // SAFETY: clears close-on-exec of a descriptor; no memory is passed.
+        Errno::result(unsafe { libc::fcntl(CONTROL_FD, libc::F_SETFD, 0) })?;
+    } else {
+        // SAFETY: both are numbers; what was descriptor 3 is the placeholder or our parent's, and unused here.
+        Errno::result(unsafe { libc::dup2(control, CONTROL_FD) })?;
+    }
+    // Everything above is closed by the exec itself, so that the pipe that reports its failure lives until then.
+    let first = libc::c_long::from(CONTROL_FD + 1);
+    let (last, flag) = (
+        libc::c_long::from(u32::MAX),
+        libc::c_long::from(libc::CLOSE_RANGE_CLOEXEC),
+    );
+    // SAFETY: sets a flag on a range of descriptors; no memory is passed.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flag) })?;
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Runs the calling thread on this core alone, from now on. Fails if the machine or our cgroup has no such core.
+pub fn pin_current_thread(core: usize) -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd as _;
+
+    fn shell(script: &str, control: OwnedFd) -> io::Result<Child> {
+        spawn_worker(Path::new("/bin/sh"), &["-c", script], control)
+    }
+
+    fn wait(child: &Child) -> Exit {
+        let mut ready = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::from(10_000u16)).unwrap();
+        reap(child.pidfd.as_fd())
+            .unwrap()
+            .expect("its pidfd is readable, so it is dead")
+    }
+
+    #[test]
+    fn a_worker_finds_its_channel_and_nothing_else() {
+        let (ours, theirs) = crate::seqpacket_pair().unwrap();
+        let leak = nix::unistd::dup(&ours).unwrap();
+        nix::fcntl::fcntl(
+            &leak,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )
+        .unwrap();
+        // The glob is expanded by the shell itself, which has its own directory descriptor open while it reads.
+        let script = "for n in 4 5 6 7 8 9 10 11 12 13 14 15; do test -e /proc/$$/fd/$n && exit 9; done; echo here >&3";
+        let child = shell(script, theirs).unwrap();
+        let (mut bytes, mut fds) = (Vec::new(), Vec::new());
+        crate::recv_with_fds(ours.as_fd(), &mut bytes, &mut fds).unwrap();
+        assert_eq!((bytes, wait(&child)), (b"here\n".to_vec(), Exit::Code(0)));
+        drop(leak);
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error_and_a_kill_is_seen() {
+        let (_ours, theirs) = crate::seqpacket_pair().unwrap();
+        let error = spawn_worker(Path::new("/nonexistent"), &[] as &[&str], theirs).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let (ours, theirs) = crate::seqpacket_pair().unwrap();
+        let child = shell("read line <&3", theirs).unwrap();
+        assert_eq!(reap(child.pidfd.as_fd()).unwrap(), None);
+        pidfd_signal(child.pidfd.as_fd(), 0).unwrap();
+        pidfd_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
+        assert_eq!(wait(&child), Exit::Signal(libc::SIGKILL));
+        assert!(pidfd_signal(child.pidfd.as_fd(), 0).is_err());
+        drop(ours);
+    }
+
+    #[test]
+    fn a_thread_can_be_pinned() {
+        let allowed = nix::sched::sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let core = (0..CpuSet::count())
+            .find(|&c| allowed.is_set(c).unwrap())
+            .unwrap();
+        std::thread::spawn(move || pin_current_thread(core).unwrap())
+            .join()
+            .unwrap();
+        assert!(pin_current_thread(CpuSet::count()).is_err());
+    }
+}
