@@ -295,7 +295,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
         ("/supervisor", "pid"),
         (
             "/workers/0",
-            "id pid role slots incarnation restarts uptime_ms",
+            "id pid role slots incarnation restarts last_exit uptime_ms",
         ),
         (
             "/slots/0",
