@@ -1,1 +1,8 @@
-//! Typed configuration: parse, check with positions, diff old against new.
+//! Typed configuration: parse, check with positions, compare old against new.
+#![forbid(unsafe_code)]
+
+mod model;
+mod problem;
+
+pub use model::*;
+pub use problem::{Place, Problem, Severity};

@@ -1,0 +1,287 @@
+//! What a configuration says, once read and checked: plain data that travels to the workers in a memfd.
+//!
+//! Units are in the types (`Duration`) or in the names; what each key means to an operator is told once,
+//! in [`crate::keys`].
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use control::{CodecError, Kind, Message};
+use serde::{Deserialize, Serialize};
+
+/// Most slots of one server: workers times reactors.
+pub const SLOTS_MAX: u16 = 256;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub listen: Vec<Listen>,
+    pub workers: Workers,
+    pub memory: Memory,
+    pub registrar: Registrar,
+    pub limits: Limits,
+    pub timers: Timers,
+    pub users: Vec<User>,
+    pub domains: Vec<Domain>,
+    pub groups: Vec<Group>,
+    /// First match wins; what none matches goes to [`Config::fallback`].
+    pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// Slots of the whole server.
+    pub fn slots(&self) -> u16 {
+        self.workers.count.saturating_mul(self.workers.reactors)
+    }
+
+    /// The domain of this name; host names compare without case (RFC 3261 §19.1.4).
+    pub fn domain(&self, name: &str) -> Option<&Domain> {
+        self.domains
+            .iter()
+            .find(|domain| domain.name.eq_ignore_ascii_case(name))
+    }
+
+    pub fn group(&self, name: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == name)
+    }
+
+    /// Where a request goes that no route matches: to the bindings of a served domain; a request for
+    /// anybody else's is refused with 403, since a proxy that relays for everyone will be abused.
+    pub fn fallback(domain_is_served: bool) -> Target {
+        if domain_is_served {
+            Target::Location
+        } else {
+            Target::Reject(403)
+        }
+    }
+
+    /// One frame, for a memfd.
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        control::encode(self)
+    }
+
+    /// Reads what [`Config::encode`] wrote.
+    pub fn decode(frame: &[u8]) -> Result<Self, CodecError> {
+        control::decode(frame)
+    }
+}
+
+impl Message for Config {
+    const KIND: Kind = Kind::Config;
+    const BYTES_MAX: usize = control::codec::CONFIG_BYTES_MAX;
+}
+
+/// `[[listen]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    /// Port 0 takes any free port.
+    pub address: SocketAddr,
+    pub transports: Vec<Transport>,
+    pub spread: Spread,
+    /// `HOST` or `HOST:PORT` for Via and Record-Route in place of `address`.
+    pub advertise: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    Udp,
+}
+
+impl Transport {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// How datagrams spread over the slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Spread {
+    /// By the kernel's hash of source and destination: one source stays with one slot.
+    Flow,
+    /// Each datagram anywhere.
+    Datagram,
+}
+
+impl Spread {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flow => "flow",
+            Self::Datagram => "datagram",
+        }
+    }
+}
+
+/// `[workers]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workers {
+    /// Worker processes, the warm spare not counted.
+    pub count: u16,
+    /// Reactor threads, and so slots, of each worker process.
+    pub reactors: u16,
+    pub pin: Pin,
+    /// How long an idle reactor polls before it sleeps. Unit: microseconds.
+    pub spin_us: u32,
+    /// Account that workers drop to; `None` keeps the supervisor's.
+    pub user: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pin {
+    /// Threads run wherever the scheduler puts them.
+    None,
+    /// Slot n to the nth core that the process may use; nothing is pinned where there are fewer cores than slots.
+    Auto,
+    /// Slot n to the nth core of this list; as long as there are slots.
+    List(Vec<u16>),
+}
+
+/// `[memory]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Size limit of the arena. Unit: bytes.
+    pub limit: u64,
+}
+
+/// `[registrar]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registrar {
+    pub expires_default: Duration,
+    pub expires_min: Duration,
+    pub expires_max: Duration,
+    /// Bindings of one address-of-record.
+    pub bindings_max: u16,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Targets that one request is forked to.
+    pub branches_max: u16,
+}
+
+/// `[timers]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers {
+    pub t1: Duration,
+    pub t2: Duration,
+    pub t4: Duration,
+    pub c: Duration,
+}
+
+/// `[[user]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User part, with case.
+    pub name: String,
+    /// Domain in lower case: the realm of the digest.
+    pub domain: String,
+    pub secret: Secret,
+}
+
+/// What a digest is checked against.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Secret {
+    Password(String),
+    /// MD5 of `user:realm:password` (RFC 7616 §3.4.2).
+    Ha1([u8; 16]),
+    /// SHA-256 of `user:realm:password` (RFC 7616 §3.4.2).
+    Ha1Sha256([u8; 32]),
+}
+
+impl fmt::Debug for Secret {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(…)",
+            Self::Ha1(_) => "Ha1(…)",
+            Self::Ha1Sha256(_) => "Ha1Sha256(…)",
+        })
+    }
+}
+
+/// `[[domain]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Host name or address, lower case, an IPv6 address in brackets.
+    pub name: String,
+    pub auth: Auth,
+    pub record_route: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Auth {
+    None,
+    Digest,
+}
+
+/// `[[group]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    pub name: String,
+    pub policy: Policy,
+    pub destinations: Vec<Destination>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    RoundRobin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    pub uri: String,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub matches: Match,
+    pub to: Target,
+}
+
+/// What a request must be for its route; `None` is anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Match {
+    /// Host of the Request-URI, lower case.
+    pub domain: Option<String>,
+    /// Method, with case.
+    pub method: Option<String>,
+    /// Regular expression on the user part of the Request-URI; found anywhere in it unless anchored.
+    pub user: Option<String>,
+    /// Network that the request came from.
+    pub source: Option<Network>,
+}
+
+impl Match {
+    /// Nothing is asked, so every request matches.
+    pub fn is_anything(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A network in CIDR notation; a single address is one with all bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub address: IpAddr,
+    pub prefix_bits: u8,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// The bindings of the Request-URI's address-of-record.
+    Location,
+    /// The next destination of this group.
+    Group(String),
+    /// This URI becomes the Request-URI.
+    Uri(String),
+    /// Answered with this status code.
+    Reject(u16),
+    /// Where the Request-URI itself points.
+    Dns,
+}
