@@ -1,1 +1,31 @@
-//! Black-box tests: real processes, outside clients, kill -9.
+//! The harness of the black-box tests: it starts the real `tandem`, drives it with outside clients
+//! (SIPp, sipsak, baresip) and with raw UDP peers, and looks only at what an operator could see.
+//!
+//! - [`server::Server`]: a running `tandem`, its command line, its log, its processes;
+//! - [`peer::Peer`], [`message::Message`], [`ua::Ua`]: a SIP client that never retransmits;
+//! - [`sipp::Sipp`], [`baresip::Baresip`], [`sipsak`]: the outside clients;
+//! - [`machine`]: waiting for conditions, free addresses, `/proc`, and who may run at the same time.
+//!
+//! The topics are in `black_box/`, the SIPp scenarios in `sipp/`.
+#![forbid(unsafe_code)]
+
+pub mod baresip;
+pub mod binary;
+pub mod machine;
+pub mod message;
+pub mod peer;
+pub mod server;
+pub mod sipp;
+pub mod sipsak;
+pub mod storm;
+pub mod ua;
+
+/// Is the long form of the tests asked for (`TANDEM_LONG=1`)? The short form runs in CI.
+pub fn long() -> bool {
+    std::env::var_os("TANDEM_LONG").is_some_and(|v| !v.is_empty() && v != "0")
+}
+
+/// `short` in CI, `long` with `TANDEM_LONG=1`.
+pub fn either<T>(short: T, long_form: T) -> T {
+    if long() { long_form } else { short }
+}

@@ -1,0 +1,80 @@
+//! Where the `tandem` under test comes from.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::machine::repository;
+
+/// The binary under test: `TANDEM_BIN` if set, else the one beside this test executable, brought up
+/// to date by cargo once per test process (cargo holds no lock while tests run).
+pub fn tandem() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = std::env::var_os("TANDEM_BIN") {
+            let given = PathBuf::from(given);
+            assert!(given.is_file(), "TANDEM_BIN names no file: {}", given.display());
+            return given;
+        }
+        let place = Place::of(&std::env::current_exe().expect("a process knows its executable"))
+            .expect("tests run from a cargo target directory");
+        place.build();
+        place.binary()
+    })
+}
+
+/// `TARGET/PROFILE`, from the path of a test executable in `TARGET/PROFILE/deps`.
+struct Place {
+    target: PathBuf,
+    profile_dir: String,
+}
+
+impl Place {
+    fn of(executable: &Path) -> Option<Self> {
+        let deps = executable.parent()?;
+        let profile = if deps.ends_with("deps") { deps.parent()? } else { deps };
+        Some(Self {
+            target: profile.parent()?.to_path_buf(),
+            profile_dir: profile.file_name()?.to_str()?.to_owned(),
+        })
+    }
+
+    fn build(&self) {
+        let profile = if self.profile_dir == "debug" { "dev" } else { &self.profile_dir };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "tandem",
+                "--bin",
+                "tandem",
+                "--profile",
+                profile,
+            ])
+            .arg("--target-dir")
+            .arg(&self.target)
+            .current_dir(repository())
+            .status()
+            .expect("cargo can be run");
+        assert!(status.success(), "tandem does not build");
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.target.join(&self.profile_dir).join("tandem")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn found_from_a_test_executable() {
+        let p = Place::of(Path::new("t/release/deps/black_box-1")).expect("a place");
+        assert_eq!(p.binary(), Path::new("t/release/tandem"));
+        let p = Place::of(Path::new("t/debug/storm")).expect("a place");
+        assert_eq!(p.binary(), Path::new("t/debug/tandem"));
+    }
+}

@@ -1,0 +1,397 @@
+//! A running `tandem`: the real binary, on an address of its own, with its own control socket and
+//! state directory. It is stopped, and every process it left is killed, when the value is dropped.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::binary::tandem;
+use crate::machine::{Process, eventually, free_port, fresh_address, group_members, process};
+use crate::ua::Ua;
+
+/// How long a start, a stop or a reload may take before the test fails. Generous: CI has two cores.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// The domain that [`DEFAULT`] serves.
+pub const DOMAIN: &str = "example.test";
+
+/// The configuration most tests run on. `{ip}`, `{port}` and `{dir}` are filled in by [`Server`].
+pub const DEFAULT: &str = r#"
+[[listen]]
+address = "{ip}:{port}"
+transports = ["udp"]
+
+[workers]
+count = 2
+reactors = 1
+pin = "none"
+
+[memory]
+limit = "64MiB"
+
+[[domain]]
+name = "example.test"
+auth = "none"
+record_route = true
+"#;
+
+pub struct Server {
+    child: Child,
+    group: i32,
+    dir: tempfile::TempDir,
+    pub ip: Ipv4Addr,
+    pub port: u16,
+}
+
+/// One row of `workers` in `tandem status --json`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    pub pid: i32,
+    pub role: String,
+    pub slots: Vec<u64>,
+    pub incarnation: u64,
+    pub restarts: u64,
+}
+
+impl Server {
+    /// Starts on [`DEFAULT`] and waits until it answers.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::start_with(DEFAULT)
+    }
+
+    /// Starts on a configuration and waits until every signalling worker serves and a spare stands by.
+    #[track_caller]
+    pub fn start_with(config: &str) -> Self {
+        let mut server = Self::spawn(config, &[]);
+        let start = Instant::now();
+        while !server.is_ready() {
+            if let Ok(Some(status)) = server.child.try_wait() {
+                panic!("tandem ended at its start ({status}):\n{}", server.log());
+            }
+            assert!(start.elapsed() < LIMIT, "not ready within {LIMIT:?}:\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    /// Starts without waiting. `{ip}`, `{port}`, `{dir}` in the configuration are replaced.
+    #[track_caller]
+    pub fn spawn(config: &str, arguments: &[&str]) -> Self {
+        let ip = fresh_address();
+        Self::spawn_at(ip, free_port(ip), config, arguments)
+    }
+
+    #[track_caller]
+    pub fn spawn_at(ip: Ipv4Addr, port: u16, config: &str, arguments: &[&str]) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("tandem-test-")
+            .tempdir()
+            .expect("a temporary directory");
+        let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
+        let errors = log.try_clone().expect("a second descriptor");
+        let mut command = Command::new(tandem());
+        command.arg("run");
+        if !config.is_empty() {
+            let text = fill(config, ip, port, dir.path());
+            std::fs::write(dir.path().join("tandem.toml"), text).expect("a configuration file");
+            command.arg("-c").arg(dir.path().join("tandem.toml"));
+        }
+        let child = command
+            .args(arguments)
+            .env("TANDEM_CONTROL", dir.path().join("control"))
+            .env("TANDEM_STATE", dir.path().join("state"))
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .expect("tandem can be started");
+        let group = i32::try_from(child.id()).expect("a pid fits");
+        Self { child, group, dir, ip, port }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (self.ip, self.port).into()
+    }
+
+    pub fn supervisor(&self) -> i32 {
+        self.group
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.dir.path().join("control")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.dir.path().join("tandem.toml")
+    }
+
+    /// Everything the server has printed so far.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.dir.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A user agent on this server's address.
+    pub fn ua(&self, user: &str) -> Ua {
+        Ua::new(self.ip, self.address(), user, DOMAIN)
+    }
+
+    /// Rewrites the configuration file; `reload` or SIGHUP makes it count.
+    pub fn write_config(&self, config: &str) {
+        let text = fill(config, self.ip, self.port, self.dir.path());
+        std::fs::write(self.config_file(), text).expect("a configuration file");
+    }
+
+    /// Runs `tandem ARGUMENTS` against this server.
+    pub fn command(&self, arguments: &[&str]) -> Output {
+        Command::new(tandem())
+            .args(arguments)
+            .env("TANDEM_CONTROL", self.control())
+            .env("TANDEM_STATE", self.state())
+            .stdin(Stdio::null())
+            .output()
+            .expect("tandem can be run")
+    }
+
+    /// Runs a command that must succeed and gives its standard output.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let out = self.command(arguments);
+        assert!(
+            out.status.success(),
+            "tandem {arguments:?}: {}\n{}{}\nlog:\n{}",
+            out.status,
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr),
+            self.log()
+        );
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Runs a command with `--json` and parses what it prints.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.run(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("tandem {arguments:?} --json: {e}:\n{text}"))
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.json(&["status"])
+    }
+
+    /// The status, or nothing while the server does not answer.
+    pub fn try_status(&self) -> Option<Value> {
+        if !self.control().exists() {
+            return None;
+        }
+        let out = self.command(&["status", "--json"]);
+        if !out.status.success() {
+            return None;
+        }
+        serde_json::from_slice(&out.stdout).ok()
+    }
+
+    /// A number at the top of the status, such as `registrations`.
+    #[track_caller]
+    pub fn number(&self, name: &str) -> u64 {
+        let status = self.status();
+        status[name].as_u64().unwrap_or_else(|| panic!("status has no number {name}: {status}"))
+    }
+
+    #[track_caller]
+    pub fn workers(&self) -> Vec<Worker> {
+        workers_of(&self.status())
+    }
+
+    #[track_caller]
+    pub fn signalling(&self) -> Vec<Worker> {
+        self.workers().into_iter().filter(|w| w.role == "signalling").collect()
+    }
+
+    /// Waits until every slot has a living worker and a spare stands by.
+    #[track_caller]
+    pub fn wait_ready(&self) {
+        eventually("workers and a spare", LIMIT, || self.is_ready().then_some(()));
+    }
+
+    fn is_ready(&self) -> bool {
+        let Some(status) = self.try_status() else { return false };
+        let workers = workers_of(&status);
+        let slots = status["slots"].as_array().map_or(0, Vec::len);
+        let served: usize =
+            workers.iter().filter(|w| w.role == "signalling").map(|w| w.slots.len()).sum();
+        slots > 0 && served == slots && workers.iter().any(|w| w.role == "spare")
+    }
+
+    /// Deaths and planned restarts that the slots have seen, as `status` counts them.
+    #[track_caller]
+    pub fn restarts(&self) -> u64 {
+        self.signalling().iter().map(|w| w.restarts).sum()
+    }
+
+    /// One counter of `tandem stats --json`.
+    #[track_caller]
+    pub fn counter(&self, name: &str) -> u64 {
+        let stats = self.json(&["stats"]);
+        counter_in(&stats, name).unwrap_or_else(|| panic!("no counter {name} in {stats}"))
+    }
+
+    /// All counters, by name.
+    #[track_caller]
+    pub fn counters(&self) -> Vec<(String, u64)> {
+        counters_in(&self.json(&["stats"]))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.group), signal).expect("the supervisor lives");
+    }
+
+    /// `kill -9` of one worker of this server.
+    #[track_caller]
+    pub fn kill_worker(&self, pid: i32) {
+        let ours = process(pid).is_some_and(|p| p.group == self.group) && pid != self.group;
+        assert!(ours, "{pid} is no worker of this server");
+        // A worker that has just died by itself is as dead as one that we kill.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+
+    /// The processes of this server, the supervisor included.
+    pub fn processes(&self) -> Vec<Process> {
+        group_members(self.group)
+    }
+
+    /// Stops politely; the exit status, within [`LIMIT`].
+    #[track_caller]
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait_exit();
+        let left: Vec<Process> = self.processes().into_iter().filter(|p| p.state != 'Z').collect();
+        assert!(left.is_empty(), "left running after a stop: {left:?}\n{}", self.log());
+        status
+    }
+
+    /// Waits for the supervisor to end by itself.
+    #[track_caller]
+    pub fn wait_exit(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                return status;
+            }
+            assert!(start.elapsed() < LIMIT, "no end within {LIMIT:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- end of the server's log ---");
+            tail.iter().rev().for_each(|l| eprintln!("{l}"));
+        }
+        let _ = kill(Pid::from_raw(self.group), Signal::SIGTERM);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) && matches!(self.child.try_wait(), Ok(None))
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // The group is ours: the server was started as its leader.
+        if self.processes().iter().any(|p| p.state != 'Z') {
+            let _ = killpg(Pid::from_raw(self.group), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn fill(config: &str, ip: Ipv4Addr, port: u16, dir: &Path) -> String {
+    config
+        .replace("{ip}", &ip.to_string())
+        .replace("{port}", &port.to_string())
+        .replace("{dir}", &dir.display().to_string())
+}
+
+/// The workers in a status.
+pub fn workers_of(status: &Value) -> Vec<Worker> {
+    let rows = status["workers"].as_array().cloned().unwrap_or_default();
+    rows.iter()
+        .filter_map(|w| {
+            Some(Worker {
+                pid: i32::try_from(w["pid"].as_i64()?).ok()?,
+                role: w["role"].as_str()?.to_owned(),
+                slots: w["slots"].as_array()?.iter().filter_map(Value::as_u64).collect(),
+                incarnation: w["incarnation"].as_u64()?,
+                restarts: w["restarts"].as_u64()?,
+            })
+        })
+        .collect()
+}
+
+/// Counters as `{name: n}`, `{name: {value: n}}` or `[{name, value}]`, at the top or under `counters`.
+pub fn counters_in(stats: &Value) -> Vec<(String, u64)> {
+    let stats = if stats["counters"].is_null() { stats } else { &stats["counters"] };
+    let value = |v: &Value| v.as_u64().or_else(|| v["value"].as_u64());
+    if let Some(map) = stats.as_object() {
+        return map.iter().filter_map(|(k, v)| Some((k.clone(), value(v)?))).collect();
+    }
+    let rows = stats.as_array().cloned().unwrap_or_default();
+    rows.iter().filter_map(|r| Some((r["name"].as_str()?.to_owned(), value(r)?))).collect()
+}
+
+fn counter_in(stats: &Value, name: &str) -> Option<u64> {
+    counters_in(stats).into_iter().find(|(n, _)| n == name).map(|(_, v)| v)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn counters_in_any_shape() {
+        for stats in [
+            json!({"a": 1, "b": 2}),
+            json!([{"name": "a", "value": 1, "description": "x"}, {"name": "b", "value": 2}]),
+            json!({"counters": [{"name": "a", "value": 1}, {"name": "b", "value": 2}]}),
+        ] {
+            assert_eq!(counters_in(&stats), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        }
+    }
+
+    #[test]
+    fn workers_in_a_status() {
+        let status = json!({"workers": [
+            {"pid": 7, "role": "signalling", "slots": [0, 1], "incarnation": 1, "restarts": 0, "uptime_ms": 5},
+            {"pid": "broken"}]});
+        let workers = workers_of(&status);
+        assert_eq!(workers.len(), 1);
+        assert_eq!(workers.first().map(|w| (w.pid, w.slots.len())), Some((7, 2)));
+    }
+
+    #[test]
+    fn placeholders() {
+        let text = fill(DEFAULT, Ipv4Addr::LOCALHOST, 9, Path::new("d"));
+        assert!(text.contains("127.0.0.1:9") && !text.contains('{'));
+    }
+}
