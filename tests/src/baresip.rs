@@ -42,8 +42,10 @@ impl Baresip {
             .tempdir()
             .expect("a temporary directory");
         let (sip, control) = (free_port(ip), free_port(ip));
-        let modules =
-            MODULES.iter().find(|m| Path::new(m).is_dir()).expect("baresip brings its modules");
+        let modules = MODULES
+            .iter()
+            .find(|m| Path::new(m).is_dir())
+            .expect("baresip brings its modules");
         let config = format!(
             "sip_listen {ip}:{sip}\nmodule_path {modules}\nnet_interface lo\n\
              module g711.so\nmodule ausine.so\nmodule aufile.so\n\
@@ -80,15 +82,25 @@ impl Baresip {
             }
             std::thread::sleep(Duration::from_millis(20));
         };
-        control.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout above zero");
-        Self { child, dir, control, pending: Vec::new(), user: user.to_owned() }
+        control
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .expect("a timeout above zero");
+        Self {
+            child,
+            dir,
+            control,
+            pending: Vec::new(),
+            user: user.to_owned(),
+        }
     }
 
     /// Sends a command, such as `dial` with `sip:bob@example.test`, `accept`, `hangup`, `uareg`.
     pub fn command(&mut self, command: &str, parameter: &str) {
         let text = json!({"command": command, "params": parameter}).to_string();
         let framed = format!("{}:{text},", text.len());
-        self.control.write_all(framed.as_bytes()).expect("baresip takes commands");
+        self.control
+            .write_all(framed.as_bytes())
+            .expect("baresip takes commands");
     }
 
     /// Waits for an event of that type (`REGISTER_OK`, `CALL_INCOMING`, `CALL_ESTABLISHED`, `CALL_CLOSED`).
@@ -99,7 +111,8 @@ impl Baresip {
         while start.elapsed() < Duration::from_secs(15) {
             let mut buffer = [0; 4096];
             if let Ok(n) = self.control.read(&mut buffer) {
-                self.pending.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                self.pending
+                    .extend_from_slice(buffer.get(..n).unwrap_or_default());
             }
             while let Some(text) = take_netstring(&mut self.pending) {
                 let value: Value = serde_json::from_slice(&text).unwrap_or(Value::Null);
@@ -135,7 +148,11 @@ impl Drop for Baresip {
 /// Takes one whole `LENGTH:BYTES,` off the front.
 fn take_netstring(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     let colon = bytes.iter().position(|b| *b == b':')?;
-    let length: usize = std::str::from_utf8(bytes.get(..colon)?).ok()?.trim().parse().ok()?;
+    let length: usize = std::str::from_utf8(bytes.get(..colon)?)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
     let text = bytes.get(colon + 1..colon + 1 + length)?.to_vec();
     bytes.get(colon + 1 + length)?;
     bytes.drain(..colon + 2 + length);

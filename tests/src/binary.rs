@@ -13,7 +13,11 @@ pub fn tandem() -> &'static Path {
     BINARY.get_or_init(|| {
         if let Some(given) = std::env::var_os("TANDEM_BIN") {
             let given = PathBuf::from(given);
-            assert!(given.is_file(), "TANDEM_BIN names no file: {}", given.display());
+            assert!(
+                given.is_file(),
+                "TANDEM_BIN names no file: {}",
+                given.display()
+            );
             return given;
         }
         let place = Place::of(&std::env::current_exe().expect("a process knows its executable"))
@@ -32,7 +36,11 @@ struct Place {
 impl Place {
     fn of(executable: &Path) -> Option<Self> {
         let deps = executable.parent()?;
-        let profile = if deps.ends_with("deps") { deps.parent()? } else { deps };
+        let profile = if deps.ends_with("deps") {
+            deps.parent()?
+        } else {
+            deps
+        };
         Some(Self {
             target: profile.parent()?.to_path_buf(),
             profile_dir: profile.file_name()?.to_str()?.to_owned(),
@@ -40,7 +48,11 @@ impl Place {
     }
 
     fn build(&self) {
-        let profile = if self.profile_dir == "debug" { "dev" } else { &self.profile_dir };
+        let profile = if self.profile_dir == "debug" {
+            "dev"
+        } else {
+            &self.profile_dir
+        };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args([

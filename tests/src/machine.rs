@@ -61,7 +61,10 @@ pub fn fresh_address() -> Ipv4Addr {
 /// A UDP port that is free on `ip` now.
 pub fn free_port(ip: Ipv4Addr) -> u16 {
     let socket = UdpSocket::bind(SocketAddr::from((ip, 0))).expect("loopback has free ports");
-    socket.local_addr().expect("a bound socket has an address").port()
+    socket
+        .local_addr()
+        .expect("a bound socket has an address")
+        .port()
 }
 
 /// What `/proc` says of one process.
@@ -76,7 +79,9 @@ pub struct Process {
 
 /// Every process of a process group, zombies included.
 pub fn group_members(group: i32) -> Vec<Process> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok())
@@ -98,7 +103,13 @@ fn parse_stat(stat: &str) -> Option<Process> {
     let state = rest.next()?.chars().next()?;
     let parent = rest.next()?.parse().ok()?;
     let group = rest.next()?.parse().ok()?;
-    Some(Process { pid, parent, group, state, name })
+    Some(Process {
+        pid,
+        parent,
+        group,
+        state,
+        name,
+    })
 }
 
 /// Open descriptors of a process.
@@ -127,7 +138,10 @@ fn field_kib(status: &str, name: &str) -> u64 {
 pub fn wait_dead(pid: i32, limit: Duration) {
     let start = Instant::now();
     while process(pid).is_some_and(|p| !matches!(p.state, 'Z' | 'X')) {
-        assert!(start.elapsed() < limit, "process {pid} lives on after {limit:?}");
+        assert!(
+            start.elapsed() < limit,
+            "process {pid} lives on after {limit:?}"
+        );
         std::thread::yield_now();
     }
 }
@@ -142,7 +156,10 @@ pub fn have(program: &str) -> bool {
 /// its client would prove nothing.
 #[track_caller]
 pub fn need(program: &str) {
-    assert!(have(program), "{program} is not installed; `cargo xtask setup` installs it");
+    assert!(
+        have(program),
+        "{program} is not installed; `cargo xtask setup` installs it"
+    );
 }
 
 #[cfg(test)]
@@ -152,7 +169,16 @@ mod tests {
     #[test]
     fn stat_with_a_name_that_has_parentheses() {
         let p = parse_stat("42 (a) b) c) S 7 9 9 0 -1").expect("parses");
-        assert_eq!(p, Process { pid: 42, parent: 7, group: 9, state: 'S', name: "a) b) c".into() });
+        assert_eq!(
+            p,
+            Process {
+                pid: 42,
+                parent: 7,
+                group: 9,
+                state: 'S',
+                name: "a) b) c".into()
+            }
+        );
         assert_eq!(parse_stat("nonsense"), None);
     }
 
@@ -173,7 +199,10 @@ mod tests {
 
     #[test]
     fn status_fields() {
-        assert_eq!(field_kib("VmRSS:\t 9 kB\nRssAnon:\t  120 kB\n", "RssAnon:"), 120);
+        assert_eq!(
+            field_kib("VmRSS:\t 9 kB\nRssAnon:\t  120 kB\n", "RssAnon:"),
+            120
+        );
         assert_eq!(field_kib("", "RssAnon:"), 0);
     }
 }

@@ -12,7 +12,11 @@ pub struct Message {
 
 impl Message {
     pub fn new(start: impl Into<String>) -> Self {
-        Self { start: start.into(), headers: Vec::new(), body: Vec::new() }
+        Self {
+            start: start.into(),
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     /// A request without any header.
@@ -38,9 +42,16 @@ impl Message {
         let mut lines = lines.into_iter();
         let start = lines.next().filter(|s| s.contains("SIP/2.0"))?;
         let headers = lines
-            .map(|l| l.split_once(':').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned())))
+            .map(|l| {
+                l.split_once(':')
+                    .map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()))
+            })
             .collect::<Option<Vec<_>>>()?;
-        Some(Self { start, headers, body })
+        Some(Self {
+            start,
+            headers,
+            body,
+        })
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -66,12 +77,18 @@ impl Message {
         if self.is_request() {
             self.start.split(' ').next().unwrap_or("")
         } else {
-            self.first("CSeq").and_then(|v| v.split_whitespace().nth(1)).unwrap_or("")
+            self.first("CSeq")
+                .and_then(|v| v.split_whitespace().nth(1))
+                .unwrap_or("")
         }
     }
 
     pub fn uri(&self) -> &str {
-        if self.is_request() { self.start.split(' ').nth(1).unwrap_or("") } else { "" }
+        if self.is_request() {
+            self.start.split(' ').nth(1).unwrap_or("")
+        } else {
+            ""
+        }
     }
 
     /// The status code; 0 for a request.
@@ -79,7 +96,11 @@ impl Message {
         if self.is_request() {
             return 0;
         }
-        self.start.split(' ').nth(1).and_then(|c| c.parse().ok()).unwrap_or(0)
+        self.start
+            .split(' ')
+            .nth(1)
+            .and_then(|c| c.parse().ok())
+            .unwrap_or(0)
     }
 
     pub fn first(&self, name: &str) -> Option<&str> {
@@ -88,7 +109,11 @@ impl Message {
 
     /// All header lines of that name, in order; compact forms are the same name.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(n, _)| same_name(n, name)).map(|(_, v)| v.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(n, _)| same_name(n, name))
+            .map(|(_, v)| v.as_str())
+            .collect()
     }
 
     /// All values of that name, lines split at commas outside quotes and angle brackets.
@@ -101,11 +126,16 @@ impl Message {
     }
 
     pub fn cseq(&self) -> u32 {
-        self.first("CSeq").and_then(|v| v.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        self.first("CSeq")
+            .and_then(|v| v.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
     }
 
     pub fn branch(&self) -> String {
-        self.values("Via").first().and_then(|v| param(v, "branch")).unwrap_or_default()
+        self.values("Via")
+            .first()
+            .and_then(|v| param(v, "branch"))
+            .unwrap_or_default()
     }
 
     pub fn from_tag(&self) -> Option<String> {
@@ -157,12 +187,21 @@ impl Message {
     pub fn response(&self, code: u16, reason: &str, to_tag: &str) -> Self {
         let mut r = Self::new(format!("SIP/2.0 {code} {reason}"));
         for (name, value) in &self.headers {
-            if ["Via", "Record-Route", "From", "Call-ID", "CSeq"].iter().any(|n| same_name(name, n))
+            if ["Via", "Record-Route", "From", "Call-ID", "CSeq"]
+                .iter()
+                .any(|n| same_name(name, n))
             {
                 r.push(name, value.clone());
             } else if same_name(name, "To") {
                 let tagged = param(value, "tag").is_some() || to_tag.is_empty();
-                r.push(name, if tagged { value.clone() } else { format!("{value};tag={to_tag}") });
+                r.push(
+                    name,
+                    if tagged {
+                        value.clone()
+                    } else {
+                        format!("{value};tag={to_tag}")
+                    },
+                );
             }
         }
         r
@@ -172,10 +211,15 @@ impl Message {
 /// `name` parameter of a header value, outside its angle brackets.
 pub fn param(value: &str, name: &str) -> Option<String> {
     let outside = value.rfind('>').map_or(value, |i| &value[i + 1..]);
-    outside.split(';').skip(usize::from(!value.contains('>'))).find_map(|p| {
-        let (n, v) = p.split_once('=').unwrap_or((p, ""));
-        n.trim().eq_ignore_ascii_case(name).then(|| v.trim().to_owned())
-    })
+    outside
+        .split(';')
+        .skip(usize::from(!value.contains('>')))
+        .find_map(|p| {
+            let (n, v) = p.split_once('=').unwrap_or((p, ""));
+            n.trim()
+                .eq_ignore_ascii_case(name)
+                .then(|| v.trim().to_owned())
+        })
 }
 
 /// The URI of a name-addr or addr-spec.
@@ -237,7 +281,10 @@ mod tests {
     #[test]
     fn reads_what_it_needs() {
         let m = Message::parse(INVITE).expect("parses");
-        assert_eq!((m.method(), m.uri(), m.cseq(), m.status()), ("INVITE", "sip:b@x", 7, 0));
+        assert_eq!(
+            (m.method(), m.uri(), m.cseq(), m.status()),
+            ("INVITE", "sip:b@x", 7, 0)
+        );
         assert_eq!(m.branch(), "z9hG4bK1");
         assert_eq!(m.values("Via").len(), 2);
         assert_eq!(m.values("From").len(), 1);
@@ -253,7 +300,10 @@ mod tests {
     fn answers_copy_what_they_must() {
         let m = Message::parse(INVITE).expect("parses");
         let r = m.response(180, "Ringing", "t");
-        assert_eq!((r.status(), r.method(), r.to_tag().as_deref()), (180, "INVITE", Some("t")));
+        assert_eq!(
+            (r.status(), r.method(), r.to_tag().as_deref()),
+            (180, "INVITE", Some("t"))
+        );
         assert_eq!(r.values("Via").len(), 2);
         assert!(r.first("Contact").is_none());
         let again = Message::parse(&r.to_bytes()).expect("round trip");
@@ -263,9 +313,15 @@ mod tests {
 
     #[test]
     fn parameters_outside_the_brackets() {
-        assert_eq!(param("<sip:a;tag=no>;tag=yes", "tag").as_deref(), Some("yes"));
+        assert_eq!(
+            param("<sip:a;tag=no>;tag=yes", "tag").as_deref(),
+            Some("yes")
+        );
         assert_eq!(param("sip:a;tag=yes", "tag").as_deref(), Some("yes"));
-        assert_eq!(param("SIP/2.0/UDP h;rport;branch=b", "rport").as_deref(), Some(""));
+        assert_eq!(
+            param("SIP/2.0/UDP h;rport;branch=b", "rport").as_deref(),
+            Some("")
+        );
         assert_eq!(param("<sip:a;tag=no>", "tag"), None);
     }
 

@@ -28,8 +28,16 @@ impl Peer {
 
     /// Sends one datagram as it is. A refused port of an earlier datagram is no error of this one.
     pub fn send_bytes(&self, bytes: &[u8], to: SocketAddr) {
-        let sent = self.socket.send_to(bytes, to).or_else(|_| self.socket.send_to(bytes, to));
-        assert_eq!(sent.ok(), Some(bytes.len()), "loopback takes {} bytes", bytes.len());
+        let sent = self
+            .socket
+            .send_to(bytes, to)
+            .or_else(|_| self.socket.send_to(bytes, to));
+        assert_eq!(
+            sent.ok(),
+            Some(bytes.len()),
+            "loopback takes {} bytes",
+            bytes.len()
+        );
     }
 
     /// The next SIP message within `limit`; what is no SIP message is skipped.
@@ -48,9 +56,12 @@ impl Peer {
         let end = Instant::now() + limit;
         let mut buffer = vec![0; 65_536];
         loop {
-            let left =
-                end.saturating_duration_since(Instant::now()).max(Duration::from_micros(100));
-            self.socket.set_read_timeout(Some(left)).expect("a timeout above zero");
+            let left = end
+                .saturating_duration_since(Instant::now())
+                .max(Duration::from_micros(100));
+            self.socket
+                .set_read_timeout(Some(left))
+                .expect("a timeout above zero");
             match self.socket.recv_from(&mut buffer) {
                 Ok((n, from)) => {
                     buffer.truncate(n);
@@ -93,7 +104,12 @@ impl Peer {
     pub fn expect_silence(&self, duration: Duration, unwanted: impl Fn(&Message) -> bool) {
         let end = Instant::now() + duration;
         while let Some((message, _)) = self.receive(end.saturating_duration_since(Instant::now())) {
-            assert!(!unwanted(&message), "unexpected: {}\n{:?}", message.start, message.headers);
+            assert!(
+                !unwanted(&message),
+                "unexpected: {}\n{:?}",
+                message.start,
+                message.headers
+            );
         }
     }
 
@@ -107,7 +123,9 @@ impl Peer {
 pub fn unique() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     format!("{:x}.{:x}.{n:x}", std::process::id(), since.as_millis())
 }
 
@@ -117,9 +135,15 @@ mod tests {
 
     #[test]
     fn two_peers_talk() {
-        let (a, b) = (Peer::bind(Ipv4Addr::LOCALHOST), Peer::bind(Ipv4Addr::LOCALHOST));
+        let (a, b) = (
+            Peer::bind(Ipv4Addr::LOCALHOST),
+            Peer::bind(Ipv4Addr::LOCALHOST),
+        );
         a.send_bytes(b"noise", b.address);
-        a.send(&Message::request("OPTIONS", "sip:b").with("Call-ID", "1"), b.address);
+        a.send(
+            &Message::request("OPTIONS", "sip:b").with("Call-ID", "1"),
+            b.address,
+        );
         let (m, from) = b.expect("OPTIONS", |m| m.method() == "OPTIONS");
         assert_eq!((m.call_id(), from), ("1", a.address));
         b.expect_silence(Duration::from_millis(5), |_| true);

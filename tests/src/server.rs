@@ -75,7 +75,11 @@ impl Server {
             if let Ok(Some(status)) = server.child.try_wait() {
                 panic!("tandem ended at its start ({status}):\n{}", server.log());
             }
-            assert!(start.elapsed() < LIMIT, "not ready within {LIMIT:?}:\n{}", server.log());
+            assert!(
+                start.elapsed() < LIMIT,
+                "not ready within {LIMIT:?}:\n{}",
+                server.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         server
@@ -115,7 +119,13 @@ impl Server {
             .spawn()
             .expect("tandem can be started");
         let group = i32::try_from(child.id()).expect("a pid fits");
-        Self { child, group, dir, ip, port }
+        Self {
+            child,
+            group,
+            dir,
+            ip,
+            port,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -214,7 +224,9 @@ impl Server {
     #[track_caller]
     pub fn number(&self, name: &str) -> u64 {
         let status = self.status();
-        status[name].as_u64().unwrap_or_else(|| panic!("status has no number {name}: {status}"))
+        status[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("status has no number {name}: {status}"))
     }
 
     #[track_caller]
@@ -224,21 +236,31 @@ impl Server {
 
     #[track_caller]
     pub fn signalling(&self) -> Vec<Worker> {
-        self.workers().into_iter().filter(|w| w.role == "signalling").collect()
+        self.workers()
+            .into_iter()
+            .filter(|w| w.role == "signalling")
+            .collect()
     }
 
     /// Waits until every slot has a living worker and a spare stands by.
     #[track_caller]
     pub fn wait_ready(&self) {
-        eventually("workers and a spare", LIMIT, || self.is_ready().then_some(()));
+        eventually("workers and a spare", LIMIT, || {
+            self.is_ready().then_some(())
+        });
     }
 
     fn is_ready(&self) -> bool {
-        let Some(status) = self.try_status() else { return false };
+        let Some(status) = self.try_status() else {
+            return false;
+        };
         let workers = workers_of(&status);
         let slots = status["slots"].as_array().map_or(0, Vec::len);
-        let served: usize =
-            workers.iter().filter(|w| w.role == "signalling").map(|w| w.slots.len()).sum();
+        let served: usize = workers
+            .iter()
+            .filter(|w| w.role == "signalling")
+            .map(|w| w.slots.len())
+            .sum();
         slots > 0 && served == slots && workers.iter().any(|w| w.role == "spare")
     }
 
@@ -284,8 +306,16 @@ impl Server {
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         let status = self.wait_exit();
-        let left: Vec<Process> = self.processes().into_iter().filter(|p| p.state != 'Z').collect();
-        assert!(left.is_empty(), "left running after a stop: {left:?}\n{}", self.log());
+        let left: Vec<Process> = self
+            .processes()
+            .into_iter()
+            .filter(|p| p.state != 'Z')
+            .collect();
+        assert!(
+            left.is_empty(),
+            "left running after a stop: {left:?}\n{}",
+            self.log()
+        );
         status
     }
 
@@ -297,7 +327,11 @@ impl Server {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 return status;
             }
-            assert!(start.elapsed() < LIMIT, "no end within {LIMIT:?}:\n{}", self.log());
+            assert!(
+                start.elapsed() < LIMIT,
+                "no end within {LIMIT:?}:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -340,7 +374,11 @@ pub fn workers_of(status: &Value) -> Vec<Worker> {
             Some(Worker {
                 pid: i32::try_from(w["pid"].as_i64()?).ok()?,
                 role: w["role"].as_str()?.to_owned(),
-                slots: w["slots"].as_array()?.iter().filter_map(Value::as_u64).collect(),
+                slots: w["slots"]
+                    .as_array()?
+                    .iter()
+                    .filter_map(Value::as_u64)
+                    .collect(),
                 incarnation: w["incarnation"].as_u64()?,
                 restarts: w["restarts"].as_u64()?,
             })
@@ -350,17 +388,29 @@ pub fn workers_of(status: &Value) -> Vec<Worker> {
 
 /// Counters as `{name: n}`, `{name: {value: n}}` or `[{name, value}]`, at the top or under `counters`.
 pub fn counters_in(stats: &Value) -> Vec<(String, u64)> {
-    let stats = if stats["counters"].is_null() { stats } else { &stats["counters"] };
+    let stats = if stats["counters"].is_null() {
+        stats
+    } else {
+        &stats["counters"]
+    };
     let value = |v: &Value| v.as_u64().or_else(|| v["value"].as_u64());
     if let Some(map) = stats.as_object() {
-        return map.iter().filter_map(|(k, v)| Some((k.clone(), value(v)?))).collect();
+        return map
+            .iter()
+            .filter_map(|(k, v)| Some((k.clone(), value(v)?)))
+            .collect();
     }
     let rows = stats.as_array().cloned().unwrap_or_default();
-    rows.iter().filter_map(|r| Some((r["name"].as_str()?.to_owned(), value(r)?))).collect()
+    rows.iter()
+        .filter_map(|r| Some((r["name"].as_str()?.to_owned(), value(r)?)))
+        .collect()
 }
 
 fn counter_in(stats: &Value, name: &str) -> Option<u64> {
-    counters_in(stats).into_iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    counters_in(stats)
+        .into_iter()
+        .find(|(n, _)| n == name)
+        .map(|(_, v)| v)
 }
 
 #[cfg(test)]
@@ -375,7 +425,10 @@ mod tests {
             json!([{"name": "a", "value": 1, "description": "x"}, {"name": "b", "value": 2}]),
             json!({"counters": [{"name": "a", "value": 1}, {"name": "b", "value": 2}]}),
         ] {
-            assert_eq!(counters_in(&stats), [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+            assert_eq!(
+                counters_in(&stats),
+                [("a".to_owned(), 1), ("b".to_owned(), 2)]
+            );
         }
     }
 
@@ -386,7 +439,10 @@ mod tests {
             {"pid": "broken"}]});
         let workers = workers_of(&status);
         assert_eq!(workers.len(), 1);
-        assert_eq!(workers.first().map(|w| (w.pid, w.slots.len())), Some((7, 2)));
+        assert_eq!(
+            workers.first().map(|w| (w.pid, w.slots.len())),
+            Some((7, 2))
+        );
     }
 
     #[test]

@@ -89,7 +89,11 @@ impl<'a> Run<'a> {
     }
 
     pub fn callee(scenario: &'a str, ip: Ipv4Addr) -> Self {
-        Self { remote: None, calls: None, ..Self::caller(scenario, ip, (ip, 1).into()) }
+        Self {
+            remote: None,
+            calls: None,
+            ..Self::caller(scenario, ip, (ip, 1).into())
+        }
     }
 }
 
@@ -113,11 +117,26 @@ impl Sipp {
         command
             .arg("-sf")
             .arg(&file)
-            .args(["-i", &run.ip.to_string(), "-p", &address.port().to_string(), "-bind_local"])
-            .args(["-ci", &run.ip.to_string(), "-cp", &free_port(run.ip).to_string()])
+            .args([
+                "-i",
+                &run.ip.to_string(),
+                "-p",
+                &address.port().to_string(),
+                "-bind_local",
+            ])
+            .args([
+                "-ci",
+                &run.ip.to_string(),
+                "-cp",
+                &free_port(run.ip).to_string(),
+            ])
             .args(["-s", run.service, "-nostdin", "-skip_rlimit"])
             .args(["-r", &run.rate.to_string(), "-l", &run.limit.to_string()])
-            .args(["-timeout", &format!("{}s", run.timeout.as_secs().max(1)), "-timeout_error"])
+            .args([
+                "-timeout",
+                &format!("{}s", run.timeout.as_secs().max(1)),
+                "-timeout_error",
+            ])
             .args(["-trace_stat", "-stf", "statistics.csv", "-fd", "1"])
             .args(["-trace_err", "-error_file", "errors.log"])
             .args(run.extra);
@@ -131,7 +150,12 @@ impl Sipp {
             .stderr(errors)
             .spawn()
             .expect("sipp can be started");
-        let mut sipp = Self { child, dir, scenario: run.scenario.to_owned(), address };
+        let mut sipp = Self {
+            child,
+            dir,
+            scenario: run.scenario.to_owned(),
+            address,
+        };
         // Its first statistics line is written once its socket is bound.
         eventually("sipp at work", Duration::from_secs(10), || {
             let ended = sipp.child.try_wait().expect("our own child");
@@ -192,7 +216,11 @@ impl Sipp {
         if errors.is_empty() && code != Some(0) {
             errors = self.text("screen");
         }
-        Ended { code, statistics: self.statistics(), errors }
+        Ended {
+            code,
+            statistics: self.statistics(),
+            errors,
+        }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -241,7 +269,10 @@ impl Statistics {
 /// The end of a long text: the last 40 lines.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+    lines
+        .get(lines.len().saturating_sub(40)..)
+        .unwrap_or_default()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -253,7 +284,10 @@ mod tests {
         let csv = "StartTime;TotalCallCreated;SuccessfulCall(C);FailedCall(C);Retransmissions(C);\n\
                    x;1;0;0;0;\nx;9;8;1;3;\nx;10";
         let s = Statistics::parse(csv);
-        assert_eq!((s.created, s.successful, s.failed, s.retransmissions), (9, 8, 1, 3));
+        assert_eq!(
+            (s.created, s.successful, s.failed, s.retransmissions),
+            (9, 8, 1, 3)
+        );
         assert_eq!(Statistics::parse(""), Statistics::default());
     }
 

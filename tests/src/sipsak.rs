@@ -15,5 +15,9 @@ pub fn options(server: SocketAddr, uri: &str) -> Output {
 #[track_caller]
 pub fn run(arguments: &[&str]) -> Output {
     need("sipsak");
-    Command::new("sipsak").args(arguments).stdin(Stdio::null()).output().expect("sipsak can be run")
+    Command::new("sipsak")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("sipsak can be run")
 }

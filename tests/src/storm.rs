@@ -31,7 +31,10 @@ impl Flows {
                 assert!(answer.status() < 500, "OPTIONS: {}", answer.start);
             }
             let after = slot_messages(server);
-            let moved = after.iter().zip(&before).max_by_key(|(a, b)| a.1.saturating_sub(b.1));
+            let moved = after
+                .iter()
+                .zip(&before)
+                .max_by_key(|(a, b)| a.1.saturating_sub(b.1));
             match moved {
                 Some((after, before))
                     if after.1 >= before.1 + 5 && flows.iter().all(|f| f.0 != after.0) =>
@@ -46,7 +49,12 @@ impl Flows {
     }
 
     pub fn of_slot(&self, slot: u64) -> &Ua {
-        &self.flows.iter().find(|f| f.0 == slot).expect("every slot has a flow").1
+        &self
+            .flows
+            .iter()
+            .find(|f| f.0 == slot)
+            .expect("every slot has a flow")
+            .1
     }
 }
 
@@ -54,7 +62,9 @@ impl Flows {
 fn slot_messages(server: &Server) -> Vec<(u64, u64)> {
     let status = server.status();
     let rows = status["slots"].as_array().cloned().unwrap_or_default();
-    rows.iter().filter_map(|s| Some((s["id"].as_u64()?, s["messages"].as_u64()?))).collect()
+    rows.iter()
+        .filter_map(|s| Some((s["id"].as_u64()?, s["messages"].as_u64()?)))
+        .collect()
 }
 
 /// Kills the worker that holds `slot` and gives the time from the `kill` to the first answer on the
@@ -71,14 +81,21 @@ pub fn kill_and_time(server: &Server, flows: &Flows, pid: i32, slot: u64, deaths
         let request = ua.request("OPTIONS", &format!("sip:{}", server.address()));
         ua.send(&request);
         let end = Instant::now() + Duration::from_secs(1);
-        while let Some((m, _)) = ua.peer.receive(end.saturating_duration_since(Instant::now())) {
+        while let Some((m, _)) = ua
+            .peer
+            .receive(end.saturating_duration_since(Instant::now()))
+        {
             if answers(&m, &request) {
                 deaths.times.push(start.elapsed());
                 return;
             }
         }
         deaths.lost += 1;
-        assert!(start.elapsed() < LIMIT, "slot {slot} is not served again\n{}", server.log());
+        assert!(
+            start.elapsed() < LIMIT,
+            "slot {slot} is not served again\n{}",
+            server.log()
+        );
     }
 }
 
@@ -127,9 +144,12 @@ pub struct Dice(u64);
 impl Dice {
     /// Seeded from `TANDEM_SEED`, else from the clock; prints the seed.
     pub fn from_environment(what: &str) -> Self {
-        let given = std::env::var("TANDEM_SEED").ok().and_then(|s| s.parse().ok());
-        let clock =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let given = std::env::var("TANDEM_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok());
+        let clock = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         let seed = given.unwrap_or_else(|| u64::from(clock.subsec_nanos()) | 1);
         println!("{what}: replay with TANDEM_SEED={seed}");
         Self(seed.max(1))
@@ -153,8 +173,14 @@ mod tests {
 
     #[test]
     fn deaths_in_figures() {
-        let d = Deaths { times: [5, 1, 9].map(Duration::from_millis).to_vec(), lost: 0 };
-        assert_eq!((d.median(), d.worst()), (Duration::from_millis(5), Duration::from_millis(9)));
+        let d = Deaths {
+            times: [5, 1, 9].map(Duration::from_millis).to_vec(),
+            lost: 0,
+        };
+        assert_eq!(
+            (d.median(), d.worst()),
+            (Duration::from_millis(5), Duration::from_millis(9))
+        );
         assert!(d.to_string().starts_with("3 deaths"));
         assert_eq!(Deaths::default().worst(), Duration::ZERO);
     }

@@ -16,7 +16,12 @@ pub struct Ua {
 
 impl Ua {
     pub fn new(ip: Ipv4Addr, server: SocketAddr, user: &str, domain: &str) -> Self {
-        Self { peer: Peer::bind(ip), user: user.to_owned(), domain: domain.to_owned(), server }
+        Self {
+            peer: Peer::bind(ip),
+            user: user.to_owned(),
+            domain: domain.to_owned(),
+            server,
+        }
     }
 
     pub fn aor(&self) -> String {
@@ -28,7 +33,11 @@ impl Ua {
     }
 
     pub fn via(&self) -> String {
-        format!("SIP/2.0/UDP {};branch=z9hG4bK{};rport", self.peer.address, unique())
+        format!(
+            "SIP/2.0/UDP {};branch=z9hG4bK{};rport",
+            self.peer.address,
+            unique()
+        )
     }
 
     /// A request outside a dialog, with every mandatory header.
@@ -38,12 +47,17 @@ impl Ua {
             .with("Max-Forwards", "70")
             .with("From", format!("<{}>;tag={}", self.aor(), unique()))
             .with("To", format!("<{uri}>"))
-            .with("Call-ID", format!("{}@{}", unique(), self.peer.address.ip()))
+            .with(
+                "Call-ID",
+                format!("{}@{}", unique(), self.peer.address.ip()),
+            )
             .with("CSeq", format!("1 {method}"))
     }
 
     pub fn invite(&self, uri: &str) -> Message {
-        let mut m = self.request("INVITE", uri).with("Contact", format!("<{}>", self.contact()));
+        let mut m = self
+            .request("INVITE", uri)
+            .with("Contact", format!("<{}>", self.contact()));
         m.push("Content-Type", "application/sdp");
         m.body = b"v=0\r\no=t 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n".to_vec();
         m
@@ -64,20 +78,25 @@ impl Ua {
     #[track_caller]
     pub fn expect_final(&self, request: &Message) -> Message {
         let what = format!("a final response to {}", request.start);
-        self.peer.expect(&what, |m| answers(m, request) && m.status() >= 200).0
+        self.peer
+            .expect(&what, |m| answers(m, request) && m.status() >= 200)
+            .0
     }
 
     /// The response `code` to `request`.
     #[track_caller]
     pub fn expect_status(&self, request: &Message, code: u16) -> Message {
         let what = format!("{code} to {}", request.start);
-        self.peer.expect(&what, |m| answers(m, request) && m.status() == code).0
+        self.peer
+            .expect(&what, |m| answers(m, request) && m.status() == code)
+            .0
     }
 
     /// The next request of that method, and where it came from.
     #[track_caller]
     pub fn expect_request(&self, method: &str) -> (Message, SocketAddr) {
-        self.peer.expect(method, |m| m.is_request() && m.method() == method)
+        self.peer
+            .expect(method, |m| m.is_request() && m.method() == method)
     }
 
     /// Answers a request to where it came from, with our Contact.
@@ -118,7 +137,11 @@ impl Ua {
         }
         let mut m = Message::request("ACK", invite.uri());
         for name in ["Via", "Route", "Max-Forwards", "From", "Call-ID"] {
-            for value in invite.all(name).into_iter().take(if name == "Via" { 1 } else { 64 }) {
+            for value in invite
+                .all(name)
+                .into_iter()
+                .take(if name == "Via" { 1 } else { 64 })
+            {
                 m.push(name, value);
             }
         }
@@ -131,7 +154,11 @@ impl Ua {
     pub fn cancel(&self, invite: &Message) -> Message {
         let mut m = Message::request("CANCEL", invite.uri());
         for name in ["Via", "Route", "Max-Forwards", "From", "To", "Call-ID"] {
-            for value in invite.all(name).into_iter().take(if name == "Via" { 1 } else { 64 }) {
+            for value in invite
+                .all(name)
+                .into_iter()
+                .take(if name == "Via" { 1 } else { 64 })
+            {
                 m.push(name, value);
             }
         }
@@ -148,7 +175,9 @@ impl Ua {
         invite: &Message,
         response: &Message,
     ) -> Message {
-        let target = response.contact_uri().unwrap_or_else(|| invite.uri().to_owned());
+        let target = response
+            .contact_uri()
+            .unwrap_or_else(|| invite.uri().to_owned());
         let mut m = Message::request(method, &target)
             .with("Via", self.via())
             .with("Max-Forwards", "70")
@@ -210,7 +239,9 @@ pub fn answers(m: &Message, request: &Message) -> bool {
 pub fn address_of(uri: &str) -> Option<SocketAddr> {
     let rest = uri.split_once(':')?.1;
     let host = rest.rsplit('@').next()?.split([';', '?']).next()?;
-    host.parse().ok().or_else(|| host.parse::<Ipv4Addr>().ok().map(|ip| (ip, 5060).into()))
+    host.parse()
+        .ok()
+        .or_else(|| host.parse::<Ipv4Addr>().ok().map(|ip| (ip, 5060).into()))
 }
 
 #[cfg(test)]
@@ -248,8 +279,14 @@ mod tests {
 
     #[test]
     fn literal_addresses() {
-        assert_eq!(address_of("sip:a@1.2.3.4:7;lr"), Some(([1, 2, 3, 4], 7).into()));
-        assert_eq!(address_of("sip:1.2.3.4;lr"), Some(([1, 2, 3, 4], 5060).into()));
+        assert_eq!(
+            address_of("sip:a@1.2.3.4:7;lr"),
+            Some(([1, 2, 3, 4], 7).into())
+        );
+        assert_eq!(
+            address_of("sip:1.2.3.4;lr"),
+            Some(([1, 2, 3, 4], 5060).into())
+        );
         assert_eq!(address_of("sip:example.com"), None);
     }
 }
