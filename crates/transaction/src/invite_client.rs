@@ -119,10 +119,9 @@ impl InviteClient {
     /// once, the limit stands. On a reliable transport the first send is the heir's own to repeat, if at all.
     pub fn resume(self, now: Instant) -> Self {
         match self {
-            Self::Calling(s) => Self::Calling(Calling {
-                timer_a: s.timer_a.map(|a| a.hasten(now)),
-                ..s
-            }),
+            Self::Calling(s) => {
+                Self::Calling(Calling { timer_a: s.timer_a.map(|a| a.hasten(now)), ..s })
+            }
             Self::Proceeding(_) | Self::Completed(_) | Self::Accepted(_) => self,
         }
     }
@@ -135,18 +134,15 @@ impl InviteClient {
                 limit: Some(s.timer_b),
                 ..Fields::bare(Tag::InviteClientCalling)
             },
-            Self::Proceeding(s) => Fields {
-                reliability: s.reliability,
-                ..Fields::bare(Tag::InviteClientProceeding)
-            },
-            Self::Completed(s) => Fields {
-                limit: Some(s.timer_d),
-                ..Fields::bare(Tag::InviteClientCompleted)
-            },
-            Self::Accepted(s) => Fields {
-                limit: Some(s.timer_m),
-                ..Fields::bare(Tag::InviteClientAccepted)
-            },
+            Self::Proceeding(s) => {
+                Fields { reliability: s.reliability, ..Fields::bare(Tag::InviteClientProceeding) }
+            }
+            Self::Completed(s) => {
+                Fields { limit: Some(s.timer_d), ..Fields::bare(Tag::InviteClientCompleted) }
+            }
+            Self::Accepted(s) => {
+                Fields { limit: Some(s.timer_m), ..Fields::bare(Tag::InviteClientAccepted) }
+            }
         }
         .encode()
     }
@@ -160,9 +156,9 @@ impl InviteClient {
                 timer_a: fields.retransmission.into_backoff(),
                 timer_b,
             }),
-            (Tag::InviteClientProceeding, None) => Self::Proceeding(Proceeding {
-                reliability: fields.reliability,
-            }),
+            (Tag::InviteClientProceeding, None) => {
+                Self::Proceeding(Proceeding { reliability: fields.reliability })
+            }
             (Tag::InviteClientCompleted, Some(timer_d)) => Self::Completed(Completed { timer_d }),
             (Tag::InviteClientAccepted, Some(timer_m)) => Self::Accepted(Accepted { timer_m }),
             _ => return None,
@@ -174,9 +170,7 @@ impl InviteClient {
 impl Calling {
     fn on_provisional(self, out: &mut Out) -> Option<InviteClient> {
         out.push(ClientAction::PassUp);
-        Some(InviteClient::Proceeding(Proceeding {
-            reliability: self.reliability,
-        }))
+        Some(InviteClient::Proceeding(Proceeding { reliability: self.reliability }))
     }
 
     fn on_tick(mut self, now: Instant, out: &mut Out) -> Option<InviteClient> {
@@ -197,9 +191,7 @@ impl Calling {
 /// A 2xx: the TU sends the ACK, we stay for the 2xx of other forks.
 fn accept(now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteClient> {
     out.push(ClientAction::PassUp);
-    Some(InviteClient::Accepted(Accepted {
-        timer_m: now.saturating_add(timers.limit()),
-    }))
+    Some(InviteClient::Accepted(Accepted { timer_m: now.saturating_add(timers.limit()) }))
 }
 
 /// 300..=699: Timer D is zero on a reliable transport, where nothing is retransmitted.
@@ -213,9 +205,9 @@ fn complete(
     out.push(ClientAction::PassUp);
     match reliability {
         Reliability::Reliable => None,
-        Reliability::Unreliable => Some(InviteClient::Completed(Completed {
-            timer_d: now.saturating_add(timers.d),
-        })),
+        Reliability::Unreliable => {
+            Some(InviteClient::Completed(Completed { timer_d: now.saturating_add(timers.d) }))
+        }
     }
 }
 
@@ -237,4 +229,140 @@ fn fail(out: &mut Out) -> Option<InviteClient> {
 /// The machine until the timer that ends its state.
 fn until(machine: InviteClient, timer: Instant, now: Instant) -> Option<InviteClient> {
     (timer > now).then_some(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(script: &str, answer: Expect) {
+        answer.assert_eq(&crate::table::play::<InviteClient>(script));
+    }
+
+    #[test]
+    fn calling_retransmits_doubling_without_cap() {
+        check(
+            "0 start | 500ms tick | 1500ms tick | 3500ms tick | 7500ms tick | 15500ms tick | 31500ms tick | 32s tick",
+            expect![
+                "Calling, next 500ms | Resend Calling, next 1.5s | Resend Calling, next 3.5s | Resend Calling, next 7.5s | Resend Calling, next 15.5s | Resend Calling, next 31.5s | Resend Calling, next 32s | Timeout done"
+            ],
+        );
+    }
+
+    #[test]
+    fn calling() {
+        check("0 start | 100ms 100", expect!["Calling, next 500ms | PassUp Proceeding"]);
+        check("0 start | 100ms 200", expect!["Calling, next 500ms | PassUp Accepted, next 32.1s"]);
+        check(
+            "0 start | 100ms 486",
+            expect!["Calling, next 500ms | Ack PassUp Completed, next 32.1s"],
+        );
+        check("0 start | 100ms error", expect!["Calling, next 500ms | Failed done"]);
+        check("0 start | 100ms 99", expect!["Calling, next 500ms | Absorb Calling, next 500ms"]);
+        check("0 start | 100ms 700", expect!["Calling, next 500ms | Absorb Calling, next 500ms"]);
+    }
+
+    /// Timer B counts in Calling only.
+    #[test]
+    fn proceeding() {
+        check(
+            "0 start | 1s 180 | 2s 183 | 40s tick | 50s error | 60s 200",
+            expect![
+                "Calling, next 500ms | PassUp Proceeding | PassUp Proceeding | Proceeding | Absorb Proceeding | PassUp Accepted, next 92s"
+            ],
+        );
+        check(
+            "0 start | 1s 180 | 2s 503",
+            expect!["Calling, next 500ms | PassUp Proceeding | Ack PassUp Completed, next 34s"],
+        );
+        check(
+            "0 start | 1s 180 | 2s 0",
+            expect!["Calling, next 500ms | PassUp Proceeding | Absorb Proceeding"],
+        );
+    }
+
+    #[test]
+    fn completed() {
+        check(
+            "0 start | 1s 486 | 2s 486 | 3s 603 | 4s 180 | 5s 200 | 6s 9 | 32s tick | 33s tick",
+            expect![
+                "Calling, next 500ms | Ack PassUp Completed, next 33s | Ack Completed, next 33s | Ack Completed, next 33s | Absorb Completed, next 33s | Absorb Completed, next 33s | Absorb Completed, next 33s | Completed, next 33s | done"
+            ],
+        );
+        check(
+            "0 start | 1s 486 | 2s error",
+            expect!["Calling, next 500ms | Ack PassUp Completed, next 33s | Failed done"],
+        );
+    }
+
+    #[test]
+    fn accepted() {
+        check(
+            "0 start | 1s 200 | 2s 200 | 3s 180 | 4s 486 | 5s error | 6s 800 | 32s tick | 33s tick",
+            expect![
+                "Calling, next 500ms | PassUp Accepted, next 33s | PassUp Accepted, next 33s | Absorb Accepted, next 33s | Absorb Accepted, next 33s | Absorb Accepted, next 33s | Absorb Accepted, next 33s | Accepted, next 33s | done"
+            ],
+        );
+    }
+
+    #[test]
+    fn reliable() {
+        check(
+            "0 start reliable | 500ms tick | 32s tick",
+            expect!["Calling, next 32s | Calling, next 32s | Timeout done"],
+        );
+        check(
+            "0 start reliable | 1s 180 | 2s 486",
+            expect!["Calling, next 32s | PassUp Proceeding | Ack PassUp done"],
+        );
+        check(
+            "0 start reliable | 1s 200 | 33s tick",
+            expect!["Calling, next 32s | PassUp Accepted, next 33s | done"],
+        );
+    }
+
+    #[test]
+    fn ticks_early_late_and_repeated() {
+        check(
+            "0 start | 499ms tick | 500ms tick | 500ms tick",
+            expect![
+                "Calling, next 500ms | Calling, next 500ms | Resend Calling, next 1.5s | Calling, next 1.5s"
+            ],
+        );
+        check(
+            "0 start | 10s tick | 10s tick | 12s tick | 90s tick",
+            expect![
+                "Calling, next 500ms | Resend Calling, next 11s | Calling, next 11s | Resend Calling, next 13s | Timeout done"
+            ],
+        );
+    }
+
+    #[test]
+    fn an_heir_retransmits_at_once() {
+        check(
+            "0 start | 500ms tick | 700ms resume | 700ms tick | 1700ms tick",
+            expect![
+                "Calling, next 500ms | Resend Calling, next 1.5s | Calling, next 700ms | Resend Calling, next 2.7s | Calling, next 2.7s"
+            ],
+        );
+        check(
+            "0 start | 1s 180 | 2s resume",
+            expect!["Calling, next 500ms | PassUp Proceeding | Proceeding"],
+        );
+        check(
+            "0 start | 1s 486 | 2s resume",
+            expect!["Calling, next 500ms | Ack PassUp Completed, next 33s | Completed, next 33s"],
+        );
+        check(
+            "0 start | 1s 200 | 2s resume",
+            expect!["Calling, next 500ms | PassUp Accepted, next 33s | Accepted, next 33s"],
+        );
+        check("0 start reliable | 1s resume", expect!["Calling, next 32s | Calling, next 32s"]);
+        check(
+            "0 start | 40s resume | 40s tick",
+            expect!["Calling, next 500ms | Calling, next 500ms | Timeout done"],
+        );
+    }
 }

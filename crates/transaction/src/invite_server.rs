@@ -59,11 +59,7 @@ type Out = Actions<ServerAction>;
 impl InviteServer {
     /// The transaction of an INVITE that has just come.
     pub fn new(_now: Instant, _timers: &Timers, reliability: Reliability) -> Self {
-        Self::Proceeding(Proceeding {
-            reliability,
-            responded: false,
-            resend: None,
-        })
+        Self::Proceeding(Proceeding { reliability, responded: false, resend: None })
     }
 
     pub fn step(
@@ -104,11 +100,9 @@ impl InviteServer {
             (Self::Accepted(_), Ack) => act(self, ServerAction::DeliverAck, out),
             (Self::Accepted(s), Respond(code)) => match Class::of(code) {
                 // What was to be resent is no longer the last response.
-                Class::Success => act(
-                    Self::Accepted(Accepted { resend: None, ..s }),
-                    ServerAction::Send,
-                    out,
-                ),
+                Class::Success => {
+                    act(Self::Accepted(Accepted { resend: None, ..s }), ServerAction::Send, out)
+                }
                 Class::Provisional | Class::Failure | Class::Invalid => {
                     act(self, ServerAction::Absorb, out)
                 }
@@ -138,19 +132,14 @@ impl InviteServer {
     /// at once; the limit stands.
     pub fn resume(self, now: Instant) -> Self {
         match self {
-            Self::Proceeding(s) => Self::Proceeding(Proceeding {
-                resend: s.responded.then_some(now),
-                ..s
-            }),
-            Self::Completed(s) => Self::Completed(Completed {
-                timer_g: s.timer_g.map(|g| g.hasten(now)),
-                ..s
-            }),
+            Self::Proceeding(s) => {
+                Self::Proceeding(Proceeding { resend: s.responded.then_some(now), ..s })
+            }
+            Self::Completed(s) => {
+                Self::Completed(Completed { timer_g: s.timer_g.map(|g| g.hasten(now)), ..s })
+            }
             Self::Confirmed(_) => self,
-            Self::Accepted(s) => Self::Accepted(Accepted {
-                resend: Some(now),
-                ..s
-            }),
+            Self::Accepted(s) => Self::Accepted(Accepted { resend: Some(now), ..s }),
         }
     }
 
@@ -168,10 +157,9 @@ impl InviteServer {
                 limit: Some(s.timer_h),
                 ..Fields::bare(Tag::InviteServerCompleted)
             },
-            Self::Confirmed(s) => Fields {
-                limit: Some(s.timer_i),
-                ..Fields::bare(Tag::InviteServerConfirmed)
-            },
+            Self::Confirmed(s) => {
+                Fields { limit: Some(s.timer_i), ..Fields::bare(Tag::InviteServerConfirmed) }
+            }
             Self::Accepted(s) => Fields {
                 retransmission: Retransmission::once(s.resend),
                 limit: Some(s.timer_l),
@@ -188,25 +176,16 @@ impl InviteServer {
         let machine = match (fields.tag, fields.limit) {
             (Tag::InviteServerProceeding, None) => {
                 let resend = fields.retransmission.into_once();
-                Self::Proceeding(Proceeding {
-                    reliability,
-                    responded,
-                    resend,
-                })
+                Self::Proceeding(Proceeding { reliability, responded, resend })
             }
             (Tag::InviteServerCompleted, Some(timer_h)) => {
                 let timer_g = fields.retransmission.into_backoff();
-                Self::Completed(Completed {
-                    reliability,
-                    timer_g,
-                    timer_h,
-                })
+                Self::Completed(Completed { reliability, timer_g, timer_h })
             }
             (Tag::InviteServerConfirmed, Some(timer_i)) => Self::Confirmed(Confirmed { timer_i }),
-            (Tag::InviteServerAccepted, Some(timer_l)) => Self::Accepted(Accepted {
-                timer_l,
-                resend: fields.retransmission.into_once(),
-            }),
+            (Tag::InviteServerAccepted, Some(timer_l)) => {
+                Self::Accepted(Accepted { timer_l, resend: fields.retransmission.into_once() })
+            }
             _ => return None,
         };
         (machine.encode() == *image).then_some(machine)
@@ -216,11 +195,7 @@ impl InviteServer {
 impl Proceeding {
     fn on_provisional(self, out: &mut Out) -> Option<InviteServer> {
         out.push(ServerAction::Send);
-        Some(InviteServer::Proceeding(Self {
-            responded: true,
-            resend: None,
-            ..self
-        }))
+        Some(InviteServer::Proceeding(Self { responded: true, resend: None, ..self }))
     }
 
     fn on_failure(self, now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
@@ -239,9 +214,9 @@ impl Completed {
         out.push(ServerAction::Absorb);
         match self.reliability {
             Reliability::Reliable => None,
-            Reliability::Unreliable => Some(InviteServer::Confirmed(Confirmed {
-                timer_i: now.saturating_add(timers.t4),
-            })),
+            Reliability::Unreliable => {
+                Some(InviteServer::Confirmed(Confirmed { timer_i: now.saturating_add(timers.t4) }))
+            }
         }
     }
 
@@ -280,4 +255,119 @@ fn resend_once(now: Instant, resend: &mut Option<Instant>, out: &mut Out) {
 fn act(machine: InviteServer, action: ServerAction, out: &mut Out) -> Option<InviteServer> {
     out.push(action);
     Some(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(script: &str, answer: Expect) {
+        answer.assert_eq(&crate::table::play::<InviteServer>(script));
+    }
+
+    #[test]
+    fn proceeding() {
+        check(
+            "0 start | 1s request | 1s ack | 1s respond 100 | 2s request | 3s respond 180 | 4s request | 5s ack | 6s respond 99 | 7s error | 400s tick",
+            expect![
+                "Proceeding | Absorb Proceeding | Absorb Proceeding | Send Proceeding | Resend Proceeding | Send Proceeding | Resend Proceeding | Absorb Proceeding | Absorb Proceeding | Failed Proceeding | Proceeding"
+            ],
+        );
+    }
+
+    #[test]
+    fn completed_retransmits_doubling_up_to_t2() {
+        check(
+            "0 start | 0s respond 486 | 500ms tick | 1500ms tick | 3500ms tick | 7500ms tick | 11500ms tick | 31500ms tick | 32s tick",
+            expect![
+                "Proceeding | Send Completed, next 500ms | Resend Completed, next 1.5s | Resend Completed, next 3.5s | Resend Completed, next 7.5s | Resend Completed, next 11.5s | Resend Completed, next 15.5s | Resend Completed, next 32s | Timeout done"
+            ],
+        );
+    }
+
+    #[test]
+    fn completed() {
+        check(
+            "0 start | 1s respond 486 | 2s request | 2s respond 200 | 2s respond 180 | 2s respond 603 | 2s error | 3s ack",
+            expect![
+                "Proceeding | Send Completed, next 1.5s | Resend Completed, next 1.5s | Absorb Completed, next 1.5s | Absorb Completed, next 1.5s | Absorb Completed, next 1.5s | Failed Completed, next 1.5s | Absorb Confirmed, next 8s"
+            ],
+        );
+    }
+
+    #[test]
+    fn confirmed() {
+        check(
+            "0 start | 1s respond 486 | 2s ack | 3s ack | 3s request | 3s respond 200 | 3s error | 6s tick | 7s tick",
+            expect![
+                "Proceeding | Send Completed, next 1.5s | Absorb Confirmed, next 7s | Absorb Confirmed, next 7s | Absorb Confirmed, next 7s | Absorb Confirmed, next 7s | Absorb Confirmed, next 7s | Confirmed, next 7s | done"
+            ],
+        );
+    }
+
+    /// RFC 6026: later 2xx pass, retransmitted INVITEs are absorbed.
+    #[test]
+    fn accepted() {
+        check(
+            "0 start | 1s respond 200 | 2s request | 3s ack | 4s respond 200 | 5s respond 180 | 5s respond 486 | 5s respond 7 | 6s error | 32s tick | 33s tick",
+            expect![
+                "Proceeding | Send Accepted, next 33s | Absorb Accepted, next 33s | DeliverAck Accepted, next 33s | Send Accepted, next 33s | Absorb Accepted, next 33s | Absorb Accepted, next 33s | Absorb Accepted, next 33s | Failed Accepted, next 33s | Accepted, next 33s | done"
+            ],
+        );
+    }
+
+    #[test]
+    fn reliable() {
+        check(
+            "0 start reliable | 1s respond 486 | 2s tick | 3s request | 4s ack",
+            expect![
+                "Proceeding | Send Completed, next 33s | Completed, next 33s | Resend Completed, next 33s | Absorb done"
+            ],
+        );
+        check(
+            "0 start reliable | 1s respond 486 | 33s tick",
+            expect!["Proceeding | Send Completed, next 33s | Timeout done"],
+        );
+        check(
+            "0 start reliable | 1s respond 200 | 33s tick",
+            expect!["Proceeding | Send Accepted, next 33s | done"],
+        );
+    }
+
+    #[test]
+    fn an_heir_resends_at_once() {
+        check("0 start | 1s resume", expect!["Proceeding | Proceeding"]);
+        check(
+            "0 start | 1s respond 180 | 2s resume | 2s tick | 3s tick",
+            expect![
+                "Proceeding | Send Proceeding | Proceeding, next 2s | Resend Proceeding | Proceeding"
+            ],
+        );
+        check(
+            "0 start | 1s respond 486 | 1200ms resume | 1200ms tick | 2200ms tick",
+            expect![
+                "Proceeding | Send Completed, next 1.5s | Completed, next 1.2s | Resend Completed, next 2.2s | Resend Completed, next 4.2s"
+            ],
+        );
+        check(
+            "0 start | 1s respond 200 | 2s resume | 2s tick | 33s tick",
+            expect![
+                "Proceeding | Send Accepted, next 33s | Accepted, next 2s | Resend Accepted, next 33s | done"
+            ],
+        );
+        check(
+            "0 start | 1s respond 200 | 2s resume | 2s respond 200 | 2s tick",
+            expect![
+                "Proceeding | Send Accepted, next 33s | Accepted, next 2s | Send Accepted, next 33s | Accepted, next 33s"
+            ],
+        );
+        check(
+            "0 start | 1s respond 486 | 2s ack | 3s resume",
+            expect![
+                "Proceeding | Send Completed, next 1.5s | Absorb Confirmed, next 7s | Confirmed, next 7s"
+            ],
+        );
+    }
 }

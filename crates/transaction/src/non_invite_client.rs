@@ -66,7 +66,7 @@ impl NonInviteClient {
         use ClientInput::{Response, Tick, TransportError};
         match (self, input) {
             (Self::Trying(s), Response(code)) => match Class::of(code) {
-                Class::Provisional => s.on_provisional(out),
+                Class::Provisional => s.on_provisional(timers, out),
                 Class::Success | Class::Failure => complete(now, timers, s.reliability, out),
                 Class::Invalid => absorb(self, out),
             },
@@ -84,10 +84,6 @@ impl NonInviteClient {
                 Class::Invalid => absorb(self, out),
             },
             (Self::Proceeding(mut s), Tick) => {
-                s.timer_e = s.timer_e.map(|e| Backoff {
-                    interval: timers.t2,
-                    ..e
-                });
                 tick(now, s.timer_f, &mut s.timer_e, timers.t2, out).then_some(Self::Proceeding(s))
             }
             (Self::Proceeding(_), TransportError) => fail(out),
@@ -101,12 +97,10 @@ impl NonInviteClient {
     /// The earliest moment at which `Tick` has work to do.
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Trying(Trying {
-                timer_e, timer_f, ..
-            })
-            | Self::Proceeding(Proceeding {
-                timer_e, timer_f, ..
-            }) => earliest(timer_e.map(|e| e.at), Some(*timer_f)),
+            Self::Trying(Trying { timer_e, timer_f, .. })
+            | Self::Proceeding(Proceeding { timer_e, timer_f, .. }) => {
+                earliest(timer_e.map(|e| e.at), Some(*timer_f))
+            }
             Self::Completed(s) => Some(s.timer_k),
         }
     }
@@ -115,14 +109,12 @@ impl NonInviteClient {
     /// once, the limit stands. On a reliable transport the first send is the heir's own to repeat, if at all.
     pub fn resume(self, now: Instant) -> Self {
         match self {
-            Self::Trying(s) => Self::Trying(Trying {
-                timer_e: s.timer_e.map(|e| e.hasten(now)),
-                ..s
-            }),
-            Self::Proceeding(s) => Self::Proceeding(Proceeding {
-                timer_e: s.timer_e.map(|e| e.hasten(now)),
-                ..s
-            }),
+            Self::Trying(s) => {
+                Self::Trying(Trying { timer_e: s.timer_e.map(|e| e.hasten(now)), ..s })
+            }
+            Self::Proceeding(s) => {
+                Self::Proceeding(Proceeding { timer_e: s.timer_e.map(|e| e.hasten(now)), ..s })
+            }
             Self::Completed(_) => self,
         }
     }
@@ -141,10 +133,9 @@ impl NonInviteClient {
                 limit: Some(s.timer_f),
                 ..Fields::bare(Tag::NonInviteClientProceeding)
             },
-            Self::Completed(s) => Fields {
-                limit: Some(s.timer_k),
-                ..Fields::bare(Tag::NonInviteClientCompleted)
-            },
+            Self::Completed(s) => {
+                Fields { limit: Some(s.timer_k), ..Fields::bare(Tag::NonInviteClientCompleted) }
+            }
         }
         .encode()
     }
@@ -155,16 +146,12 @@ impl NonInviteClient {
         let timer_e = fields.retransmission.into_backoff();
         let reliability = fields.reliability;
         let machine = match (fields.tag, fields.limit) {
-            (Tag::NonInviteClientTrying, Some(timer_f)) => Self::Trying(Trying {
-                reliability,
-                timer_e,
-                timer_f,
-            }),
-            (Tag::NonInviteClientProceeding, Some(timer_f)) => Self::Proceeding(Proceeding {
-                reliability,
-                timer_e,
-                timer_f,
-            }),
+            (Tag::NonInviteClientTrying, Some(timer_f)) => {
+                Self::Trying(Trying { reliability, timer_e, timer_f })
+            }
+            (Tag::NonInviteClientProceeding, Some(timer_f)) => {
+                Self::Proceeding(Proceeding { reliability, timer_e, timer_f })
+            }
             (Tag::NonInviteClientCompleted, Some(timer_k)) => {
                 Self::Completed(Completed { timer_k })
             }
@@ -175,11 +162,11 @@ impl NonInviteClient {
 }
 
 impl Trying {
-    fn on_provisional(self, out: &mut Out) -> Option<NonInviteClient> {
+    fn on_provisional(self, timers: &Timers, out: &mut Out) -> Option<NonInviteClient> {
         out.push(ClientAction::PassUp);
         Some(NonInviteClient::Proceeding(Proceeding {
             reliability: self.reliability,
-            timer_e: self.timer_e,
+            timer_e: self.timer_e.map(|e| e.slow_to(timers.t2)),
             timer_f: self.timer_f,
         }))
     }
@@ -214,9 +201,9 @@ fn complete(
     out.push(ClientAction::PassUp);
     match reliability {
         Reliability::Reliable => None,
-        Reliability::Unreliable => Some(NonInviteClient::Completed(Completed {
-            timer_k: now.saturating_add(timers.t4),
-        })),
+        Reliability::Unreliable => {
+            Some(NonInviteClient::Completed(Completed { timer_k: now.saturating_add(timers.t4) }))
+        }
     }
 }
 
@@ -228,4 +215,126 @@ fn absorb(machine: NonInviteClient, out: &mut Out) -> Option<NonInviteClient> {
 fn fail(out: &mut Out) -> Option<NonInviteClient> {
     out.push(ClientAction::Failed);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(script: &str, answer: Expect) {
+        answer.assert_eq(&crate::table::play::<NonInviteClient>(script));
+    }
+
+    #[test]
+    fn trying_retransmits_doubling_up_to_t2() {
+        check(
+            "0 start | 500ms tick | 1500ms tick | 3500ms tick | 7500ms tick | 11500ms tick | 15500ms tick | 31500ms tick | 32s tick",
+            expect![
+                "Trying, next 500ms | Resend Trying, next 1.5s | Resend Trying, next 3.5s | Resend Trying, next 7.5s | Resend Trying, next 11.5s | Resend Trying, next 15.5s | Resend Trying, next 19.5s | Resend Trying, next 32s | Timeout done"
+            ],
+        );
+    }
+
+    #[test]
+    fn trying() {
+        check("0 start | 1s 100", expect!["Trying, next 500ms | PassUp Proceeding, next 500ms"]);
+        check("0 start | 1s 200", expect!["Trying, next 500ms | PassUp Completed, next 6s"]);
+        check("0 start | 1s 404", expect!["Trying, next 500ms | PassUp Completed, next 6s"]);
+        check("0 start | 1s error", expect!["Trying, next 500ms | Failed done"]);
+        check("0 start | 1s 700", expect!["Trying, next 500ms | Absorb Trying, next 500ms"]);
+    }
+
+    #[test]
+    fn proceeding_retransmits_every_t2() {
+        check(
+            "0 start | 200ms 100 | 500ms tick | 4500ms tick | 8500ms tick | 32s tick",
+            expect![
+                "Trying, next 500ms | PassUp Proceeding, next 500ms | Resend Proceeding, next 4.5s | Resend Proceeding, next 8.5s | Resend Proceeding, next 12.5s | Timeout done"
+            ],
+        );
+    }
+
+    #[test]
+    fn proceeding() {
+        check(
+            "0 start | 1s 100 | 2s 182 | 3s 42 | 4s 200",
+            expect![
+                "Trying, next 500ms | PassUp Proceeding, next 500ms | PassUp Proceeding, next 500ms | Absorb Proceeding, next 500ms | PassUp Completed, next 9s"
+            ],
+        );
+        check(
+            "0 start | 1s 100 | 2s 500",
+            expect![
+                "Trying, next 500ms | PassUp Proceeding, next 500ms | PassUp Completed, next 7s"
+            ],
+        );
+        check(
+            "0 start | 1s 100 | 2s error",
+            expect!["Trying, next 500ms | PassUp Proceeding, next 500ms | Failed done"],
+        );
+    }
+
+    #[test]
+    fn completed() {
+        check(
+            "0 start | 1s 200 | 2s 200 | 2s 100 | 2s 404 | 2s 1 | 3s error | 5s tick | 6s tick",
+            expect![
+                "Trying, next 500ms | PassUp Completed, next 6s | Absorb Completed, next 6s | Absorb Completed, next 6s | Absorb Completed, next 6s | Absorb Completed, next 6s | Absorb Completed, next 6s | Completed, next 6s | done"
+            ],
+        );
+    }
+
+    #[test]
+    fn reliable() {
+        check(
+            "0 start reliable | 500ms tick | 32s tick",
+            expect!["Trying, next 32s | Trying, next 32s | Timeout done"],
+        );
+        check(
+            "0 start reliable | 1s 100 | 2s tick | 3s 200",
+            expect![
+                "Trying, next 32s | PassUp Proceeding, next 32s | Proceeding, next 32s | PassUp done"
+            ],
+        );
+        check("0 start reliable | 1s 404", expect!["Trying, next 32s | PassUp done"]);
+    }
+
+    #[test]
+    fn ticks_early_late_and_repeated() {
+        check(
+            "0 start | 499ms tick | 500ms tick | 500ms tick",
+            expect![
+                "Trying, next 500ms | Trying, next 500ms | Resend Trying, next 1.5s | Trying, next 1.5s"
+            ],
+        );
+        check(
+            "0 start | 10s tick | 10s tick | 14s tick",
+            expect![
+                "Trying, next 500ms | Resend Trying, next 11s | Trying, next 11s | Resend Trying, next 16s"
+            ],
+        );
+    }
+
+    #[test]
+    fn an_heir_retransmits_at_once() {
+        check(
+            "0 start | 500ms tick | 700ms resume | 700ms tick",
+            expect![
+                "Trying, next 500ms | Resend Trying, next 1.5s | Trying, next 700ms | Resend Trying, next 2.7s"
+            ],
+        );
+        check(
+            "0 start | 500ms 100 | 700ms resume | 700ms tick | 4700ms tick",
+            expect![
+                "Trying, next 500ms | PassUp Proceeding, next 500ms | Proceeding, next 500ms | Resend Proceeding, next 4.5s | Resend Proceeding, next 8.5s"
+            ],
+        );
+        check(
+            "0 start | 1s 200 | 2s resume",
+            expect!["Trying, next 500ms | PassUp Completed, next 6s | Completed, next 6s"],
+        );
+        check("0 start reliable | 1s resume", expect!["Trying, next 32s | Trying, next 32s"]);
+    }
 }

@@ -94,19 +94,15 @@ impl NonInviteServer {
     pub fn resume(self, now: Instant) -> Self {
         match self {
             Self::Trying(_) | Self::Proceeding(_) => self,
-            Self::Completed(s) => Self::Completed(Completed {
-                resend: Some(now),
-                ..s
-            }),
+            Self::Completed(s) => Self::Completed(Completed { resend: Some(now), ..s }),
         }
     }
 
     pub fn encode(&self) -> Image {
         match *self {
-            Self::Trying(s) => Fields {
-                reliability: s.reliability,
-                ..Fields::bare(Tag::NonInviteServerTrying)
-            },
+            Self::Trying(s) => {
+                Fields { reliability: s.reliability, ..Fields::bare(Tag::NonInviteServerTrying) }
+            }
             Self::Proceeding(s) => Fields {
                 reliability: s.reliability,
                 ..Fields::bare(Tag::NonInviteServerProceeding)
@@ -127,10 +123,9 @@ impl NonInviteServer {
         let machine = match (fields.tag, fields.limit) {
             (Tag::NonInviteServerTrying, None) => Self::Trying(Trying { reliability }),
             (Tag::NonInviteServerProceeding, None) => Self::Proceeding(Proceeding { reliability }),
-            (Tag::NonInviteServerCompleted, Some(timer_j)) => Self::Completed(Completed {
-                timer_j,
-                resend: fields.retransmission.into_once(),
-            }),
+            (Tag::NonInviteServerCompleted, Some(timer_j)) => {
+                Self::Completed(Completed { timer_j, resend: fields.retransmission.into_once() })
+            }
             _ => return None,
         };
         (machine.encode() == *image).then_some(machine)
@@ -175,4 +170,68 @@ fn complete(
 fn act(machine: NonInviteServer, action: ServerAction, out: &mut Out) -> Option<NonInviteServer> {
     out.push(action);
     Some(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(script: &str, answer: Expect) {
+        answer.assert_eq(&crate::table::play::<NonInviteServer>(script));
+    }
+
+    #[test]
+    fn trying() {
+        check(
+            "0 start | 1s request | 2s ack | 3s error | 4s respond 700 | 400s tick | 401s respond 200",
+            expect![
+                "Trying | Absorb Trying | Absorb Trying | Failed Trying | Absorb Trying | Trying | Send Completed, next 433s"
+            ],
+        );
+    }
+
+    #[test]
+    fn proceeding() {
+        check(
+            "0 start | 1s respond 100 | 2s request | 3s respond 183 | 4s ack | 5s error | 6s respond 8 | 400s tick | 401s respond 404",
+            expect![
+                "Trying | Send Proceeding | Resend Proceeding | Send Proceeding | Absorb Proceeding | Failed Proceeding | Absorb Proceeding | Proceeding | Send Completed, next 433s"
+            ],
+        );
+    }
+
+    #[test]
+    fn completed() {
+        check(
+            "0 start | 1s respond 200 | 2s request | 3s respond 404 | 4s ack | 5s error | 32s tick | 33s tick",
+            expect![
+                "Trying | Send Completed, next 33s | Resend Completed, next 33s | Absorb Completed, next 33s | Absorb Completed, next 33s | Failed Completed, next 33s | Completed, next 33s | done"
+            ],
+        );
+    }
+
+    #[test]
+    fn reliable() {
+        check(
+            "0 start reliable | 1s respond 100 | 2s respond 200",
+            expect!["Trying | Send Proceeding | Send done"],
+        );
+    }
+
+    #[test]
+    fn an_heir_resends_at_once() {
+        check(
+            "0 start | 1s respond 200 | 2s resume | 2s tick | 3s tick",
+            expect![
+                "Trying | Send Completed, next 33s | Completed, next 2s | Resend Completed, next 33s | Completed, next 33s"
+            ],
+        );
+        check(
+            "0 start | 1s respond 100 | 2s resume",
+            expect!["Trying | Send Proceeding | Proceeding"],
+        );
+        check("0 start | 1s resume", expect!["Trying | Trying"]);
+    }
 }
