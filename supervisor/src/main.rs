@@ -1,2 +1,5 @@
-//! The `tandem` command.
+#![forbid(unsafe_code)]
+mod cli;
+mod paths;
+mod run;
 fn main() {}

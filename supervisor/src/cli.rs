@@ -1,0 +1,330 @@
+//! The command line (DESIGN §8). A command appears here with the issue that builds it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// SIP proxy, registrar and load balancer whose calls outlive its workers.
+///
+/// Without a command: `tandem run`, which needs no configuration and serves 127.0.0.1:5060.
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) places: Places,
+
+    /// What to log: a level (error, warn, info, debug, trace) or filters such as `info,worker=debug`
+    /// [default: RUST_LOG, else info]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the command failed, or `check` found an error; the reason is on standard error
+  2  the command line is wrong
+  3  no server answers on the control socket
+  4  the server can't start: configuration, port, permission, memory or kernel; reason and remedy are on standard error";
+
+#[derive(Debug, Args)]
+pub(crate) struct Places {
+    /// Control socket [default: $XDG_RUNTIME_DIR/tandem.sock, else /run/tandem.sock]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "TANDEM_CONTROL",
+        hide_env_values = true
+    )]
+    pub(crate) control: Option<PathBuf>,
+
+    /// State directory [default: $XDG_STATE_HOME/tandem, else ~/.local/state/tandem; as root /var/lib/tandem]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "TANDEM_STATE",
+        hide_env_values = true
+    )]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server in the foreground
+    Run(RunArgs),
+    /// Check a configuration file: every error and warning with its place and a remedy
+    Check(CheckArgs),
+    /// Processes, slots, listeners, memory, registrations
+    Status(JsonArg),
+    /// Every counter with its description
+    Stats(StatsArgs),
+    /// Who is registered where
+    #[command(subcommand)]
+    Registrations(Registrations),
+    /// Rolling restart of workers; no call is lost
+    Restart(RestartArgs),
+    /// Read the configuration file again (as SIGHUP does) and apply what can change while calls run
+    Reload,
+    /// Stop the server
+    Stop,
+    /// A worker process; the supervisor starts it with its control channel as descriptor 3
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct RunArgs {
+    /// Configuration file; without one an embedded default serves 127.0.0.1:5060
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Listen here instead of where the configuration says; may be given several times
+    #[arg(long, value_name = "udp:HOST:PORT", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+
+    /// Worker processes [default: `workers.count`]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) workers: Option<u16>,
+
+    /// Reactor threads in each worker [default: `workers.reactors`]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub(crate) reactors: Option<u16>,
+
+    /// Cores for the reactors, in order: `0,2,4-7`, `auto` or `none` [default: `workers.pin`]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) pin: Option<PinArg>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PinArg {
+    Auto,
+    None,
+    Cores(Vec<u16>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct JsonArg {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Only counters whose name contains this
+    pub(crate) pattern: Option<String>,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Registrations {
+    /// Every registered address-of-record
+    List {
+        /// Only this domain
+        #[arg(long)]
+        domain: Option<String>,
+        /// At most so many addresses-of-record
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// The bindings of one address-of-record
+    Show {
+        /// For example sip:alice@example.com
+        aor: String,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Remove the bindings of one address-of-record
+    Remove {
+        /// For example sip:alice@example.com
+        aor: String,
+        /// Only the binding with this Contact URI
+        #[arg(long, value_name = "URI")]
+        contact: Option<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = false, multiple = false)]
+pub(crate) struct RestartArgs {
+    /// Only this worker, by its number in `tandem status`
+    #[arg(long, value_name = "N")]
+    pub(crate) worker: Option<u16>,
+    /// Every worker, one after the other; the default
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// `udp:HOST:PORT` with an IP address as host; IPv6 in brackets. Port 0 takes a free one.
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let Some((transport, address)) = text.split_once(':') else {
+        return Err("write udp:HOST:PORT, for example udp:127.0.0.1:5060".into());
+    };
+    if !transport.eq_ignore_ascii_case("udp") {
+        return Err(format!(
+            "transport `{transport}` is not there yet; only udp is"
+        ));
+    }
+    if let Ok(address) = address.parse() {
+        return Ok(address);
+    }
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    if host == "localhost" {
+        return listen_address(&text.replacen("localhost", "127.0.0.1", 1));
+    }
+    Err(format!(
+        "`{address}` is not IP:PORT; write for example udp:127.0.0.1:5060 or udp:[::1]:5060"
+    ))
+}
+
+/// Most core numbers that a list may name, so that `0-99999` is an error and not a surprise.
+const CORES_MAX: usize = 1024;
+
+impl std::str::FromStr for PinArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => return Ok(Self::Auto),
+            "none" => return Ok(Self::None),
+            _ => {}
+        }
+        let number = |text: &str| {
+            text.trim()
+                .parse::<u16>()
+                .map_err(|_| format!("`{text}` is not a core number; write for example 0,2,4-7"))
+        };
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            match part.split_once('-') {
+                None => cores.push(number(part)?),
+                Some((first, last)) => {
+                    let (first, last) = (number(first)?, number(last)?);
+                    if first > last {
+                        return Err(format!("the range `{part}` runs backwards"));
+                    }
+                    cores.extend(first..=last);
+                }
+            }
+            if cores.len() > CORES_MAX {
+                return Err(format!("more than {CORES_MAX} cores"));
+            }
+        }
+        Ok(Self::Cores(cores))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_the_definition() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn no_arguments_is_run() {
+        let cli = parse("tandem").unwrap();
+        assert!(cli.command.is_none());
+        assert!(parse("tandem --control x").unwrap().command.is_none());
+    }
+
+    #[test]
+    fn run_takes_all_its_arguments() {
+        let line = "tandem run -c a.toml --listen udp:127.0.0.1:0 --listen udp:[::1]:5060 --workers 2 --reactors 3 --pin 0,2-4 --state s --control c";
+        let cli = parse(line).unwrap();
+        let Some(Command::Run(run)) = cli.command else {
+            panic!("run")
+        };
+        assert_eq!(
+            run.listen,
+            [
+                "127.0.0.1:0".parse().unwrap(),
+                "[::1]:5060".parse::<SocketAddr>().unwrap()
+            ]
+        );
+        assert_eq!((run.workers, run.reactors), (Some(2), Some(3)));
+        assert_eq!(run.pin, Some(PinArg::Cores(vec![0, 2, 3, 4])));
+        assert_eq!(cli.places.control, Some(PathBuf::from("c")));
+        assert_eq!(cli.places.state, Some(PathBuf::from("s")));
+    }
+
+    #[test]
+    fn every_command_of_the_contract_is_there() {
+        for line in [
+            "tandem check -c a.toml",
+            "tandem check --config a.toml --json",
+            "tandem status --json --control /x",
+            "tandem --control /x status",
+            "tandem stats",
+            "tandem stats invite --json",
+            "tandem registrations list --json",
+            "tandem registrations show sip:a@b",
+            "tandem registrations remove sip:a@b --contact sip:a@1.2.3.4",
+            "tandem restart",
+            "tandem restart --all",
+            "tandem restart --worker 1",
+            "tandem reload",
+            "tandem stop",
+            "tandem --log debug worker",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_refused() {
+        for line in [
+            "tandem restart --all --worker 1",
+            "tandem run --listen tcp:127.0.0.1:5060",
+            "tandem run --listen 127.0.0.1",
+            "tandem run --listen udp:example.com:5060",
+            "tandem run --workers 0",
+            "tandem run --pin 4-2",
+            "tandem run --pin x",
+            "tandem check",
+            "tandem registrations",
+            "tandem frobnicate",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn pin_lists() {
+        for (text, pin) in [
+            ("auto", Ok(PinArg::Auto)),
+            ("none", Ok(PinArg::None)),
+            ("3", Ok(PinArg::Cores(vec![3]))),
+            ("0-2,7", Ok(PinArg::Cores(vec![0, 1, 2, 7]))),
+            ("0-65535", Err("more than 1024 cores".to_owned())),
+        ] {
+            assert_eq!(text.parse::<PinArg>(), pin);
+        }
+    }
+}

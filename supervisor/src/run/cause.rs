@@ -1,0 +1,85 @@
+//! Why a worker process ended, in words an operator can use.
+
+use std::fmt;
+
+use os::Exit;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The process left as it was told to.
+    Planned,
+    /// Ended by this signal number.
+    Signal(i32),
+    /// Ended by itself with this exit code.
+    Code(i32),
+    /// Killed by us because it had stopped answering.
+    Hung,
+    /// `fork` or `exec` failed with this errno.
+    NotStarted(i32),
+}
+
+impl Cause {
+    pub(crate) fn of(exit: Exit) -> Self {
+        match exit {
+            Exit::Code(code) => Self::Code(code),
+            Exit::Signal(number) => Self::Signal(number),
+        }
+    }
+
+    /// Whether the message at hand may have caused it: a fault, an abort or the watchdog, not a kill from outside (DESIGN §1).
+    pub(crate) fn suspect(self) -> bool {
+        match self {
+            Self::Planned | Self::NotStarted(_) => false,
+            Self::Hung | Self::Code(_) => true,
+            Self::Signal(number) => !matches!(
+                number,
+                libc::SIGKILL | libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
+            ),
+        }
+    }
+
+    pub(crate) fn never_ran(self) -> bool {
+        matches!(self, Self::NotStarted(_))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Planned => f.write_str("planned restart"),
+            Self::Hung => f.write_str("hung, killed by the supervisor"),
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::NotStarted(errno) => write!(
+                f,
+                "not started: {}",
+                std::io::Error::from_raw_os_error(errno)
+            ),
+            Self::Signal(number) => match nix::sys::signal::Signal::try_from(number) {
+                Ok(signal) => write!(f, "{signal}"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_from_outside_is_no_suspicion() {
+        for (cause, suspect, text) in [
+            (Cause::Signal(libc::SIGKILL), false, "SIGKILL"),
+            (Cause::Signal(libc::SIGSEGV), true, "SIGSEGV"),
+            (Cause::Signal(libc::SIGABRT), true, "SIGABRT"),
+            (Cause::Code(101), true, "exit code 101"),
+            (Cause::Planned, false, "planned restart"),
+            (Cause::Hung, true, "hung, killed by the supervisor"),
+        ] {
+            assert_eq!(
+                (cause.suspect(), cause.to_string().as_str()),
+                (suspect, text)
+            );
+        }
+    }
+}

@@ -1,0 +1,635 @@
+//! The life cycle of every worker process as one machine: no process, descriptor or clock in it.
+//!
+//! A *seat* is what a worker stands for (its slots, for the life of the supervisor); a *process* sits in it until it dies.
+//!
+//! ```text
+//!   Spawn -> Starting --Ready--> Spare --(a seat is vacant)--> Assigned --Serving--> Serving
+//!                                                                 |                    |  Restart / Stop
+//!            any state --Exited--> gone: the seat is vacant       |                    v
+//!            and the next spare is assigned in the same step <----+---Exited-------- Leaving (HandOver sent)
+//! ```
+//!
+//! Rules (DESIGN §1): a take-over is never delayed; back-off holds back only the start of new processes after some that
+//! died before they served. Recovery is idempotent, so an heir that dies is replaced like any other worker.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use stdx::Instant;
+
+use super::cause::Cause;
+
+/// One process of this supervisor's life; never reused, unlike a pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProcessId(pub(crate) u32);
+
+/// One `restart` or `stop` command that waits for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(pub(crate) u32);
+
+/// How long the fleet waits for what; all far above what a healthy process needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// `workers.drain`: from HandOver to the kill of a worker that did not leave.
+    pub(crate) drain: Duration,
+    /// From the start of a process to its Ready.
+    pub(crate) start: Duration,
+    /// From Assign to Serving; recovery of a full arena lies in here.
+    pub(crate) serve: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(2),
+            start: Duration::from_secs(15),
+            serve: Duration::from_secs(30),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// The process attached to the arena and waits for a seat.
+    Ready(ProcessId),
+    /// All slots of the process's seat are served.
+    Serving(ProcessId),
+    /// A serving process has recovered what a dead spare's control thread left in the arena.
+    Recovered {
+        process: ProcessId,
+        aux: u16,
+    },
+    /// The process reports that it can't go on (the reason is with the caller); it will exit or be killed.
+    Failed(ProcessId),
+    /// The process is gone: its pidfd says so and it was reaped, or it could not be started.
+    Exited {
+        process: ProcessId,
+        cause: Cause,
+    },
+    /// The process has stopped answering.
+    Hung(ProcessId),
+    /// Planned restart of these seats, one after the other.
+    Restart {
+        ticket: Ticket,
+        seats: Seats,
+    },
+    /// Clean stop; a second one ends everything at once.
+    Stop,
+    Tick,
+}
+
+/// Which seats a restart means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seats {
+    All,
+    One(u16),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Spawn {
+        process: ProcessId,
+        aux: u16,
+    },
+    /// `dead`: control-thread participants that the heir recovers besides the seat's slots.
+    Assign {
+        process: ProcessId,
+        seat: u16,
+        incarnation: u32,
+        recover: bool,
+        suspect: bool,
+        dead: Vec<u16>,
+    },
+    /// Recover a dead spare's control-thread participant.
+    Recover {
+        process: ProcessId,
+        aux: u16,
+    },
+    HandOver(ProcessId),
+    Kill(ProcessId),
+    /// A seat is served again. `waited` runs from the notice of the death to Serving.
+    TookOver {
+        seat: u16,
+        process: ProcessId,
+        cause: Cause,
+        waited: Duration,
+    },
+    /// Every seat is served for the first time.
+    AllServing,
+    Restarted(Ticket),
+    RestartRefused(Ticket, &'static str),
+    /// The first start failed for good: nothing is served, so say why and leave.
+    GiveUp,
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Starting,
+    Spare,
+    Assigned(u16),
+    Serving(u16),
+    /// HandOver was sent; the seat stays taken until the exit.
+    Leaving(Option<u16>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) aux: u16,
+    pub(crate) state: State,
+    pub(crate) since: Instant,
+    pub(crate) started_at: Instant,
+    /// When the process is killed unless it has gone on to the next state.
+    overdue: Option<Instant>,
+    hung: bool,
+    served: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Seat {
+    pub(crate) incumbent: Option<ProcessId>,
+    /// Processes that this seat has seen, the present one included.
+    pub(crate) incarnation: u32,
+    /// Deaths and planned restarts (DESIGN §8).
+    pub(crate) restarts: u64,
+    vacancy: Option<Vacancy>,
+}
+
+#[derive(Debug)]
+struct Vacancy {
+    since: Instant,
+    cause: Cause,
+    /// Some process died in this vacancy by its own fault, so the message at hand is under suspicion.
+    suspect: bool,
+    dead: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Restart {
+    ticket: Ticket,
+    left: VecDeque<u16>,
+    /// The seat whose process was told to leave.
+    under_way: Option<u16>,
+}
+
+/// Restarts that may wait behind the one under way.
+const RESTARTS_MAX: usize = 16;
+/// Processes in a row that may die before they serve, while nothing has been served yet.
+const START_FAILURES_MAX: u32 = 3;
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// The new spare starts once the heir serves, or after this: a process start beside a take-over costs it a core.
+const SPARE_HOLD: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    patience: Patience,
+    seats: Vec<Seat>,
+    processes: BTreeMap<ProcessId, Process>,
+    next: u32,
+    aux_free: BTreeSet<u16>,
+    /// Participants of dead spares, and who was asked to recover them.
+    aux_dead: BTreeMap<u16, Option<ProcessId>>,
+    restarts: VecDeque<Restart>,
+    /// Processes in a row that died before they served.
+    failures: u32,
+    back_off: Option<Instant>,
+    /// See [`SPARE_HOLD`].
+    hold: Option<Instant>,
+    all_served: bool,
+    stopping: bool,
+    stopped: bool,
+}
+
+impl Fleet {
+    /// `aux`: how many control-thread participants the arena has; see [`Fleet::aux_wanted`].
+    pub(crate) fn new(seats: u16, aux: u16, patience: Patience) -> Self {
+        Self {
+            patience,
+            seats: (0..seats).map(|_| Seat::default()).collect(),
+            processes: BTreeMap::new(),
+            next: 0,
+            aux_free: (0..aux).collect(),
+            aux_dead: BTreeMap::new(),
+            restarts: VecDeque::new(),
+            failures: 0,
+            back_off: None,
+            hold: None,
+            all_served: false,
+            stopping: false,
+            stopped: false,
+        }
+    }
+
+    /// Enough for every seat and the spare, twice: the dead keep theirs until they are recovered.
+    pub(crate) fn aux_wanted(seats: u16) -> u16 {
+        (seats + 1) * 2 + 2
+    }
+
+    pub(crate) fn set_drain(&mut self, drain: Duration) {
+        self.patience.drain = drain;
+    }
+
+    pub(crate) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
+        self.processes.iter().map(|(id, process)| (*id, process))
+    }
+
+    pub(crate) fn process(&self, id: ProcessId) -> Option<&Process> {
+        self.processes.get(&id)
+    }
+
+    /// Some process that serves, for questions that any worker can answer.
+    pub(crate) fn anyone_serving(&self) -> Option<ProcessId> {
+        self.processes()
+            .find(|(_, process)| matches!(process.state, State::Serving(_)))
+            .map(|(id, _)| id)
+    }
+
+    pub(crate) fn all_served(&self) -> bool {
+        self.all_served
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping
+    }
+
+    pub(crate) fn restart_under_way(&self) -> bool {
+        !self.restarts.is_empty()
+    }
+
+    /// The earliest moment at which `Tick` has work to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let overdue = self
+            .processes
+            .values()
+            .filter_map(|process| process.overdue);
+        let spawn = self.back_off.max(self.hold).filter(|_| !self.stopping);
+        overdue.chain(spawn).min()
+    }
+
+    pub(crate) fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        match input {
+            Input::Ready(id) => self.on_ready(now, id),
+            Input::Serving(id) => self.on_serving(now, id, out),
+            Input::Recovered { process, aux } => {
+                if self.aux_dead.get(&aux) == Some(&Some(process)) {
+                    self.aux_dead.remove(&aux);
+                    self.aux_free.insert(aux);
+                }
+            }
+            Input::Failed(id) => self.on_failed(id, out),
+            Input::Exited { process, cause } => self.on_exited(now, process, cause),
+            Input::Hung(id) => self.on_hung(id, out),
+            Input::Restart { ticket, seats } => self.on_restart(ticket, seats, out),
+            Input::Stop => self.on_stop(now, out),
+            Input::Tick => self.on_tick(now, out),
+        }
+        self.settle(now, out);
+    }
+
+    fn on_ready(&mut self, now: Instant, id: ProcessId) {
+        if let Some(process) = self.processes.get_mut(&id)
+            && process.state == State::Starting
+        {
+            process.go(State::Spare, now, None);
+        }
+    }
+
+    fn on_serving(&mut self, now: Instant, id: ProcessId, out: &mut Vec<Output>) {
+        let Some(process) = self.processes.get_mut(&id) else {
+            return;
+        };
+        let State::Assigned(seat) = process.state else {
+            return;
+        };
+        process.go(State::Serving(seat), now, None);
+        process.served = true;
+        self.failures = 0;
+        (self.back_off, self.hold) = (None, None);
+        let place = &mut self.seats[usize::from(seat)];
+        if let Some(vacancy) = place.vacancy.take() {
+            self.aux_free.extend(&vacancy.dead);
+            let waited = now.saturating_duration_since(vacancy.since);
+            out.push(Output::TookOver {
+                seat,
+                process: id,
+                cause: vacancy.cause,
+                waited,
+            });
+        }
+        if !self.all_served && self.seats.iter().all(|seat| self.serving(seat)) {
+            self.all_served = true;
+            out.push(Output::AllServing);
+        }
+    }
+
+    fn on_failed(&mut self, id: ProcessId, out: &mut Vec<Output>) {
+        if !self.processes.contains_key(&id) {
+            return;
+        }
+        if !self.all_served && !self.stopping {
+            out.push(Output::GiveUp);
+        }
+        out.push(Output::Kill(id));
+    }
+
+    fn on_hung(&mut self, id: ProcessId, out: &mut Vec<Output>) {
+        if let Some(process) = self.processes.get_mut(&id)
+            && !process.hung
+        {
+            process.hung = true;
+            out.push(Output::Kill(id));
+        }
+    }
+
+    fn on_exited(&mut self, now: Instant, id: ProcessId, cause: Cause) {
+        let Some(process) = self.processes.remove(&id) else {
+            return;
+        };
+        for asked in self.aux_dead.values_mut() {
+            *asked = asked.filter(|asked| *asked != id);
+        }
+        let cause = match (process.hung, process.state, cause) {
+            (true, _, _) => Cause::Hung,
+            (false, State::Leaving(_), Cause::Code(0)) => Cause::Planned,
+            (false, _, cause) => cause,
+        };
+        self.hold = None;
+        if !process.served {
+            self.back_off =
+                (self.failures > 0).then(|| now.saturating_add(back_off(self.failures)));
+            self.failures = self.failures.saturating_add(1);
+        }
+        match process.state {
+            State::Assigned(seat) | State::Serving(seat) | State::Leaving(Some(seat)) => {
+                self.vacate(now, seat, cause, process.aux);
+            }
+            State::Starting | State::Spare | State::Leaving(None) if cause.never_ran() => {
+                self.aux_free.insert(process.aux);
+            }
+            State::Starting | State::Spare | State::Leaving(None) => {
+                self.aux_dead.insert(process.aux, None);
+            }
+        }
+    }
+
+    fn vacate(&mut self, now: Instant, seat: u16, cause: Cause, aux: u16) {
+        let seat = &mut self.seats[usize::from(seat)];
+        seat.incumbent = None;
+        seat.restarts += 1;
+        let vacancy = seat.vacancy.get_or_insert(Vacancy {
+            since: now,
+            cause,
+            suspect: false,
+            dead: Vec::new(),
+        });
+        vacancy.suspect |= cause.suspect();
+        vacancy.dead.push(aux);
+    }
+
+    fn on_restart(&mut self, ticket: Ticket, seats: Seats, out: &mut Vec<Output>) {
+        let left: VecDeque<u16> = match seats {
+            Seats::All => (0..self.seats.len() as u16).collect(),
+            Seats::One(seat) if usize::from(seat) < self.seats.len() => VecDeque::from([seat]),
+            Seats::One(_) => {
+                return out.push(Output::RestartRefused(
+                    ticket,
+                    "there is no worker of that number",
+                ));
+            }
+        };
+        if self.stopping {
+            return out.push(Output::RestartRefused(ticket, "the server is stopping"));
+        }
+        if self.restarts.len() >= RESTARTS_MAX {
+            return out.push(Output::RestartRefused(
+                ticket,
+                "too many restarts are waiting already",
+            ));
+        }
+        self.restarts.push_back(Restart {
+            ticket,
+            left,
+            under_way: None,
+        });
+    }
+
+    fn on_stop(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let at_once = self.stopping;
+        self.stopping = true;
+        for restart in self.restarts.drain(..) {
+            out.push(Output::RestartRefused(
+                restart.ticket,
+                "the server is stopping",
+            ));
+        }
+        let overdue = now.saturating_add(self.patience.drain);
+        for (id, process) in &mut self.processes {
+            if at_once {
+                out.push(Output::Kill(*id));
+            } else if !matches!(process.state, State::Leaving(_)) {
+                process.go(State::Leaving(process.seat()), now, Some(overdue));
+                out.push(Output::HandOver(*id));
+            }
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        for (id, process) in &mut self.processes {
+            if process.overdue.is_some_and(|overdue| overdue <= now) {
+                process.overdue = None;
+                // A worker that does not leave in time is no suspect: nothing says that a message holds it.
+                process.hung |= !matches!(process.state, State::Leaving(_));
+                out.push(Output::Kill(*id));
+            }
+        }
+        self.back_off = self.back_off.filter(|moment| *moment > now);
+        self.hold = self.hold.filter(|moment| *moment > now);
+    }
+
+    /// What follows from the state alone, whatever the input was.
+    fn settle(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.stopping {
+            if self.processes.is_empty() && !self.stopped {
+                self.stopped = true;
+                out.push(Output::Stopped);
+            }
+            return;
+        }
+        self.assign(now, out);
+        self.recover_aux(out);
+        self.go_on_with_restart(now, out);
+        self.spawn(now, out);
+        if !self.all_served && self.failures >= START_FAILURES_MAX {
+            self.failures = 0;
+            out.push(Output::GiveUp);
+        }
+    }
+
+    /// Gives vacant seats to spares, the longest vacant first.
+    fn assign(&mut self, now: Instant, out: &mut Vec<Output>) {
+        loop {
+            let vacant = (0u16..)
+                .zip(&self.seats)
+                .filter(|(_, seat)| seat.incumbent.is_none());
+            let Some((number, _)) = vacant
+                .min_by_key(|(number, seat)| (seat.vacancy.as_ref().map(|v| v.since), *number))
+            else {
+                return;
+            };
+            let Some((id, process)) = self
+                .processes
+                .iter_mut()
+                .find(|(_, p)| p.state == State::Spare)
+            else {
+                return;
+            };
+            process.go(
+                State::Assigned(number),
+                now,
+                Some(now.saturating_add(self.patience.serve)),
+            );
+            let seat = &mut self.seats[usize::from(number)];
+            seat.incumbent = Some(*id);
+            seat.incarnation = seat.incarnation.saturating_add(1);
+            let (suspect, dead) = seat
+                .vacancy
+                .as_ref()
+                .map(|v| (v.suspect, v.dead.clone()))
+                .unwrap_or_default();
+            let recover = seat.vacancy.is_some();
+            out.push(Output::Assign {
+                process: *id,
+                seat: number,
+                incarnation: seat.incarnation,
+                recover,
+                suspect,
+                dead,
+            });
+            if self.all_served {
+                self.hold = Some(now.saturating_add(SPARE_HOLD));
+            }
+        }
+    }
+
+    fn recover_aux(&mut self, out: &mut Vec<Output>) {
+        let Some(process) = self.anyone_serving() else {
+            return;
+        };
+        for (aux, asked) in self
+            .aux_dead
+            .iter_mut()
+            .filter(|(_, asked)| asked.is_none())
+        {
+            *asked = Some(process);
+            out.push(Output::Recover { process, aux: *aux });
+        }
+    }
+
+    /// One seat at a time, and only with every seat served and a spare ready to take over.
+    fn go_on_with_restart(&mut self, now: Instant, out: &mut Vec<Output>) {
+        while let Some(restart) = self.restarts.front() {
+            if !self.seats.iter().all(|seat| self.serving(seat)) {
+                return;
+            }
+            if restart.left.is_empty() {
+                out.push(Output::Restarted(restart.ticket));
+                self.restarts.pop_front();
+                continue;
+            }
+            if !self
+                .processes
+                .values()
+                .any(|process| process.state == State::Spare)
+            {
+                return;
+            }
+            let overdue = now.saturating_add(self.patience.drain);
+            let Some(seat) = self.restarts.front_mut().and_then(|restart| {
+                restart.under_way = restart.left.pop_front();
+                restart.under_way
+            }) else {
+                return;
+            };
+            let Some(id) = self.seats[usize::from(seat)].incumbent else {
+                return;
+            };
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.go(State::Leaving(Some(seat)), now, Some(overdue));
+                out.push(Output::HandOver(id));
+            }
+        }
+    }
+
+    fn spawn(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let enough_waited = |moment: Option<Instant>| moment.is_none_or(|moment| moment <= now);
+        if !enough_waited(self.back_off) || !enough_waited(self.hold) {
+            return;
+        }
+        let vacant = self
+            .seats
+            .iter()
+            .filter(|seat| seat.incumbent.is_none())
+            .count();
+        let coming = self
+            .processes
+            .values()
+            .filter(|p| matches!(p.state, State::Starting | State::Spare))
+            .count();
+        for _ in coming..vacant + 1 {
+            let Some(aux) = self.aux_free.pop_first() else {
+                return;
+            };
+            let id = ProcessId(self.next);
+            self.next += 1;
+            let overdue = Some(now.saturating_add(self.patience.start));
+            let process = Process {
+                aux,
+                state: State::Starting,
+                since: now,
+                started_at: now,
+                overdue,
+                hung: false,
+                served: false,
+            };
+            self.processes.insert(id, process);
+            out.push(Output::Spawn { process: id, aux });
+        }
+    }
+
+    fn serving(&self, seat: &Seat) -> bool {
+        let process = seat.incumbent.and_then(|id| self.processes.get(&id));
+        process.is_some_and(|process| matches!(process.state, State::Serving(_)))
+    }
+}
+
+/// How long the next start waits after `failures` in a row; the first one costs nothing.
+fn back_off(failures: u32) -> Duration {
+    BACK_OFF_MIN
+        .saturating_mul(1 << (failures - 1).min(16))
+        .min(BACK_OFF_MAX)
+}
+
+impl Process {
+    fn go(&mut self, state: State, now: Instant, overdue: Option<Instant>) {
+        self.state = state;
+        self.since = now;
+        self.overdue = overdue;
+    }
+
+    pub(crate) fn seat(&self) -> Option<u16> {
+        match self.state {
+            State::Assigned(seat) | State::Serving(seat) => Some(seat),
+            State::Leaving(seat) => seat,
+            State::Starting | State::Spare => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod tests;

@@ -1,0 +1,384 @@
+//! Tables of inputs and outputs: `check("start 2 | ready 0 | ...", "...")`, one line of outputs an input.
+
+use std::fmt::Write as _;
+
+use super::*;
+
+/// Runs a script of inputs separated by `|` over a fleet of two seats; `+500` moves the clock by ms and ticks.
+fn run(script: &str) -> String {
+    let mut fleet = Fleet::new(2, Fleet::aux_wanted(2), Patience::default());
+    let mut now = Instant::from_nanos(0);
+    let mut log = String::new();
+    for step in script.split('|').map(str::trim) {
+        let mut out = Vec::new();
+        for input in inputs(step, &mut now) {
+            fleet.step(now, input, &mut out);
+        }
+        let texts: Vec<String> = out.iter().map(text).collect();
+        writeln!(
+            log,
+            "{step}: {}",
+            if texts.is_empty() {
+                "-".to_owned()
+            } else {
+                texts.join(", ")
+            }
+        )
+        .unwrap();
+        invariants(&fleet);
+    }
+    log
+}
+
+fn inputs(step: &str, now: &mut Instant) -> Vec<Input> {
+    if let Some(ms) = step.strip_prefix('+') {
+        *now = now.saturating_add(Duration::from_millis(ms.parse().unwrap()));
+        return vec![Input::Tick];
+    }
+    let mut words = step.split(' ');
+    let (verb, rest): (&str, Vec<&str>) = (words.next().unwrap(), words.collect());
+    let id = |at: usize| ProcessId(rest[at].parse().unwrap());
+    match verb {
+        "start" => vec![Input::Tick],
+        // Three processes come up and two of them serve.
+        "up" => {
+            let mut inputs = vec![Input::Tick];
+            inputs.extend((0..3).map(|n| Input::Ready(ProcessId(n))));
+            inputs.extend((0..2).map(|n| Input::Serving(ProcessId(n))));
+            inputs
+        }
+        "ready" => vec![Input::Ready(id(0))],
+        "serving" => vec![Input::Serving(id(0))],
+        "recovered" => vec![Input::Recovered {
+            process: id(0),
+            aux: rest[1].parse().unwrap(),
+        }],
+        "failed" => vec![Input::Failed(id(0))],
+        "hung" => vec![Input::Hung(id(0))],
+        "kill9" => vec![Input::Exited {
+            process: id(0),
+            cause: Cause::Signal(libc::SIGKILL),
+        }],
+        "segv" => vec![Input::Exited {
+            process: id(0),
+            cause: Cause::Signal(libc::SIGSEGV),
+        }],
+        "exit" => vec![Input::Exited {
+            process: id(0),
+            cause: Cause::Code(rest[1].parse().unwrap()),
+        }],
+        "noexec" => vec![Input::Exited {
+            process: id(0),
+            cause: Cause::NotStarted(libc::EAGAIN),
+        }],
+        "restart" if rest[0] == "all" => vec![Input::Restart {
+            ticket: Ticket(0),
+            seats: Seats::All,
+        }],
+        "restart" => vec![Input::Restart {
+            ticket: Ticket(0),
+            seats: Seats::One(rest[0].parse().unwrap()),
+        }],
+        "stop" => vec![Input::Stop],
+        other => panic!("{other}"),
+    }
+}
+
+fn text(output: &Output) -> String {
+    match output {
+        Output::Spawn { process, aux } => format!("spawn {} aux {aux}", process.0),
+        Output::Assign {
+            process,
+            seat,
+            incarnation,
+            recover,
+            suspect,
+            dead,
+        } => {
+            let recover = match (recover, suspect) {
+                (false, _) => String::new(),
+                (true, suspect) => format!(
+                    " recover {dead:?}{}",
+                    if *suspect { " suspect" } else { "" }
+                ),
+            };
+            format!("assign {} seat {seat}#{incarnation}{recover}", process.0)
+        }
+        Output::Recover { process, aux } => format!("recover {aux} by {}", process.0),
+        Output::HandOver(id) => format!("handover {}", id.0),
+        Output::Kill(id) => format!("kill {}", id.0),
+        Output::TookOver {
+            seat,
+            process,
+            cause,
+            waited,
+        } => {
+            format!(
+                "took over {seat} by {} after {cause} in {}ms",
+                process.0,
+                waited.as_millis()
+            )
+        }
+        Output::AllServing => "all serving".into(),
+        Output::Restarted(_) => "restarted".into(),
+        Output::RestartRefused(_, why) => format!("refused: {why}"),
+        Output::GiveUp => "give up".into(),
+        Output::Stopped => "stopped".into(),
+    }
+}
+
+/// True after every step: no participant is used twice or lost, no process sits on two seats.
+fn invariants(fleet: &Fleet) {
+    let mut all: Vec<u16> = fleet
+        .processes
+        .values()
+        .map(|process| process.aux)
+        .collect();
+    all.extend(&fleet.aux_free);
+    all.extend(fleet.aux_dead.keys());
+    all.extend(
+        fleet
+            .seats
+            .iter()
+            .filter_map(|seat| seat.vacancy.as_ref())
+            .flat_map(|vacancy| &vacancy.dead),
+    );
+    all.sort_unstable();
+    assert_eq!(all, (0..Fleet::aux_wanted(2)).collect::<Vec<_>>());
+    for (number, seat) in (0u16..).zip(&fleet.seats) {
+        if let Some(id) = seat.incumbent {
+            assert_eq!(fleet.processes[&id].seat(), Some(number));
+        }
+    }
+}
+
+#[track_caller]
+fn check(script: &str, wanted: &[&str]) {
+    let got = run(script);
+    let got: Vec<&str> = got.lines().collect();
+    let skip = got.len() - wanted.len().min(got.len());
+    assert_eq!(got[skip..], *wanted, "{script}");
+}
+
+#[test]
+fn a_start_fills_the_seats_and_keeps_a_spare() {
+    check(
+        "start | ready 1 | ready 0 | ready 2 | serving 1 | serving 0",
+        &[
+            "start: spawn 0 aux 0, spawn 1 aux 1, spawn 2 aux 2",
+            "ready 1: assign 1 seat 0#1",
+            "ready 0: assign 0 seat 1#1",
+            "ready 2: -",
+            "serving 1: -",
+            "serving 0: all serving",
+        ],
+    );
+}
+
+#[test]
+fn a_death_is_taken_over_in_the_same_step() {
+    check(
+        "up | kill9 1 | +7 | serving 2 | ready 3",
+        &[
+            "kill9 1: assign 2 seat 1#2 recover [1]",
+            "+7: -",
+            "serving 2: took over 1 by 2 after SIGKILL in 7ms, spawn 3 aux 1",
+            "ready 3: -",
+        ],
+    );
+}
+
+#[test]
+fn the_next_spare_comes_even_if_the_heir_takes_long() {
+    check(
+        "up | segv 0 | +60",
+        &[
+            "segv 0: assign 2 seat 0#2 recover [0] suspect",
+            "+60: spawn 3 aux 3",
+        ],
+    );
+}
+
+#[test]
+fn an_heir_that_dies_is_replaced_and_both_are_recovered() {
+    check(
+        "up | kill9 0 | kill9 2 | +9 | ready 3 | serving 3",
+        &[
+            "kill9 0: assign 2 seat 0#2 recover [0]",
+            "kill9 2: spawn 3 aux 3, spawn 4 aux 4",
+            "+9: -",
+            "ready 3: assign 3 seat 0#3 recover [0, 2]",
+            "serving 3: took over 0 by 3 after SIGKILL in 9ms",
+        ],
+    );
+}
+
+#[test]
+fn two_deaths_with_one_spare_start_the_second_heir_at_once() {
+    check(
+        "up | kill9 0 | kill9 1 | +50 | ready 3 | serving 2 | ready 4 | serving 3",
+        &[
+            "kill9 0: assign 2 seat 0#2 recover [0]",
+            "kill9 1: spawn 3 aux 3, spawn 4 aux 4",
+            "+50: -",
+            "ready 3: assign 3 seat 1#2 recover [1]",
+            "serving 2: took over 0 by 2 after SIGKILL in 50ms",
+            "ready 4: -",
+            "serving 3: took over 1 by 3 after SIGKILL in 50ms",
+        ],
+    );
+}
+
+#[test]
+fn a_dead_spare_is_recovered_and_replaced_with_back_off() {
+    check(
+        "up | kill9 2 | recovered 0 2 | kill9 3 | +99 | +1 | kill9 4 | +199 | +1",
+        &[
+            "kill9 2: recover 2 by 0, spawn 3 aux 3",
+            "recovered 0 2: -",
+            "kill9 3: recover 3 by 0",
+            "+99: -",
+            "+1: spawn 4 aux 2",
+            "kill9 4: recover 2 by 0",
+            "+199: -",
+            "+1: spawn 5 aux 4",
+        ],
+    );
+}
+
+#[test]
+fn a_recoverer_that_dies_hands_the_question_on() {
+    check(
+        "up | kill9 2 | kill9 0 | recovered 0 2 | recovered 1 2",
+        &[
+            "kill9 2: recover 2 by 0, spawn 3 aux 3",
+            "kill9 0: recover 2 by 1, spawn 4 aux 4",
+            "recovered 0 2: -",
+            "recovered 1 2: -",
+        ],
+    );
+}
+
+#[test]
+fn what_could_not_be_started_needs_no_recovery() {
+    check(
+        "up | kill9 0 | serving 2 | noexec 3 | noexec 4 | +100",
+        &[
+            "serving 2: took over 0 by 2 after SIGKILL in 0ms, spawn 3 aux 0",
+            "noexec 3: spawn 4 aux 0",
+            "noexec 4: -",
+            "+100: spawn 5 aux 0",
+        ],
+    );
+}
+
+#[test]
+fn a_rolling_restart_goes_seat_by_seat_and_waits_for_spares() {
+    check(
+        "up | restart all | exit 0 0 | serving 2 | ready 3 | exit 1 0 | serving 3 | ready 4",
+        &[
+            "restart all: handover 0",
+            "exit 0 0: assign 2 seat 0#2 recover [0]",
+            "serving 2: took over 0 by 2 after planned restart in 0ms, spawn 3 aux 0",
+            "ready 3: handover 1",
+            "exit 1 0: assign 3 seat 1#2 recover [1]",
+            "serving 3: took over 1 by 3 after planned restart in 0ms, restarted, spawn 4 aux 1",
+            "ready 4: -",
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_does_not_leave_is_killed() {
+    check(
+        "up | restart 1 | +1999 | +1 | kill9 1 | serving 2",
+        &[
+            "restart 1: handover 1",
+            "+1999: -",
+            "+1: kill 1",
+            "kill9 1: assign 2 seat 1#2 recover [1]",
+            "serving 2: took over 1 by 2 after SIGKILL in 0ms, restarted, spawn 3 aux 1",
+        ],
+    );
+}
+
+#[test]
+fn restarts_are_refused_with_a_reason() {
+    check(
+        "up | restart 7",
+        &["restart 7: refused: there is no worker of that number"],
+    );
+    check(
+        "up | restart 0 | stop",
+        &[
+            "restart 0: handover 0",
+            "stop: refused: the server is stopping, handover 1, handover 2",
+        ],
+    );
+}
+
+#[test]
+fn a_stop_lets_everybody_leave_and_a_second_one_does_not_wait() {
+    check(
+        "up | stop | exit 2 0 | exit 0 0 | exit 1 0",
+        &[
+            "stop: handover 0, handover 1, handover 2",
+            "exit 2 0: -",
+            "exit 0 0: -",
+            "exit 1 0: stopped",
+        ],
+    );
+    check(
+        "up | stop | stop | kill9 0 | kill9 1 | kill9 2",
+        &[
+            "stop: kill 0, kill 1, kill 2",
+            "kill9 0: -",
+            "kill9 1: -",
+            "kill9 2: stopped",
+        ],
+    );
+    check("up | stop | +2000", &["+2000: kill 0, kill 1, kill 2"]);
+    check(
+        "start | stop | exit 0 0 | exit 1 0 | exit 2 0 | +9000",
+        &["exit 2 0: stopped", "+9000: -"],
+    );
+}
+
+#[test]
+fn a_hung_worker_is_killed_once_and_its_message_is_suspect() {
+    check(
+        "up | hung 0 | hung 0 | kill9 0",
+        &[
+            "hung 0: kill 0",
+            "hung 0: -",
+            "kill9 0: assign 2 seat 0#2 recover [0] suspect",
+        ],
+    );
+    check(
+        "up | kill9 0 | +50 | +29950",
+        &["+50: spawn 3 aux 3", "+29950: kill 2, kill 3"],
+    );
+}
+
+#[test]
+fn a_first_start_that_fails_gives_up() {
+    check("start | failed 0", &["failed 0: give up, kill 0"]);
+    check("start | segv 0 | segv 1 | segv 2", &["segv 2: give up"]);
+    check("up | failed 0", &["failed 0: kill 0"]);
+}
+
+#[test]
+fn a_thousand_deaths_use_up_nothing() {
+    let mut script = String::from("up");
+    for n in 0..1000 {
+        // The heir of round n is process n + 2; the seat alternates, so the victim is the older incumbent.
+        write!(script, " | kill9 {n} | serving {} | ready {}", n + 2, n + 3).unwrap();
+    }
+    let log = run(&script);
+    assert_eq!(log.matches("took over").count(), 1000);
+    assert!(
+        log.lines()
+            .last()
+            .is_some_and(|line| line == "ready 1002: -")
+    );
+}

@@ -1,0 +1,2 @@
+mod cause;
+mod fleet;
