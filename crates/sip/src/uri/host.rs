@@ -1,0 +1,119 @@
+//! Hosts (§25.1): names, IPv4 addresses, IPv6 references.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Length of a domain name without the root's dot (RFC 1035 §2.3.4, as text).
+pub const NAME_BYTES_MAX: usize = 253;
+/// Length of one label (RFC 1035 §2.3.4).
+pub const LABEL_BYTES_MAX: usize = 63;
+
+/// Why a text is not a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    #[error("a host is missing")]
+    Empty,
+    #[error("not an IPv6 reference")]
+    V6,
+    /// Digits and dots that are no IPv4 address.
+    #[error("not an IPv4 address")]
+    V4,
+    #[error("not a domain name")]
+    Name,
+}
+
+/// A host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Host<'a> {
+    /// A domain name as written, perhaps with the root's dot. Compare by [`Host::is_same`].
+    Name(&'a [u8]),
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+impl<'a> Host<'a> {
+    /// Parses a whole host; an IPv6 address has brackets.
+    ///
+    /// Deviation: §25.1 `hostname`; labels may have underscores, and the last label may begin with a digit (RFC 1123
+    /// §2.1) unless it is all digits, because machines are called so. An octet of an IPv4 address has no leading zero,
+    /// because some readers take it for an octal number.
+    pub fn parse(text: &'a [u8]) -> Result<Self, HostError> {
+        if let [b'[', inner @ ..] = text {
+            let inner = inner.strip_suffix(b"]").ok_or(HostError::V6)?;
+            return ascii(inner).and_then(|t| t.parse().ok()).map(Self::V6).ok_or(HostError::V6);
+        }
+        let name = without_root_dot(text);
+        if name.is_empty() {
+            return Err(HostError::Empty);
+        }
+        let last = name.rsplit(|b| *b == b'.').next().unwrap_or_default();
+        if !last.is_empty() && last.iter().all(u8::is_ascii_digit) {
+            return ascii(text).and_then(|t| t.parse().ok()).map(Self::V4).ok_or(HostError::V4);
+        }
+        if name.len() > NAME_BYTES_MAX || !name.split(|b| *b == b'.').all(is_label) {
+            return Err(HostError::Name);
+        }
+        Ok(Self::Name(text))
+    }
+
+    /// The address, if the host is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Name(_) => None,
+            Self::V4(address) => Some(IpAddr::V4(*address)),
+            Self::V6(address) => Some(IpAddr::V6(*address)),
+        }
+    }
+
+    /// The same host: names without regard to case and to the root's dot, addresses by value.
+    pub fn is_same(&self, other: &Host<'_>) -> bool {
+        match (self, other) {
+            (Self::Name(a), Host::Name(b)) => without_root_dot(a).eq_ignore_ascii_case(without_root_dot(b)),
+            (Self::V4(a), Host::V4(b)) => a == b,
+            (Self::V6(a), Host::V6(b)) => a == b,
+            _ => false,
+        }
+    }
+
+    /// Writes the host, an IPv6 address in brackets.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Writing to a Vec does not fail.
+        let _ = match self {
+            Self::Name(name) => out.write_all(name),
+            Self::V4(address) => write!(out, "{address}"),
+            Self::V6(address) => write!(out, "[{address}]"),
+        };
+    }
+
+    /// Writes the form that equal hosts share: lower case, no root's dot.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Name(name) => out.extend(without_root_dot(name).iter().map(u8::to_ascii_lowercase)),
+            _ => self.write(out),
+        }
+    }
+}
+
+impl From<IpAddr> for Host<'static> {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6(address),
+        }
+    }
+}
+
+fn ascii(text: &[u8]) -> Option<&str> {
+    std::str::from_utf8(text).ok()
+}
+
+fn without_root_dot(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b".").unwrap_or(name)
+}
+
+fn is_label(label: &[u8]) -> bool {
+    let inner_ok = label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let ends_ok = label.first() != Some(&b'-') && label.last() != Some(&b'-');
+    (1..=LABEL_BYTES_MAX).contains(&label.len()) && inner_ok && ends_ok
+}
