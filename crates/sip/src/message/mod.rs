@@ -1,0 +1,14 @@
+//! One message: its buffer, the table of spans over it, and the views that read both.
+
+mod error;
+mod layout;
+mod scan;
+mod values;
+mod view;
+
+pub use error::{Glitch, Glitches, ParseError, Verdict};
+pub use layout::{HEADERS_MAX, Layout, MESSAGE_BYTES_MAX, parse};
+pub(crate) use scan::{is_token, value_end};
+pub(crate) use values::has_comments;
+pub use values::{VALUES_MAX, Value, Values};
+pub use view::{Header, Headers, Message, RequestLine, StatusLine};

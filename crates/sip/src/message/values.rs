@@ -1,0 +1,71 @@
+//! Comma separated values across the lines of one header.
+
+use super::layout::Line;
+use super::scan;
+use super::view::Message;
+use crate::header::HeaderName;
+use crate::span::Span;
+
+/// Values of one header that are looked at; a message with more of them is no honest one, and the rest goes unseen.
+pub const VALUES_MAX: usize = 1024;
+
+/// One value of a header, without the commas and the white space around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value<'a> {
+    pub value: &'a [u8],
+    /// Where it is in the message's buffer.
+    pub span: Span,
+}
+
+/// The values of all lines of one header, in order (§7.3.1); see [`Message::values`].
+#[derive(Clone, Debug)]
+pub struct Values<'a> {
+    message: Message<'a>,
+    name: HeaderName,
+    /// The line being read.
+    line: Option<&'a Line>,
+    /// What is left of its value.
+    rest: Span,
+    left: usize,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn new(message: Message<'a>, name: HeaderName) -> Self {
+        let line = message.layout.first_line(name);
+        Values { message, name, line, rest: line.map_or(Span::default(), |l| l.value), left: VALUES_MAX }
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        loop {
+            let line = self.line?;
+            if self.rest.is_empty() {
+                self.line = self.message.layout.line_after(line);
+                self.rest = self.line.map_or(Span::default(), |l| l.value);
+                continue;
+            }
+            let bytes = self.message.bytes;
+            let list = self.rest.slice(bytes);
+            let len = if self.name.is_list() { scan::value_end(list, has_comments(self.name)) } else { list.len() };
+            let start = self.rest.start as usize;
+            let comma = start.wrapping_add(len);
+            let end = self.rest.end as usize;
+            self.rest = Span::of(comma.wrapping_add(1).min(end), end);
+            let (start, end) = scan::trim(bytes, start, comma);
+            // An empty element of a list is no value: `Supported:` and `a,,b` occur.
+            if start < end {
+                let span = Span::of(start, end);
+                return Some(Value { value: span.slice(bytes), span });
+            }
+        }
+    }
+}
+
+/// List headers in whose values parentheses may be comments: only Via, and that from RFC 2543 §6.40.
+pub(crate) fn has_comments(name: HeaderName) -> bool {
+    name == HeaderName::Via
+}
