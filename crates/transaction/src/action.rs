@@ -72,7 +72,9 @@ pub struct Actions<A> {
 
 impl<A: Copy> Actions<A> {
     pub fn new() -> Self {
-        Self { list: [None; ACTIONS_MAX] }
+        Self {
+            list: [None; ACTIONS_MAX],
+        }
     }
 
     pub fn clear(&mut self) {

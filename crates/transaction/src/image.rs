@@ -119,10 +119,15 @@ impl Fields {
         let head = [VERSION, self.tag as u8, flags, 0, 0, 0, 0, 0];
         let first = first.map_or(0, Instant::as_nanos).to_le_bytes();
         // A limit of 0 is written as 1 so that 0 can mean none; a nanosecond after boot nothing runs yet.
-        let limit = self.limit.map_or(0, |at| at.as_nanos().max(1)).to_le_bytes();
+        let limit = self
+            .limit
+            .map_or(0, |at| at.as_nanos().max(1))
+            .to_le_bytes();
         let mut image = [0; IMAGE_BYTES];
         for (to, from) in
-            image.chunks_exact_mut(8).zip([head, first, interval.to_le_bytes(), limit])
+            image
+                .chunks_exact_mut(8)
+                .zip([head, first, interval.to_le_bytes(), limit])
         {
             to.copy_from_slice(&from);
         }
@@ -150,7 +155,10 @@ impl Fields {
             (true, at, 0) => Retransmission::Once(Instant::from_nanos(at)),
             (true, at, interval) => {
                 let interval = Duration::from_nanos(interval);
-                Retransmission::Repeated(Backoff { at: Instant::from_nanos(at), interval })
+                Retransmission::Repeated(Backoff {
+                    at: Instant::from_nanos(at),
+                    interval,
+                })
             }
         };
         Some(Self {

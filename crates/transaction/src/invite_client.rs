@@ -119,9 +119,10 @@ impl InviteClient {
     /// once, the limit stands. On a reliable transport the first send is the heir's own to repeat, if at all.
     pub fn resume(self, now: Instant) -> Self {
         match self {
-            Self::Calling(s) => {
-                Self::Calling(Calling { timer_a: s.timer_a.map(|a| a.hasten(now)), ..s })
-            }
+            Self::Calling(s) => Self::Calling(Calling {
+                timer_a: s.timer_a.map(|a| a.hasten(now)),
+                ..s
+            }),
             Self::Proceeding(_) | Self::Completed(_) | Self::Accepted(_) => self,
         }
     }
@@ -134,15 +135,18 @@ impl InviteClient {
                 limit: Some(s.timer_b),
                 ..Fields::bare(Tag::InviteClientCalling)
             },
-            Self::Proceeding(s) => {
-                Fields { reliability: s.reliability, ..Fields::bare(Tag::InviteClientProceeding) }
-            }
-            Self::Completed(s) => {
-                Fields { limit: Some(s.timer_d), ..Fields::bare(Tag::InviteClientCompleted) }
-            }
-            Self::Accepted(s) => {
-                Fields { limit: Some(s.timer_m), ..Fields::bare(Tag::InviteClientAccepted) }
-            }
+            Self::Proceeding(s) => Fields {
+                reliability: s.reliability,
+                ..Fields::bare(Tag::InviteClientProceeding)
+            },
+            Self::Completed(s) => Fields {
+                limit: Some(s.timer_d),
+                ..Fields::bare(Tag::InviteClientCompleted)
+            },
+            Self::Accepted(s) => Fields {
+                limit: Some(s.timer_m),
+                ..Fields::bare(Tag::InviteClientAccepted)
+            },
         }
         .encode()
     }
@@ -156,9 +160,9 @@ impl InviteClient {
                 timer_a: fields.retransmission.into_backoff(),
                 timer_b,
             }),
-            (Tag::InviteClientProceeding, None) => {
-                Self::Proceeding(Proceeding { reliability: fields.reliability })
-            }
+            (Tag::InviteClientProceeding, None) => Self::Proceeding(Proceeding {
+                reliability: fields.reliability,
+            }),
             (Tag::InviteClientCompleted, Some(timer_d)) => Self::Completed(Completed { timer_d }),
             (Tag::InviteClientAccepted, Some(timer_m)) => Self::Accepted(Accepted { timer_m }),
             _ => return None,
@@ -170,7 +174,9 @@ impl InviteClient {
 impl Calling {
     fn on_provisional(self, out: &mut Out) -> Option<InviteClient> {
         out.push(ClientAction::PassUp);
-        Some(InviteClient::Proceeding(Proceeding { reliability: self.reliability }))
+        Some(InviteClient::Proceeding(Proceeding {
+            reliability: self.reliability,
+        }))
     }
 
     fn on_tick(mut self, now: Instant, out: &mut Out) -> Option<InviteClient> {
@@ -191,7 +197,9 @@ impl Calling {
 /// A 2xx: the TU sends the ACK, we stay for the 2xx of other forks.
 fn accept(now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteClient> {
     out.push(ClientAction::PassUp);
-    Some(InviteClient::Accepted(Accepted { timer_m: now.saturating_add(timers.limit()) }))
+    Some(InviteClient::Accepted(Accepted {
+        timer_m: now.saturating_add(timers.limit()),
+    }))
 }
 
 /// 300..=699: Timer D is zero on a reliable transport, where nothing is retransmitted.
@@ -205,9 +213,9 @@ fn complete(
     out.push(ClientAction::PassUp);
     match reliability {
         Reliability::Reliable => None,
-        Reliability::Unreliable => {
-            Some(InviteClient::Completed(Completed { timer_d: now.saturating_add(timers.d) }))
-        }
+        Reliability::Unreliable => Some(InviteClient::Completed(Completed {
+            timer_d: now.saturating_add(timers.d),
+        })),
     }
 }
 
@@ -253,15 +261,30 @@ mod tests {
 
     #[test]
     fn calling() {
-        check("0 start | 100ms 100", expect!["Calling, next 500ms | PassUp Proceeding"]);
-        check("0 start | 100ms 200", expect!["Calling, next 500ms | PassUp Accepted, next 32.1s"]);
+        check(
+            "0 start | 100ms 100",
+            expect!["Calling, next 500ms | PassUp Proceeding"],
+        );
+        check(
+            "0 start | 100ms 200",
+            expect!["Calling, next 500ms | PassUp Accepted, next 32.1s"],
+        );
         check(
             "0 start | 100ms 486",
             expect!["Calling, next 500ms | Ack PassUp Completed, next 32.1s"],
         );
-        check("0 start | 100ms error", expect!["Calling, next 500ms | Failed done"]);
-        check("0 start | 100ms 99", expect!["Calling, next 500ms | Absorb Calling, next 500ms"]);
-        check("0 start | 100ms 700", expect!["Calling, next 500ms | Absorb Calling, next 500ms"]);
+        check(
+            "0 start | 100ms error",
+            expect!["Calling, next 500ms | Failed done"],
+        );
+        check(
+            "0 start | 100ms 99",
+            expect!["Calling, next 500ms | Absorb Calling, next 500ms"],
+        );
+        check(
+            "0 start | 100ms 700",
+            expect!["Calling, next 500ms | Absorb Calling, next 500ms"],
+        );
     }
 
     /// Timer B counts in Calling only.
@@ -359,7 +382,10 @@ mod tests {
             "0 start | 1s 200 | 2s resume",
             expect!["Calling, next 500ms | PassUp Accepted, next 33s | Accepted, next 33s"],
         );
-        check("0 start reliable | 1s resume", expect!["Calling, next 32s | Calling, next 32s"]);
+        check(
+            "0 start reliable | 1s resume",
+            expect!["Calling, next 32s | Calling, next 32s"],
+        );
         check(
             "0 start | 40s resume | 40s tick",
             expect!["Calling, next 500ms | Calling, next 500ms | Timeout done"],

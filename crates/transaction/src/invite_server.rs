@@ -59,7 +59,11 @@ type Out = Actions<ServerAction>;
 impl InviteServer {
     /// The transaction of an INVITE that has just come.
     pub fn new(_now: Instant, _timers: &Timers, reliability: Reliability) -> Self {
-        Self::Proceeding(Proceeding { reliability, responded: false, resend: None })
+        Self::Proceeding(Proceeding {
+            reliability,
+            responded: false,
+            resend: None,
+        })
     }
 
     pub fn step(
@@ -100,9 +104,11 @@ impl InviteServer {
             (Self::Accepted(_), Ack) => act(self, ServerAction::DeliverAck, out),
             (Self::Accepted(s), Respond(code)) => match Class::of(code) {
                 // What was to be resent is no longer the last response.
-                Class::Success => {
-                    act(Self::Accepted(Accepted { resend: None, ..s }), ServerAction::Send, out)
-                }
+                Class::Success => act(
+                    Self::Accepted(Accepted { resend: None, ..s }),
+                    ServerAction::Send,
+                    out,
+                ),
                 Class::Provisional | Class::Failure | Class::Invalid => {
                     act(self, ServerAction::Absorb, out)
                 }
@@ -132,14 +138,19 @@ impl InviteServer {
     /// at once; the limit stands.
     pub fn resume(self, now: Instant) -> Self {
         match self {
-            Self::Proceeding(s) => {
-                Self::Proceeding(Proceeding { resend: s.responded.then_some(now), ..s })
-            }
-            Self::Completed(s) => {
-                Self::Completed(Completed { timer_g: s.timer_g.map(|g| g.hasten(now)), ..s })
-            }
+            Self::Proceeding(s) => Self::Proceeding(Proceeding {
+                resend: s.responded.then_some(now),
+                ..s
+            }),
+            Self::Completed(s) => Self::Completed(Completed {
+                timer_g: s.timer_g.map(|g| g.hasten(now)),
+                ..s
+            }),
             Self::Confirmed(_) => self,
-            Self::Accepted(s) => Self::Accepted(Accepted { resend: Some(now), ..s }),
+            Self::Accepted(s) => Self::Accepted(Accepted {
+                resend: Some(now),
+                ..s
+            }),
         }
     }
 
@@ -157,9 +168,10 @@ impl InviteServer {
                 limit: Some(s.timer_h),
                 ..Fields::bare(Tag::InviteServerCompleted)
             },
-            Self::Confirmed(s) => {
-                Fields { limit: Some(s.timer_i), ..Fields::bare(Tag::InviteServerConfirmed) }
-            }
+            Self::Confirmed(s) => Fields {
+                limit: Some(s.timer_i),
+                ..Fields::bare(Tag::InviteServerConfirmed)
+            },
             Self::Accepted(s) => Fields {
                 retransmission: Retransmission::once(s.resend),
                 limit: Some(s.timer_l),
@@ -176,16 +188,25 @@ impl InviteServer {
         let machine = match (fields.tag, fields.limit) {
             (Tag::InviteServerProceeding, None) => {
                 let resend = fields.retransmission.into_once();
-                Self::Proceeding(Proceeding { reliability, responded, resend })
+                Self::Proceeding(Proceeding {
+                    reliability,
+                    responded,
+                    resend,
+                })
             }
             (Tag::InviteServerCompleted, Some(timer_h)) => {
                 let timer_g = fields.retransmission.into_backoff();
-                Self::Completed(Completed { reliability, timer_g, timer_h })
+                Self::Completed(Completed {
+                    reliability,
+                    timer_g,
+                    timer_h,
+                })
             }
             (Tag::InviteServerConfirmed, Some(timer_i)) => Self::Confirmed(Confirmed { timer_i }),
-            (Tag::InviteServerAccepted, Some(timer_l)) => {
-                Self::Accepted(Accepted { timer_l, resend: fields.retransmission.into_once() })
-            }
+            (Tag::InviteServerAccepted, Some(timer_l)) => Self::Accepted(Accepted {
+                timer_l,
+                resend: fields.retransmission.into_once(),
+            }),
             _ => return None,
         };
         (machine.encode() == *image).then_some(machine)
@@ -195,7 +216,11 @@ impl InviteServer {
 impl Proceeding {
     fn on_provisional(self, out: &mut Out) -> Option<InviteServer> {
         out.push(ServerAction::Send);
-        Some(InviteServer::Proceeding(Self { responded: true, resend: None, ..self }))
+        Some(InviteServer::Proceeding(Self {
+            responded: true,
+            resend: None,
+            ..self
+        }))
     }
 
     fn on_failure(self, now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
@@ -214,9 +239,9 @@ impl Completed {
         out.push(ServerAction::Absorb);
         match self.reliability {
             Reliability::Reliable => None,
-            Reliability::Unreliable => {
-                Some(InviteServer::Confirmed(Confirmed { timer_i: now.saturating_add(timers.t4) }))
-            }
+            Reliability::Unreliable => Some(InviteServer::Confirmed(Confirmed {
+                timer_i: now.saturating_add(timers.t4),
+            })),
         }
     }
 

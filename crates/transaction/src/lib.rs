@@ -10,7 +10,7 @@
 //! A machine carries no bytes: it says *resend*, and its owner knows what was sent last. Time is passed in,
 //! deadlines are absolute, and a tick that comes early, late or twice is harmless. A terminated machine is
 //! `None`. Each machine has a fixed-size image ([`IMAGE_BYTES`]) that outlives the worker, and `resume` for the heir
-//! that finds it. `key` matches requests to server transactions (§17.2.3).
+//! that finds it. [`key`] matches requests to server transactions (§17.2.3).
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -27,6 +27,7 @@ mod action;
 mod image;
 mod invite_client;
 mod invite_server;
+pub mod key;
 mod non_invite_client;
 mod non_invite_server;
 mod timers;

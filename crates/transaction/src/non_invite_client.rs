@@ -97,10 +97,12 @@ impl NonInviteClient {
     /// The earliest moment at which `Tick` has work to do.
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Trying(Trying { timer_e, timer_f, .. })
-            | Self::Proceeding(Proceeding { timer_e, timer_f, .. }) => {
-                earliest(timer_e.map(|e| e.at), Some(*timer_f))
-            }
+            Self::Trying(Trying {
+                timer_e, timer_f, ..
+            })
+            | Self::Proceeding(Proceeding {
+                timer_e, timer_f, ..
+            }) => earliest(timer_e.map(|e| e.at), Some(*timer_f)),
             Self::Completed(s) => Some(s.timer_k),
         }
     }
@@ -109,12 +111,14 @@ impl NonInviteClient {
     /// once, the limit stands. On a reliable transport the first send is the heir's own to repeat, if at all.
     pub fn resume(self, now: Instant) -> Self {
         match self {
-            Self::Trying(s) => {
-                Self::Trying(Trying { timer_e: s.timer_e.map(|e| e.hasten(now)), ..s })
-            }
-            Self::Proceeding(s) => {
-                Self::Proceeding(Proceeding { timer_e: s.timer_e.map(|e| e.hasten(now)), ..s })
-            }
+            Self::Trying(s) => Self::Trying(Trying {
+                timer_e: s.timer_e.map(|e| e.hasten(now)),
+                ..s
+            }),
+            Self::Proceeding(s) => Self::Proceeding(Proceeding {
+                timer_e: s.timer_e.map(|e| e.hasten(now)),
+                ..s
+            }),
             Self::Completed(_) => self,
         }
     }
@@ -133,9 +137,10 @@ impl NonInviteClient {
                 limit: Some(s.timer_f),
                 ..Fields::bare(Tag::NonInviteClientProceeding)
             },
-            Self::Completed(s) => {
-                Fields { limit: Some(s.timer_k), ..Fields::bare(Tag::NonInviteClientCompleted) }
-            }
+            Self::Completed(s) => Fields {
+                limit: Some(s.timer_k),
+                ..Fields::bare(Tag::NonInviteClientCompleted)
+            },
         }
         .encode()
     }
@@ -146,12 +151,16 @@ impl NonInviteClient {
         let timer_e = fields.retransmission.into_backoff();
         let reliability = fields.reliability;
         let machine = match (fields.tag, fields.limit) {
-            (Tag::NonInviteClientTrying, Some(timer_f)) => {
-                Self::Trying(Trying { reliability, timer_e, timer_f })
-            }
-            (Tag::NonInviteClientProceeding, Some(timer_f)) => {
-                Self::Proceeding(Proceeding { reliability, timer_e, timer_f })
-            }
+            (Tag::NonInviteClientTrying, Some(timer_f)) => Self::Trying(Trying {
+                reliability,
+                timer_e,
+                timer_f,
+            }),
+            (Tag::NonInviteClientProceeding, Some(timer_f)) => Self::Proceeding(Proceeding {
+                reliability,
+                timer_e,
+                timer_f,
+            }),
             (Tag::NonInviteClientCompleted, Some(timer_k)) => {
                 Self::Completed(Completed { timer_k })
             }
@@ -201,9 +210,9 @@ fn complete(
     out.push(ClientAction::PassUp);
     match reliability {
         Reliability::Reliable => None,
-        Reliability::Unreliable => {
-            Some(NonInviteClient::Completed(Completed { timer_k: now.saturating_add(timers.t4) }))
-        }
+        Reliability::Unreliable => Some(NonInviteClient::Completed(Completed {
+            timer_k: now.saturating_add(timers.t4),
+        })),
     }
 }
 
@@ -239,11 +248,26 @@ mod tests {
 
     #[test]
     fn trying() {
-        check("0 start | 1s 100", expect!["Trying, next 500ms | PassUp Proceeding, next 500ms"]);
-        check("0 start | 1s 200", expect!["Trying, next 500ms | PassUp Completed, next 6s"]);
-        check("0 start | 1s 404", expect!["Trying, next 500ms | PassUp Completed, next 6s"]);
-        check("0 start | 1s error", expect!["Trying, next 500ms | Failed done"]);
-        check("0 start | 1s 700", expect!["Trying, next 500ms | Absorb Trying, next 500ms"]);
+        check(
+            "0 start | 1s 100",
+            expect!["Trying, next 500ms | PassUp Proceeding, next 500ms"],
+        );
+        check(
+            "0 start | 1s 200",
+            expect!["Trying, next 500ms | PassUp Completed, next 6s"],
+        );
+        check(
+            "0 start | 1s 404",
+            expect!["Trying, next 500ms | PassUp Completed, next 6s"],
+        );
+        check(
+            "0 start | 1s error",
+            expect!["Trying, next 500ms | Failed done"],
+        );
+        check(
+            "0 start | 1s 700",
+            expect!["Trying, next 500ms | Absorb Trying, next 500ms"],
+        );
     }
 
     #[test]
@@ -298,7 +322,10 @@ mod tests {
                 "Trying, next 32s | PassUp Proceeding, next 32s | Proceeding, next 32s | PassUp done"
             ],
         );
-        check("0 start reliable | 1s 404", expect!["Trying, next 32s | PassUp done"]);
+        check(
+            "0 start reliable | 1s 404",
+            expect!["Trying, next 32s | PassUp done"],
+        );
     }
 
     #[test]
@@ -335,6 +362,9 @@ mod tests {
             "0 start | 1s 200 | 2s resume",
             expect!["Trying, next 500ms | PassUp Completed, next 6s | Completed, next 6s"],
         );
-        check("0 start reliable | 1s resume", expect!["Trying, next 32s | Trying, next 32s"]);
+        check(
+            "0 start reliable | 1s resume",
+            expect!["Trying, next 32s | Trying, next 32s"],
+        );
     }
 }

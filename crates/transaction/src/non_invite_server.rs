@@ -94,15 +94,19 @@ impl NonInviteServer {
     pub fn resume(self, now: Instant) -> Self {
         match self {
             Self::Trying(_) | Self::Proceeding(_) => self,
-            Self::Completed(s) => Self::Completed(Completed { resend: Some(now), ..s }),
+            Self::Completed(s) => Self::Completed(Completed {
+                resend: Some(now),
+                ..s
+            }),
         }
     }
 
     pub fn encode(&self) -> Image {
         match *self {
-            Self::Trying(s) => {
-                Fields { reliability: s.reliability, ..Fields::bare(Tag::NonInviteServerTrying) }
-            }
+            Self::Trying(s) => Fields {
+                reliability: s.reliability,
+                ..Fields::bare(Tag::NonInviteServerTrying)
+            },
             Self::Proceeding(s) => Fields {
                 reliability: s.reliability,
                 ..Fields::bare(Tag::NonInviteServerProceeding)
@@ -123,9 +127,10 @@ impl NonInviteServer {
         let machine = match (fields.tag, fields.limit) {
             (Tag::NonInviteServerTrying, None) => Self::Trying(Trying { reliability }),
             (Tag::NonInviteServerProceeding, None) => Self::Proceeding(Proceeding { reliability }),
-            (Tag::NonInviteServerCompleted, Some(timer_j)) => {
-                Self::Completed(Completed { timer_j, resend: fields.retransmission.into_once() })
-            }
+            (Tag::NonInviteServerCompleted, Some(timer_j)) => Self::Completed(Completed {
+                timer_j,
+                resend: fields.retransmission.into_once(),
+            }),
             _ => return None,
         };
         (machine.encode() == *image).then_some(machine)

@@ -121,19 +121,41 @@ macro_rules! machine {
     };
 }
 
-machine!(InviteClient, ClientInput, ClientAction, client_input, any_client_input, |m| matches!(
-    m,
-    InviteClient::Proceeding(_)
-));
-machine!(NonInviteClient, ClientInput, ClientAction, client_input, any_client_input, |_| false);
-machine!(InviteServer, ServerInput, ServerAction, server_input, any_server_input, |m| matches!(
-    m,
-    InviteServer::Proceeding(_)
-));
-machine!(NonInviteServer, ServerInput, ServerAction, server_input, any_server_input, |m| matches!(
-    m,
-    NonInviteServer::Trying(_) | NonInviteServer::Proceeding(_)
-));
+machine!(
+    InviteClient,
+    ClientInput,
+    ClientAction,
+    client_input,
+    any_client_input,
+    |m| matches!(m, InviteClient::Proceeding(_))
+);
+machine!(
+    NonInviteClient,
+    ClientInput,
+    ClientAction,
+    client_input,
+    any_client_input,
+    |_| false
+);
+machine!(
+    InviteServer,
+    ServerInput,
+    ServerAction,
+    server_input,
+    any_server_input,
+    |m| matches!(m, InviteServer::Proceeding(_))
+);
+machine!(
+    NonInviteServer,
+    ServerInput,
+    ServerAction,
+    server_input,
+    any_server_input,
+    |m| matches!(
+        m,
+        NonInviteServer::Trying(_) | NonInviteServer::Proceeding(_)
+    )
+);
 
 /// Plays a script; every state on the way must survive its image.
 pub(crate) fn play<M: Machine>(script: &str) -> String {
@@ -210,7 +232,11 @@ where
 /// happens the machine ends, or waits for its TU.
 fn holds<M: Machine>(reliable: bool, events: &[Event<M::Input>]) {
     let timers = Timers::default();
-    let reliability = if reliable { Reliability::Reliable } else { Reliability::Unreliable };
+    let reliability = if reliable {
+        Reliability::Reliable
+    } else {
+        Reliability::Unreliable
+    };
     let mut now = START;
     let mut machine = M::new(now, &timers, reliability);
     for event in events {
@@ -260,7 +286,11 @@ fn distrusts<M: Machine>(image: &Image) {
 
 fn image() -> impl Strategy<Value = Image> {
     let head = (0..3u8, 0..0x46u8, 0..9u8);
-    let numbers = (any::<u64>(), prop_oneof![Just(0), any::<u64>()], any::<u64>());
+    let numbers = (
+        any::<u64>(),
+        prop_oneof![Just(0), any::<u64>()],
+        any::<u64>(),
+    );
     let noise = prop_oneof![4 => Just(None), 1 => (0..IMAGE_BYTES, any::<u8>()).prop_map(Some)];
     (head, numbers, noise).prop_map(|((version, tag, flags), (first, interval, limit), noise)| {
         let mut image = [0; IMAGE_BYTES];

@@ -63,7 +63,10 @@ impl Backoff {
             Reliability::Reliable => None,
             Reliability::Unreliable => {
                 let interval = interval.max(INTERVAL_MIN);
-                Some(Self { at: now.saturating_add(interval), interval })
+                Some(Self {
+                    at: now.saturating_add(interval),
+                    interval,
+                })
             }
         }
     }
@@ -76,20 +79,32 @@ impl Backoff {
     /// retransmission as well does not cause a burst: the count then starts from now.
     pub(crate) fn next(self, now: Instant, cap: Option<Duration>) -> Self {
         let doubled = self.interval.saturating_mul(2);
-        let interval = cap.map_or(doubled, |cap| doubled.min(cap)).max(INTERVAL_MIN);
+        let interval = cap
+            .map_or(doubled, |cap| doubled.min(cap))
+            .max(INTERVAL_MIN);
         let planned = self.at.saturating_add(interval);
-        let at = if planned > now { planned } else { now.saturating_add(interval) };
+        let at = if planned > now {
+            planned
+        } else {
+            now.saturating_add(interval)
+        };
         Self { at, interval }
     }
 
     /// The planned retransmission stands, those after it come every `interval` (Timer E in Proceeding).
     pub(crate) fn slow_to(self, interval: Duration) -> Self {
-        Self { interval: interval.max(INTERVAL_MIN), ..self }
+        Self {
+            interval: interval.max(INTERVAL_MIN),
+            ..self
+        }
     }
 
     /// Due at once, with the interval kept: for an heir that does not know whether the last send happened.
     pub(crate) fn hasten(self, now: Instant) -> Self {
-        Self { at: self.at.min(now), ..self }
+        Self {
+            at: self.at.min(now),
+            ..self
+        }
     }
 }
 
