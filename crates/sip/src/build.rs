@@ -67,7 +67,12 @@ pub fn response_via<'a, 'o>(
 ) -> ResponseBuilder<'a, 'o> {
     let start = out.len();
     let error = write_response_head(request, top_via, code, reason, to_tag, out).err();
-    ResponseBuilder { request, out, start, error }
+    ResponseBuilder {
+        request,
+        out,
+        start,
+        error,
+    }
 }
 
 fn write_response_head(
@@ -84,7 +89,11 @@ fn write_response_head(
     if !(100..700).contains(&code) {
         return Err(BuildError::Code(code));
     }
-    let reason = if reason.is_empty() { reason_phrase(code) } else { reason };
+    let reason = if reason.is_empty() {
+        reason_phrase(code)
+    } else {
+        reason
+    };
     check(reason.as_bytes())?;
     out.extend_from_slice(b"SIP/2.0 ");
     out.extend_from_slice(Decimal::default().write(usize::from(code)));
@@ -92,10 +101,26 @@ fn write_response_head(
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
     write_vias(request, top_via, out)?;
-    write_line(HeaderName::From, need(request, HeaderName::From)?.value, out);
-    write_to(need(request, HeaderName::To)?.value, to_tag.filter(|_| code != 100), out)?;
-    write_line(HeaderName::CallId, need(request, HeaderName::CallId)?.value, out);
-    write_line(HeaderName::CSeq, need(request, HeaderName::CSeq)?.value, out);
+    write_line(
+        HeaderName::From,
+        need(request, HeaderName::From)?.value,
+        out,
+    );
+    write_to(
+        need(request, HeaderName::To)?.value,
+        to_tag.filter(|_| code != 100),
+        out,
+    )?;
+    write_line(
+        HeaderName::CallId,
+        need(request, HeaderName::CallId)?.value,
+        out,
+    );
+    write_line(
+        HeaderName::CSeq,
+        need(request, HeaderName::CSeq)?.value,
+        out,
+    );
     if code == 100
         && let Some(timestamp) = request.first(HeaderName::Timestamp)
     {
@@ -104,17 +129,25 @@ fn write_response_head(
     Ok(())
 }
 
-fn write_vias(request: Message<'_>, top_via: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), BuildError> {
+fn write_vias(
+    request: Message<'_>,
+    top_via: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
     let mut vias = request.all(HeaderName::Via);
     let top = vias.next().ok_or(BuildError::Missing(HeaderName::Via))?;
     match top_via {
         None => write_line(HeaderName::Via, top.value, out),
         Some(value) => {
             check(value)?;
-            let old = request.first_value(HeaderName::Via).map_or(top.value_span, |first| first.span);
+            let old = request
+                .first_value(HeaderName::Via)
+                .map_or(top.value_span, |first| first.span);
             out.extend_from_slice(b"Via: ");
             out.extend_from_slice(value);
-            out.extend_from_slice(crate::Span::new(old.end, top.value_span.end).slice(request.bytes()));
+            out.extend_from_slice(
+                crate::Span::new(old.end, top.value_span.end).slice(request.bytes()),
+            );
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -155,7 +188,11 @@ impl ResponseBuilder<'_, '_> {
     /// Adds a header line.
     pub fn header<'n>(mut self, name: impl Into<FieldName<'n>>, value: &[u8]) -> Self {
         let name = name.into().text();
-        let checked = if is_token(name) { check(value) } else { Err(BuildError::Name) };
+        let checked = if is_token(name) {
+            check(value)
+        } else {
+            Err(BuildError::Name)
+        };
         match checked {
             Ok(()) => write_text_line(name, value, self.out),
             Err(error) => self.error = self.error.or(Some(error)),
@@ -186,7 +223,11 @@ impl ResponseBuilder<'_, '_> {
             self.out.truncate(self.start);
             return Err(error);
         }
-        write_line(HeaderName::ContentLength, Decimal::default().write(body.len()), self.out);
+        write_line(
+            HeaderName::ContentLength,
+            Decimal::default().write(body.len()),
+            self.out,
+        );
         self.out.extend_from_slice(b"\r\n");
         self.out.extend_from_slice(body);
         Ok(())
@@ -195,7 +236,11 @@ impl ResponseBuilder<'_, '_> {
 
 /// Writes the ACK for a non-2xx final `response` to `invite`, the INVITE as we sent it (§17.1.1.3): its Request-URI,
 /// topmost Via, Route, From, Call-ID and CSeq number, and the response's To.
-pub fn ack_for(invite: Message<'_>, response: Message<'_>, out: &mut Vec<u8>) -> Result<(), BuildError> {
+pub fn ack_for(
+    invite: Message<'_>,
+    response: Message<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
     if response.is_request() {
         return Err(BuildError::NotAResponse);
     }
@@ -208,9 +253,16 @@ pub fn cancel_for(invite: Message<'_>, out: &mut Vec<u8>) -> Result<(), BuildErr
     hop_by_hop(Method::Cancel, invite, need(invite, HeaderName::To)?, out)
 }
 
-fn hop_by_hop(method: Method, invite: Message<'_>, to: Header<'_>, out: &mut Vec<u8>) -> Result<(), BuildError> {
+fn hop_by_hop(
+    method: Method,
+    invite: Message<'_>,
+    to: Header<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), BuildError> {
     let line = invite.request().ok_or(BuildError::NotARequest)?;
-    let via = invite.first_value(HeaderName::Via).ok_or(BuildError::Missing(HeaderName::Via))?;
+    let via = invite
+        .first_value(HeaderName::Via)
+        .ok_or(BuildError::Missing(HeaderName::Via))?;
     let from = need(invite, HeaderName::From)?;
     let call_id = need(invite, HeaderName::CallId)?;
     let cseq = cseq_number(need(invite, HeaderName::CSeq)?.value).ok_or(BuildError::CSeq)?;
@@ -237,7 +289,10 @@ fn hop_by_hop(method: Method, invite: Message<'_>, to: Header<'_>, out: &mut Vec
 
 /// The digits of a CSeq value, as they stand.
 fn cseq_number(value: &[u8]) -> Option<&[u8]> {
-    let len = value.iter().position(|b| !b.is_ascii_digit()).unwrap_or(value.len());
+    let len = value
+        .iter()
+        .position(|b| !b.is_ascii_digit())
+        .unwrap_or(value.len());
     value.get(..len).filter(|digits| !digits.is_empty())
 }
 

@@ -21,8 +21,8 @@ pub mod uri;
 
 pub use header::*;
 pub use message::{
-    Glitch, Glitches, HEADERS_MAX, Header, Layout, MESSAGE_BYTES_MAX, Message, ParseError, RequestLine,
-    StatusLine, VALUES_MAX, Value, Values, Verdict, parse,
+    Essentials, Glitch, Glitches, HEADERS_MAX, Header, HeaderError, Layout, MESSAGE_BYTES_MAX, Message, ParseError,
+    RequestLine, StatusLine, VALUES_MAX, Value, Values, Verdict, parse,
 };
 pub use patch::{Patch, PatchError, PatchSpace};
 pub use span::{ByteAt, Span};

@@ -44,7 +44,10 @@ impl Span {
     #[allow(clippy::cast_possible_truncation)]
     pub(crate) fn of(start: usize, end: usize) -> Span {
         debug_assert!(start <= end && u32::try_from(end).is_ok());
-        Span { start: start as u32, end: end as u32 }
+        Span {
+            start: start as u32,
+            end: end as u32,
+        }
     }
 
     pub fn len(self) -> u32 {
@@ -62,7 +65,9 @@ impl Span {
     /// The bytes of this span; empty when it does not fit the buffer.
     #[inline]
     pub fn slice(self, bytes: &[u8]) -> &[u8] {
-        bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
+        bytes
+            .get(self.start as usize..self.end as usize)
+            .unwrap_or_default()
     }
 
     /// Where `inner`, a slice borrowed from `bytes`, lies in it; `None` when it is not a part of it.

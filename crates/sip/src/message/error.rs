@@ -72,7 +72,9 @@ impl ParseError {
     pub fn verdict(self) -> Verdict {
         match self {
             ParseError::KeepAlive => Verdict::Silence,
-            ParseError::TooLarge | ParseError::TooManyHeaders(_) => Verdict::Reply(513, "Message Too Large"),
+            ParseError::TooLarge | ParseError::TooManyHeaders(_) => {
+                Verdict::Reply(513, "Message Too Large")
+            }
             ParseError::Version(_) => Verdict::Reply(505, "Version Not Supported"),
             ParseError::StartLine(_) => Verdict::Reply(400, "Bad Start Line"),
             ParseError::HeaderLine(_) => Verdict::Reply(400, "Bad Header Line"),

@@ -20,8 +20,13 @@ const _: () = assert!(MESSAGE_BYTES_MAX < u32::MAX as usize);
 
 /// Headers that occur once, and whose second, different value makes a message ambiguous. Content-Length is checked as
 /// a number instead.
-const SINGLE: [HeaderName; 5] =
-    [HeaderName::CallId, HeaderName::CSeq, HeaderName::From, HeaderName::To, HeaderName::MaxForwards];
+const SINGLE: [HeaderName; 5] = [
+    HeaderName::CallId,
+    HeaderName::CSeq,
+    HeaderName::From,
+    HeaderName::To,
+    HeaderName::MaxForwards,
+];
 
 /// Where everything in a message is. Made once per reader and used for one message after another: only
 /// [`Layout::new`] allocates.
@@ -48,8 +53,17 @@ pub struct Layout {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Start {
     Unread,
-    Request { method: Method, method_text: Span, uri: Span, version: Span },
-    Status { code: u16, reason: Span, version: Span },
+    Request {
+        method: Method,
+        method_text: Span,
+        uri: Span,
+        version: Span,
+    },
+    Status {
+        code: u16,
+        reason: Span,
+        version: Span,
+    },
 }
 
 /// One header with its continuation lines.
@@ -66,8 +80,13 @@ pub(super) struct Line {
 }
 
 impl Line {
-    const EMPTY: Line =
-        Line { line: Span::new(0, 0), value: Span::new(0, 0), name_end: 0, name: HeaderName::Other, next: NONE };
+    const EMPTY: Line = Line {
+        line: Span::new(0, 0),
+        value: Span::new(0, 0),
+        name_end: 0,
+        name: HeaderName::Other,
+        next: NONE,
+    };
 
     pub(super) fn name_text(&self) -> Span {
         Span::new(self.line.start, self.name_end)
@@ -123,7 +142,10 @@ impl Layout {
 
     /// The message that the last successful [`read`](Layout::read) found in these bytes.
     pub fn message<'a>(&'a self, bytes: &'a [u8]) -> Option<Message<'a>> {
-        self.complete.then_some(Message { bytes, layout: self })
+        self.complete.then_some(Message {
+            bytes,
+            layout: self,
+        })
     }
 
     /// After an error: what could be read of a request, if that suffices to answer it (start line, Via, From, To,
@@ -131,12 +153,19 @@ impl Layout {
     pub fn partial<'a>(&'a self, bytes: &'a [u8]) -> Option<Message<'a>> {
         use HeaderName::{CSeq, CallId, From, To, Via};
         let answerable = matches!(self.start, Start::Request { method, .. } if method != Method::Ack)
-            && [Via, From, To, CallId, CSeq].into_iter().all(|name| self.first_line(name).is_some());
-        answerable.then_some(Message { bytes, layout: self })
+            && [Via, From, To, CallId, CSeq]
+                .into_iter()
+                .all(|name| self.first_line(name).is_some());
+        answerable.then_some(Message {
+            bytes,
+            layout: self,
+        })
     }
 
     pub(super) fn lines(&self) -> &[Line] {
-        self.lines.get(..usize::from(self.count)).unwrap_or_default()
+        self.lines
+            .get(..usize::from(self.count))
+            .unwrap_or_default()
     }
 
     #[inline]
@@ -156,7 +185,11 @@ impl Layout {
     }
 
     fn line_at(&self, index: u16) -> Option<&Line> {
-        if index >= self.count { None } else { self.lines.get(usize::from(index)) }
+        if index >= self.count {
+            None
+        } else {
+            self.lines.get(usize::from(index))
+        }
     }
 
     fn clear(&mut self) {
@@ -187,7 +220,12 @@ impl Layout {
     }
 
     /// Reads the start line (§7.1, §7.2) and returns the place after it.
-    fn read_start_line(&mut self, bytes: &[u8], at: usize, fault: &mut Option<ParseError>) -> usize {
+    fn read_start_line(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        fault: &mut Option<ParseError>,
+    ) -> usize {
         let mut from = at;
         let (end, next) = loop {
             match scan::line_end(bytes, from) {
@@ -207,7 +245,10 @@ impl Layout {
             }
         };
         let line = bytes.get(at..end).unwrap_or_default();
-        let start = if line.get(..4).is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/")) {
+        let start = if line
+            .get(..4)
+            .is_some_and(|word| word.eq_ignore_ascii_case(b"SIP/"))
+        {
             self.status_line(line, at)
         } else {
             self.request_line(line, at)
@@ -233,7 +274,10 @@ impl Layout {
         }
         let uri_start = method_end.wrapping_add(1);
         let tail = line.get(uri_start..).unwrap_or_default();
-        let uri_len = tail.iter().position(|b| *b <= b' ' || *b == 0x7f).unwrap_or(tail.len());
+        let uri_len = tail
+            .iter()
+            .position(|b| *b <= b' ' || *b == 0x7f)
+            .unwrap_or(tail.len());
         let uri_end = uri_start.wrapping_add(uri_len);
         if uri_len == 0 || line.get(uri_end) != Some(&b' ') {
             return Err(malformed(uri_end));
@@ -260,9 +304,12 @@ impl Layout {
         }
         let code_start = version_len.wrapping_add(1);
         let code = match line.get(code_start..).unwrap_or_default() {
-            [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..] if matches!(rest, [] | [b' ', ..]) => {
+            [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..]
+                if matches!(rest, [] | [b' ', ..]) =>
+            {
                 [a, b, c].into_iter().fold(0u16, |sum, digit| {
-                    sum.wrapping_mul(10).wrapping_add(u16::from(digit.wrapping_sub(b'0')))
+                    sum.wrapping_mul(10)
+                        .wrapping_add(u16::from(digit.wrapping_sub(b'0')))
                 })
             }
             _ => return Err(malformed(code_start)),
@@ -324,7 +371,11 @@ impl Layout {
         let name_end = scan::token_end(bytes, start);
         let colon = scan::skip_blank(bytes, name_end);
         let well_formed = name_end > start && bytes.get(colon) == Some(&b':');
-        let mut from = if well_formed { colon.wrapping_add(1) } else { start };
+        let mut from = if well_formed {
+            colon.wrapping_add(1)
+        } else {
+            start
+        };
         let value_start = from;
         let (value_end, next) = loop {
             let (end, next) = match scan::line_end(bytes, from) {
@@ -367,11 +418,15 @@ impl Layout {
     #[inline]
     fn push(&mut self, line: Line) {
         let index = self.count;
-        let Some(free) = self.lines.get_mut(usize::from(index)) else { return };
+        let Some(free) = self.lines.get_mut(usize::from(index)) else {
+            return;
+        };
         *free = line;
         self.count = index.saturating_add(1);
         let name = line.name as usize;
-        let (Some(first), Some(last)) = (self.first.get_mut(name), self.last.get_mut(name)) else { return };
+        let (Some(first), Some(last)) = (self.first.get_mut(name), self.last.get_mut(name)) else {
+            return;
+        };
         let before = std::mem::replace(last, index);
         if *first == NONE {
             *first = index;
@@ -382,7 +437,9 @@ impl Layout {
 
     fn check_singles(&mut self, bytes: &[u8], fault: &mut Option<ParseError>) {
         for name in SINGLE {
-            let Some(first) = self.first_line(name) else { continue };
+            let Some(first) = self.first_line(name) else {
+                continue;
+            };
             let mut next = self.line_after(first);
             let mut repeated = false;
             while let Some(line) = next {
@@ -458,6 +515,8 @@ fn decimal(text: &[u8]) -> Option<usize> {
         return None;
     }
     text.iter().try_fold(0usize, |sum, digit| {
-        sum.checked_mul(10)?.checked_add(usize::from(digit.wrapping_sub(b'0'))).filter(|sum| *sum < 1_000_000_000)
+        sum.checked_mul(10)?
+            .checked_add(usize::from(digit.wrapping_sub(b'0')))
+            .filter(|sum| *sum < 1_000_000_000)
     })
 }

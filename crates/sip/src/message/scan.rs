@@ -20,7 +20,9 @@ pub(super) enum LineEnd {
 #[inline]
 pub(super) fn line_end(bytes: &[u8], from: usize) -> LineEnd {
     let rest = bytes.get(from..).unwrap_or_default();
-    let Some(found) = memchr::memchr2(b'\r', b'\n', rest) else { return LineEnd::Missing };
+    let Some(found) = memchr::memchr2(b'\r', b'\n', rest) else {
+        return LineEnd::Missing;
+    };
     let at = from.wrapping_add(found);
     match (bytes.get(at), bytes.get(at.wrapping_add(1))) {
         (Some(b'\n'), _) => LineEnd::Lf(at),
@@ -34,10 +36,16 @@ const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte: u8 = 0;
     while byte < 128 {
-        #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler, a u8 into 256 entries")]
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "evaluated by the compiler, a u8 into 256 entries"
+        )]
         {
             table[byte as usize] = byte.is_ascii_alphanumeric()
-                || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+                || matches!(
+                    byte,
+                    b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+                );
         }
         byte = byte.wrapping_add(1);
     }
@@ -58,7 +66,11 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
 #[inline]
 pub(super) fn token_end(bytes: &[u8], from: usize) -> usize {
     let rest = bytes.get(from..).unwrap_or_default();
-    from.wrapping_add(rest.iter().position(|b| !is_token_byte(*b)).unwrap_or(rest.len()))
+    from.wrapping_add(
+        rest.iter()
+            .position(|b| !is_token_byte(*b))
+            .unwrap_or(rest.len()),
+    )
 }
 
 /// The first byte at or after `from` that is neither space nor tab.
@@ -97,7 +109,15 @@ pub(crate) fn value_end(list: &[u8], comments: bool) -> usize {
     match memchr::memchr(b',', list) {
         None => list.len(),
         // Nothing before the first comma can protect it: the usual list of tokens.
-        Some(at) if !list.get(..at).unwrap_or_default().iter().any(|b| matches!(b, b'"' | b'<' | b'(')) => at,
+        Some(at)
+            if !list
+                .get(..at)
+                .unwrap_or_default()
+                .iter()
+                .any(|b| matches!(b, b'"' | b'<' | b'(')) =>
+        {
+            at
+        }
         Some(_) => protected_value_end(list, comments),
     }
 }
@@ -157,7 +177,10 @@ mod tests {
     fn commas_are_protected() {
         let first = |list: &'static str, comments| &list[..value_end(list.as_bytes(), comments)];
         assert_eq!(first("a,b", false), "a");
-        assert_eq!(first("\"a,\\\",\" <sip:x,y>;p=\"1,2\", b", false), "\"a,\\\",\" <sip:x,y>;p=\"1,2\"");
+        assert_eq!(
+            first("\"a,\\\",\" <sip:x,y>;p=\"1,2\", b", false),
+            "\"a,\\\",\" <sip:x,y>;p=\"1,2\""
+        );
         assert_eq!(first("<sip:a\"b>,c", false), "<sip:a\"b>");
         assert_eq!(first("x (a,(b,c),d), y", true), "x (a,(b,c),d)");
         assert_eq!(first("sip:(a@b, y", false), "sip:(a@b");

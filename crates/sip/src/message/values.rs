@@ -32,7 +32,13 @@ pub struct Values<'a> {
 impl<'a> Values<'a> {
     pub(super) fn new(message: Message<'a>, name: HeaderName) -> Self {
         let line = message.layout.first_line(name);
-        Values { message, name, line, rest: line.map_or(Span::default(), |l| l.value), left: VALUES_MAX }
+        Values {
+            message,
+            name,
+            line,
+            rest: line.map_or(Span::default(), |l| l.value),
+            left: VALUES_MAX,
+        }
     }
 }
 
@@ -50,7 +56,11 @@ impl<'a> Iterator for Values<'a> {
             }
             let bytes = self.message.bytes;
             let list = self.rest.slice(bytes);
-            let len = if self.name.is_list() { scan::value_end(list, has_comments(self.name)) } else { list.len() };
+            let len = if self.name.is_list() {
+                scan::value_end(list, has_comments(self.name))
+            } else {
+                list.len()
+            };
             let start = self.rest.start as usize;
             let comma = start.wrapping_add(len);
             let end = self.rest.end as usize;
@@ -59,7 +69,10 @@ impl<'a> Iterator for Values<'a> {
             // An empty element of a list is no value: `Supported:` and `a,,b` occur.
             if start < end {
                 let span = Span::of(start, end);
-                return Some(Value { value: span.slice(bytes), span });
+                return Some(Value {
+                    value: span.slice(bytes),
+                    span,
+                });
             }
         }
     }

@@ -61,16 +61,26 @@ impl<'a> Message<'a> {
 
     pub fn request(&self) -> Option<RequestLine<'a>> {
         match self.layout.start {
-            Start::Request { method, method_text, uri, .. } => {
-                Some(RequestLine { method, method_text: method_text.slice(self.bytes), uri: uri.slice(self.bytes) })
-            }
+            Start::Request {
+                method,
+                method_text,
+                uri,
+                ..
+            } => Some(RequestLine {
+                method,
+                method_text: method_text.slice(self.bytes),
+                uri: uri.slice(self.bytes),
+            }),
             Start::Status { .. } | Start::Unread => None,
         }
     }
 
     pub fn status(&self) -> Option<StatusLine<'a>> {
         match self.layout.start {
-            Start::Status { code, reason, .. } => Some(StatusLine { code, reason: reason.slice(self.bytes) }),
+            Start::Status { code, reason, .. } => Some(StatusLine {
+                code,
+                reason: reason.slice(self.bytes),
+            }),
             Start::Request { .. } | Start::Unread => None,
         }
     }
@@ -111,7 +121,10 @@ impl<'a> Message<'a> {
     /// Every header, in order; at most [`HEADERS_MAX`](super::HEADERS_MAX).
     pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + Clone + use<'a> {
         let message = *self;
-        self.layout.lines().iter().map(move |line| message.header(line))
+        self.layout
+            .lines()
+            .iter()
+            .map(move |line| message.header(line))
     }
 
     /// The first line of this name.
@@ -131,13 +144,17 @@ impl<'a> Message<'a> {
 
     /// Every line of this name, in order.
     pub fn all(&self, name: HeaderName) -> Headers<'a> {
-        Headers { message: *self, next: self.layout.first_line(name) }
+        Headers {
+            message: *self,
+            next: self.layout.first_line(name),
+        }
     }
 
     /// Every line of the header that `name` spells, known to us or not, compact forms included.
     pub fn all_named<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = Header<'a>> + use<'a, 'n> {
         let known = HeaderName::of(name);
-        self.all(known).filter(move |h| known != HeaderName::Other || h.name_text.eq_ignore_ascii_case(name))
+        self.all(known)
+            .filter(move |h| known != HeaderName::Other || h.name_text.eq_ignore_ascii_case(name))
     }
 
     /// The comma separated values of all lines of this name (§7.3.1). A header that is no list by its grammar

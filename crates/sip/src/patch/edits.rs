@@ -31,7 +31,11 @@ pub(super) enum Kind {
 
 impl Edit {
     pub(super) fn insertion(at: u32, text: Span, kind: Kind) -> Edit {
-        Edit { span: Span::new(at, at), text, kind }
+        Edit {
+            span: Span::new(at, at),
+            text,
+            kind,
+        }
     }
 
     fn is_insertion(&self) -> bool {
@@ -81,7 +85,10 @@ impl PatchSpace {
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);
         self.text.extend_from_slice(b"\r\n");
-        let kind = Kind::Insert { name: name.known(), name_len: Span::of(0, name_text.len()).end };
+        let kind = Kind::Insert {
+            name: name.known(),
+            name_len: Span::of(0, name_text.len()).end,
+        };
         (Span::of(start, self.text.len()), kind)
     }
 
@@ -89,27 +96,43 @@ impl PatchSpace {
 
     /// The edit that replaces exactly this span.
     pub(super) fn exact(&self, span: Span) -> Option<&Edit> {
-        self.edits.iter().find(|e| e.kind == Kind::Part && e.span == span)
+        self.edits
+            .iter()
+            .find(|e| e.kind == Kind::Part && e.span == span)
     }
 
     pub(super) fn is_removed(&self, line: Span) -> bool {
-        self.edits.iter().any(|e| e.kind == Kind::Remove && e.span.contains(line))
+        self.edits
+            .iter()
+            .any(|e| e.kind == Kind::Remove && e.span.contains(line))
     }
 
     /// Whether `edit` inserts a line of this name.
     pub(super) fn inserts(&self, edit: &Edit, name: FieldName<'_>) -> bool {
         match edit.kind {
-            Kind::Insert { name: known, name_len } => {
-                name.matches(known, self.text(edit.text).get(..name_len as usize).unwrap_or_default())
-            }
+            Kind::Insert {
+                name: known,
+                name_len,
+            } => name.matches(
+                known,
+                self.text(edit.text)
+                    .get(..name_len as usize)
+                    .unwrap_or_default(),
+            ),
             Kind::Remove | Kind::Part | Kind::Body => false,
         }
     }
 
     pub(super) fn inserted_value(&self, index: usize) -> &[u8] {
         match self.edits.get(index) {
-            Some(Edit { text, kind: Kind::Insert { name_len, .. }, .. }) => {
-                let value = self.text(*text).get((*name_len as usize).saturating_add(1)..);
+            Some(Edit {
+                text,
+                kind: Kind::Insert { name_len, .. },
+                ..
+            }) => {
+                let value = self
+                    .text(*text)
+                    .get((*name_len as usize).saturating_add(1)..);
                 trim(value.unwrap_or_default())
             }
             _ => &[],
@@ -134,7 +157,9 @@ impl PatchSpace {
     }
 
     fn parts(&self, line: Span) -> impl Iterator<Item = &Edit> {
-        self.edits.iter().filter(move |e| e.kind == Kind::Part && line.contains(e.span))
+        self.edits
+            .iter()
+            .filter(move |e| e.kind == Kind::Part && line.contains(e.span))
     }
 
     // ---- changing ------------------------------------------------------------------------------------------------
@@ -146,7 +171,8 @@ impl PatchSpace {
 
     /// Where an insertion goes that is to come last at this place, but before the line there.
     pub(super) fn after_inserts_at(&self, at: u32) -> usize {
-        self.edits.partition_point(|e| e.span.start < at || (e.span.start == at && e.is_insertion()))
+        self.edits
+            .partition_point(|e| e.span.start < at || (e.span.start == at && e.is_insertion()))
     }
 
     pub(super) fn insert_edit(&mut self, index: usize, edit: Edit) -> Result<(), PatchError> {
@@ -162,12 +188,22 @@ impl PatchSpace {
         self.insert_edit(self.after_inserts_at(edit.span.start), edit)
     }
 
-    pub(super) fn insert_line_at(&mut self, index: usize, text: Span, kind: Kind) -> Result<(), PatchError> {
+    pub(super) fn insert_line_at(
+        &mut self,
+        index: usize,
+        text: Span,
+        kind: Kind,
+    ) -> Result<(), PatchError> {
         let at = self.edits.get(index).map_or(0, |e| e.span.start);
         self.insert_edit(index, Edit::insertion(at, text, kind))
     }
 
-    pub(super) fn insert_line_after(&mut self, index: usize, text: Span, kind: Kind) -> Result<(), PatchError> {
+    pub(super) fn insert_line_after(
+        &mut self,
+        index: usize,
+        text: Span,
+        kind: Kind,
+    ) -> Result<(), PatchError> {
         let at = self.edits.get(index).map_or(0, |e| e.span.start);
         self.insert_edit(index.saturating_add(1), Edit::insertion(at, text, kind))
     }
@@ -192,31 +228,56 @@ impl PatchSpace {
             edit.text = text;
             return Ok(());
         }
-        let overlaps = |e: &Edit| e.kind == Kind::Part && e.span.start < span.end && span.start < e.span.end;
+        let overlaps =
+            |e: &Edit| e.kind == Kind::Part && e.span.start < span.end && span.start < e.span.end;
         if self.edits.iter().any(overlaps) {
             return Err(PatchError::Overlap);
         }
-        self.insert(Edit { span, text, kind: Kind::Part })
+        self.insert(Edit {
+            span,
+            text,
+            kind: Kind::Part,
+        })
     }
 
     /// Makes `span -> text` the only edit inside `line`.
-    pub(super) fn replace_all_parts(&mut self, line: Span, span: Span, text: Span) -> Result<(), PatchError> {
-        self.edits.retain(|e| !(e.kind == Kind::Part && line.contains(e.span)));
-        self.insert(Edit { span, text, kind: Kind::Part })
+    pub(super) fn replace_all_parts(
+        &mut self,
+        line: Span,
+        span: Span,
+        text: Span,
+    ) -> Result<(), PatchError> {
+        self.edits
+            .retain(|e| !(e.kind == Kind::Part && line.contains(e.span)));
+        self.insert(Edit {
+            span,
+            text,
+            kind: Kind::Part,
+        })
     }
 
     /// Removes a line with the edits inside it; neighbours that go too share one edit.
     pub(super) fn remove_line(&mut self, line: Span) -> Result<(), PatchError> {
-        self.edits.retain(|e| !(e.kind == Kind::Part && line.contains(e.span)));
+        self.edits
+            .retain(|e| !(e.kind == Kind::Part && line.contains(e.span)));
         let index = self.after_inserts_at(line.start);
-        if let Some(before) = index.checked_sub(1).and_then(|before| self.edits.get_mut(before))
+        if let Some(before) = index
+            .checked_sub(1)
+            .and_then(|before| self.edits.get_mut(before))
             && before.kind == Kind::Remove
             && before.span.end == line.start
         {
             before.span.end = line.end;
             return Ok(());
         }
-        self.insert_edit(index, Edit { span: line, text: Span::default(), kind: Kind::Remove })
+        self.insert_edit(
+            index,
+            Edit {
+                span: line,
+                text: Span::default(),
+                kind: Kind::Remove,
+            },
+        )
     }
 
     pub(super) fn set_body(&mut self, span: Span, text: Span) -> Result<(), PatchError> {
@@ -224,7 +285,14 @@ impl PatchSpace {
             edit.text = text;
             return Ok(());
         }
-        self.insert_edit(self.edits.len(), Edit { span, text, kind: Kind::Body })
+        self.insert_edit(
+            self.edits.len(),
+            Edit {
+                span,
+                text,
+                kind: Kind::Body,
+            },
+        )
     }
 }
 

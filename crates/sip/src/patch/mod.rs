@@ -9,8 +9,8 @@ mod name;
 
 use std::borrow::Cow;
 
-use edits::{Edit, Kind};
 pub use edits::PatchSpace;
+use edits::{Edit, Kind};
 pub use name::FieldName;
 
 use crate::header::HeaderName;
@@ -66,7 +66,11 @@ impl<'a> Patch<'a> {
         if message.glitches().contains(Glitch::VersionCase) {
             let text = patch.space.keep(b"SIP/2.0");
             // An empty list has room for one edit.
-            let _ = patch.space.insert(Edit { span: message.version_span(), text, kind: Kind::Part });
+            let _ = patch.space.insert(Edit {
+                span: message.version_span(),
+                text,
+                kind: Kind::Part,
+            });
         }
         patch
     }
@@ -93,11 +97,16 @@ impl<'a> Patch<'a> {
 
     /// The value of the first line of this name as it will be written.
     pub fn first<'n>(&self, name: impl Into<FieldName<'n>>) -> Option<Cow<'_, [u8]>> {
-        self.places(name.into()).next().map(|place| self.value_at(&place))
+        self.places(name.into())
+            .next()
+            .map(|place| self.value_at(&place))
     }
 
     /// The values of all lines of this name, line by line.
-    pub fn all<'s, 'n: 's>(&'s self, name: impl Into<FieldName<'n>>) -> impl Iterator<Item = Cow<'s, [u8]>> {
+    pub fn all<'s, 'n: 's>(
+        &'s self,
+        name: impl Into<FieldName<'n>>,
+    ) -> impl Iterator<Item = Cow<'s, [u8]>> {
         self.places(name.into()).map(|place| self.value_at(&place))
     }
 
@@ -125,7 +134,10 @@ impl<'a> Patch<'a> {
     // ---- edits ---------------------------------------------------------------------------------------------------
 
     pub fn set_request_uri(&mut self, uri: &[u8]) -> Result<(), PatchError> {
-        let span = self.message.request_uri_span().ok_or(PatchError::NoRequestUri)?;
+        let span = self
+            .message
+            .request_uri_span()
+            .ok_or(PatchError::NoRequestUri)?;
         if uri.is_empty() || uri.iter().any(|b| *b <= b' ' || *b == 0x7f) {
             return Err(PatchError::Uri);
         }
@@ -134,7 +146,11 @@ impl<'a> Patch<'a> {
     }
 
     /// Adds a line before the first one of this name, or before all headers when there is none.
-    pub fn push_top<'n>(&mut self, name: impl Into<FieldName<'n>>, value: &[u8]) -> Result<(), PatchError> {
+    pub fn push_top<'n>(
+        &mut self,
+        name: impl Into<FieldName<'n>>,
+        value: &[u8],
+    ) -> Result<(), PatchError> {
         let name = name.into();
         let (text, kind) = self.line_text(name, value)?;
         let first = self.places(name).next();
@@ -142,18 +158,24 @@ impl<'a> Patch<'a> {
             Some(Place::Inserted(index)) => self.space.insert_line_at(index, text, kind),
             Some(Place::Original(header)) => {
                 let index = self.space.after_inserts_at(header.line.start);
-                self.space.insert_edit(index, Edit::insertion(header.line.start, text, kind))
+                self.space
+                    .insert_edit(index, Edit::insertion(header.line.start, text, kind))
             }
             None => {
                 let start = self.message.headers_span().start;
                 let index = self.space.before_inserts_at(start);
-                self.space.insert_edit(index, Edit::insertion(start, text, kind))
+                self.space
+                    .insert_edit(index, Edit::insertion(start, text, kind))
             }
         }
     }
 
     /// Adds a line after the last one of this name, or after all headers when there is none.
-    pub fn append<'n>(&mut self, name: impl Into<FieldName<'n>>, value: &[u8]) -> Result<(), PatchError> {
+    pub fn append<'n>(
+        &mut self,
+        name: impl Into<FieldName<'n>>,
+        value: &[u8],
+    ) -> Result<(), PatchError> {
         let name = name.into();
         let (text, kind) = self.line_text(name, value)?;
         let last = self.places(name).last();
@@ -161,18 +183,24 @@ impl<'a> Patch<'a> {
             Some(Place::Inserted(index)) => self.space.insert_line_after(index, text, kind),
             Some(Place::Original(header)) => {
                 let index = self.space.before_inserts_at(header.line.end);
-                self.space.insert_edit(index, Edit::insertion(header.line.end, text, kind))
+                self.space
+                    .insert_edit(index, Edit::insertion(header.line.end, text, kind))
             }
             None => {
                 let end = self.message.headers_span().end;
                 let index = self.space.after_inserts_at(end);
-                self.space.insert_edit(index, Edit::insertion(end, text, kind))
+                self.space
+                    .insert_edit(index, Edit::insertion(end, text, kind))
             }
         }
     }
 
     /// Makes `value` the only value of this name: in the place of the first line, or after all headers.
-    pub fn set<'n>(&mut self, name: impl Into<FieldName<'n>>, value: &[u8]) -> Result<(), PatchError> {
+    pub fn set<'n>(
+        &mut self,
+        name: impl Into<FieldName<'n>>,
+        value: &[u8],
+    ) -> Result<(), PatchError> {
         let name = name.into();
         let mut places = self.places(name);
         let first = places.next();
@@ -187,7 +215,8 @@ impl<'a> Patch<'a> {
             Some(Place::Original(header)) => {
                 check_text(value)?;
                 let text = self.space.keep(value);
-                self.space.replace_all_parts(header.line, header.value_span, text)?;
+                self.space
+                    .replace_all_parts(header.line, header.value_span, text)?;
             }
         }
         if more {
@@ -200,14 +229,19 @@ impl<'a> Patch<'a> {
 
     /// Removes the first comma separated value of this name, and its line when that was the last one on it. `false`
     /// when there is none.
-    pub fn remove_first_value<'n>(&mut self, name: impl Into<FieldName<'n>>) -> Result<bool, PatchError> {
+    pub fn remove_first_value<'n>(
+        &mut self,
+        name: impl Into<FieldName<'n>>,
+    ) -> Result<bool, PatchError> {
         let name = name.into();
         let found = self.places(name).find_map(|place| {
             let value = self.value_at(&place);
             let (_, rest) = first_in_list(name.known(), &value)?;
             Some((place, value, rest))
         });
-        let Some((place, value, rest)) = found else { return Ok(false) };
+        let Some((place, value, rest)) = found else {
+            return Ok(false);
+        };
         let Some(rest) = rest else {
             drop(value);
             self.remove_line(&place)?;
@@ -222,10 +256,14 @@ impl<'a> Patch<'a> {
             }
             Place::Original(header) => {
                 // What is left is usually the end of the original value: then the edit only takes away.
-                let left = Span::within(self.message.bytes(), rest.slice(&value))
-                    .filter(|left| left.end == header.value_span.end && header.value_span.contains(*left));
+                let left = Span::within(self.message.bytes(), rest.slice(&value)).filter(|left| {
+                    left.end == header.value_span.end && header.value_span.contains(*left)
+                });
                 let (span, text) = match left {
-                    Some(left) => (Span::new(header.value_span.start, left.start), Span::default()),
+                    Some(left) => (
+                        Span::new(header.value_span.start, left.start),
+                        Span::default(),
+                    ),
                     None => {
                         let kept = rest.slice(&value).to_vec();
                         (header.value_span, self.space.keep(&kept))
@@ -255,7 +293,10 @@ impl<'a> Patch<'a> {
             return self.set_request_uri(text);
         }
         check_text(text)?;
-        let header = self.message.header_around(span).ok_or(PatchError::Outside)?;
+        let header = self
+            .message
+            .header_around(span)
+            .ok_or(PatchError::Outside)?;
         if self.space.is_removed(header.line) {
             return Err(PatchError::Overlap);
         }
@@ -317,7 +358,8 @@ impl<'a> Patch<'a> {
 
     /// Bytes that [`write`](Patch::write) adds.
     pub fn len(&self) -> usize {
-        self.segments().fold(0usize, |sum, piece| sum.saturating_add(piece.len()))
+        self.segments()
+            .fold(0usize, |sum, piece| sum.saturating_add(piece.len()))
     }
 
     /// Whether nothing would be written, which no message comes to.
@@ -342,9 +384,16 @@ impl<'a> Patch<'a> {
     // ---- the edited message, line by line ------------------------------------------------------------------------
 
     /// The lines of this name in the order in which they will be written.
-    fn places<'s, 'n: 's>(&'s self, name: FieldName<'n>) -> impl Iterator<Item = Place<'a>> + use<'s, 'a, 'n> {
-        let mut inserted =
-            self.space.iter().enumerate().filter(move |(_, e)| self.space.inserts(e, name)).peekable();
+    fn places<'s, 'n: 's>(
+        &'s self,
+        name: FieldName<'n>,
+    ) -> impl Iterator<Item = Place<'a>> + use<'s, 'a, 'n> {
+        let mut inserted = self
+            .space
+            .iter()
+            .enumerate()
+            .filter(move |(_, e)| self.space.inserts(e, name))
+            .peekable();
         let mut original = self
             .message
             .all(name.known())
@@ -396,9 +445,18 @@ pub(crate) fn check_text(text: &[u8]) -> Result<(), PatchError> {
 
 /// The first value in `list`, and from the second one to the end if there is one. `None` in an empty list.
 fn first_in_list(name: HeaderName, list: &[u8]) -> Option<(Span, Option<Span>)> {
-    let mut values = ListSpans { name, list, from: 0 };
+    let mut values = ListSpans {
+        name,
+        list,
+        from: 0,
+    };
     let first = values.next()?;
-    Some((first, values.next().map(|second| Span::of(second.start as usize, list.len()))))
+    Some((
+        first,
+        values
+            .next()
+            .map(|second| Span::of(second.start as usize, list.len())),
+    ))
 }
 
 /// Spans of the values in one line's value.
@@ -415,7 +473,11 @@ impl Iterator for ListSpans<'_> {
         while self.from < self.list.len() {
             let start = self.from;
             let rest = self.list.get(start..).unwrap_or_default();
-            let len = if self.name.is_list() { value_end(rest, has_comments(self.name)) } else { rest.len() };
+            let len = if self.name.is_list() {
+                value_end(rest, has_comments(self.name))
+            } else {
+                rest.len()
+            };
             self.from = start.saturating_add(len).saturating_add(1);
             let value = crate::header::trim(rest.get(..len).unwrap_or_default());
             if !value.is_empty() {

@@ -30,7 +30,9 @@ impl<'n> FieldName<'n> {
     pub(crate) fn matches(self, known: HeaderName, text: &[u8]) -> bool {
         known == self.known()
             && match self {
-                FieldName::Text(name) if known == HeaderName::Other => name.eq_ignore_ascii_case(text),
+                FieldName::Text(name) if known == HeaderName::Other => {
+                    name.eq_ignore_ascii_case(text)
+                }
                 _ => true,
             }
     }
