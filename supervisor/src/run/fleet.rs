@@ -91,14 +91,11 @@ pub(crate) enum Output {
         process: ProcessId,
         aux: u16,
     },
-    /// `dead`: control-thread participants that the heir recovers besides the seat's slots.
     Assign {
         process: ProcessId,
         seat: u16,
-        incarnation: u32,
-        recover: bool,
-        suspect: bool,
-        dead: Vec<u16>,
+        /// `None`: the seat has never been taken, there is nothing to recover.
+        heritage: Option<Heritage>,
     },
     /// Recover a dead spare's control-thread participant.
     Recover {
@@ -121,6 +118,18 @@ pub(crate) enum Output {
     /// The first start failed for good: nothing is served, so say why and leave.
     GiveUp,
     Stopped,
+}
+
+/// What an heir finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Heritage {
+    /// When the first death of this vacancy was seen.
+    pub(crate) since: Instant,
+    pub(crate) cause: Cause,
+    /// Some process died in this vacancy by its own fault, so the message at hand is under suspicion.
+    pub(crate) suspect: bool,
+    /// Control-thread participants to recover besides the seat's slots.
+    pub(crate) dead: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,20 +157,12 @@ pub(crate) struct Process {
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
     pub(crate) incumbent: Option<ProcessId>,
-    /// Processes that this seat has seen, the present one included.
-    pub(crate) incarnation: u32,
     /// Deaths and planned restarts (DESIGN §8).
     pub(crate) restarts: u64,
-    vacancy: Option<Vacancy>,
-}
-
-#[derive(Debug)]
-struct Vacancy {
-    since: Instant,
-    cause: Cause,
-    /// Some process died in this vacancy by its own fault, so the message at hand is under suspicion.
-    suspect: bool,
-    dead: Vec<u16>,
+    /// How the last process in it ended.
+    pub(crate) last_exit: Option<Cause>,
+    /// From a death until an heir serves.
+    vacancy: Option<Heritage>,
 }
 
 #[derive(Debug)]
@@ -381,7 +382,8 @@ impl Fleet {
         let seat = &mut self.seats[usize::from(seat)];
         seat.incumbent = None;
         seat.restarts += 1;
-        let vacancy = seat.vacancy.get_or_insert(Vacancy {
+        seat.last_exit = Some(cause);
+        let vacancy = seat.vacancy.get_or_insert(Heritage {
             since: now,
             cause,
             suspect: false,
@@ -495,20 +497,10 @@ impl Fleet {
             );
             let seat = &mut self.seats[usize::from(number)];
             seat.incumbent = Some(*id);
-            seat.incarnation = seat.incarnation.saturating_add(1);
-            let (suspect, dead) = seat
-                .vacancy
-                .as_ref()
-                .map(|v| (v.suspect, v.dead.clone()))
-                .unwrap_or_default();
-            let recover = seat.vacancy.is_some();
             out.push(Output::Assign {
                 process: *id,
                 seat: number,
-                incarnation: seat.incarnation,
-                recover,
-                suspect,
-                dead,
+                heritage: seat.vacancy.clone(),
             });
             if self.all_served {
                 self.hold = Some(now.saturating_add(SPARE_HOLD));

@@ -90,19 +90,16 @@ fn text(output: &Output) -> String {
         Output::Assign {
             process,
             seat,
-            incarnation,
-            recover,
-            suspect,
-            dead,
+            heritage,
         } => {
-            let recover = match (recover, suspect) {
-                (false, _) => String::new(),
-                (true, suspect) => format!(
-                    " recover {dead:?}{}",
-                    if *suspect { " suspect" } else { "" }
-                ),
-            };
-            format!("assign {} seat {seat}#{incarnation}{recover}", process.0)
+            let recover = heritage.as_ref().map_or(String::new(), |heritage| {
+                format!(
+                    " recover {:?}{}",
+                    heritage.dead,
+                    if heritage.suspect { " suspect" } else { "" }
+                )
+            });
+            format!("assign {} seat {seat}{recover}", process.0)
         }
         Output::Recover { process, aux } => format!("recover {aux} by {}", process.0),
         Output::HandOver(id) => format!("handover {}", id.0),
@@ -166,8 +163,8 @@ fn a_start_fills_the_seats_and_keeps_a_spare() {
         "start | ready 1 | ready 0 | ready 2 | serving 1 | serving 0",
         &[
             "start: spawn 0 aux 0, spawn 1 aux 1, spawn 2 aux 2",
-            "ready 1: assign 1 seat 0#1",
-            "ready 0: assign 0 seat 1#1",
+            "ready 1: assign 1 seat 0",
+            "ready 0: assign 0 seat 1",
             "ready 2: -",
             "serving 1: -",
             "serving 0: all serving",
@@ -180,7 +177,7 @@ fn a_death_is_taken_over_in_the_same_step() {
     check(
         "up | kill9 1 | +7 | serving 2 | ready 3",
         &[
-            "kill9 1: assign 2 seat 1#2 recover [1]",
+            "kill9 1: assign 2 seat 1 recover [1]",
             "+7: -",
             "serving 2: took over 1 by 2 after SIGKILL in 7ms, spawn 3 aux 1",
             "ready 3: -",
@@ -193,7 +190,7 @@ fn the_next_spare_comes_even_if_the_heir_takes_long() {
     check(
         "up | segv 0 | +60",
         &[
-            "segv 0: assign 2 seat 0#2 recover [0] suspect",
+            "segv 0: assign 2 seat 0 recover [0] suspect",
             "+60: spawn 3 aux 3",
         ],
     );
@@ -204,10 +201,10 @@ fn an_heir_that_dies_is_replaced_and_both_are_recovered() {
     check(
         "up | kill9 0 | kill9 2 | +9 | ready 3 | serving 3",
         &[
-            "kill9 0: assign 2 seat 0#2 recover [0]",
+            "kill9 0: assign 2 seat 0 recover [0]",
             "kill9 2: spawn 3 aux 3, spawn 4 aux 4",
             "+9: -",
-            "ready 3: assign 3 seat 0#3 recover [0, 2]",
+            "ready 3: assign 3 seat 0 recover [0, 2]",
             "serving 3: took over 0 by 3 after SIGKILL in 9ms",
         ],
     );
@@ -218,10 +215,10 @@ fn two_deaths_with_one_spare_start_the_second_heir_at_once() {
     check(
         "up | kill9 0 | kill9 1 | +50 | ready 3 | serving 2 | ready 4 | serving 3",
         &[
-            "kill9 0: assign 2 seat 0#2 recover [0]",
+            "kill9 0: assign 2 seat 0 recover [0]",
             "kill9 1: spawn 3 aux 3, spawn 4 aux 4",
             "+50: -",
-            "ready 3: assign 3 seat 1#2 recover [1]",
+            "ready 3: assign 3 seat 1 recover [1]",
             "serving 2: took over 0 by 2 after SIGKILL in 50ms",
             "ready 4: -",
             "serving 3: took over 1 by 3 after SIGKILL in 50ms",
@@ -278,10 +275,10 @@ fn a_rolling_restart_goes_seat_by_seat_and_waits_for_spares() {
         "up | restart all | exit 0 0 | serving 2 | ready 3 | exit 1 0 | serving 3 | ready 4",
         &[
             "restart all: handover 0",
-            "exit 0 0: assign 2 seat 0#2 recover [0]",
+            "exit 0 0: assign 2 seat 0 recover [0]",
             "serving 2: took over 0 by 2 after planned restart in 0ms, spawn 3 aux 0",
             "ready 3: handover 1",
-            "exit 1 0: assign 3 seat 1#2 recover [1]",
+            "exit 1 0: assign 3 seat 1 recover [1]",
             "serving 3: took over 1 by 3 after planned restart in 0ms, restarted, spawn 4 aux 1",
             "ready 4: -",
         ],
@@ -296,7 +293,7 @@ fn a_worker_that_does_not_leave_is_killed() {
             "restart 1: handover 1",
             "+1999: -",
             "+1: kill 1",
-            "kill9 1: assign 2 seat 1#2 recover [1]",
+            "kill9 1: assign 2 seat 1 recover [1]",
             "serving 2: took over 1 by 2 after SIGKILL in 0ms, restarted, spawn 3 aux 1",
         ],
     );
@@ -351,7 +348,7 @@ fn a_hung_worker_is_killed_once_and_its_message_is_suspect() {
         &[
             "hung 0: kill 0",
             "hung 0: -",
-            "kill9 0: assign 2 seat 0#2 recover [0] suspect",
+            "kill9 0: assign 2 seat 0 recover [0] suspect",
         ],
     );
     check(

@@ -1,2 +1,10 @@
 mod cause;
+mod claim;
+mod clients;
 mod fleet;
+mod holder;
+mod limits;
+mod links;
+mod notify;
+mod sockets;
+mod trouble;

@@ -1,0 +1,138 @@
+//! Who holds a UDP port, as far as `/proc` tells.
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.name)
+    }
+}
+
+/// Inodes that are looked for; a group of another server has one per worker.
+const INODES_MAX: usize = 256;
+
+pub(crate) fn of_udp(address: SocketAddr) -> Option<Holder> {
+    let inodes: Vec<u64> = ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .flat_map(|table| inodes_in(&table, address))
+        .take(INODES_MAX)
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = inodes
+        .iter()
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    let pids = fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| holds(*pid, &names))
+        .min()
+        .map(|pid| Holder {
+            pid,
+            name: name_of(pid),
+        })
+}
+
+/// Inodes of the sockets in the way of `address`: same port, and the same address or all of them on either side.
+fn inodes_in(table: &str, address: SocketAddr) -> Vec<u64> {
+    let line = |line: &str| {
+        let mut columns = line.split_whitespace();
+        let (host, port) = columns.nth(1)?.split_once(':')?;
+        if u16::from_str_radix(port, 16).ok()? != address.port() {
+            return None;
+        }
+        let host = ip(host)?;
+        let meets = host == address.ip() || host.is_unspecified() || address.ip().is_unspecified();
+        columns.nth(7)?.parse().ok().filter(|_| meets)
+    };
+    table.lines().filter_map(line).collect()
+}
+
+/// An address as `/proc/net` prints it: 32-bit words in the machine's byte order.
+fn ip(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        u32::from_str_radix(hex.get(at * 8..at * 8 + 8)?, 16)
+            .ok()
+            .map(u32::to_ne_bytes)
+    };
+    match hex.len() {
+        8 => Some(IpAddr::from(word(0)?)),
+        32 => {
+            let mut bytes = [0; 16];
+            for (at, chunk) in bytes.chunks_exact_mut(4).enumerate() {
+                chunk.copy_from_slice(&word(at)?);
+            }
+            Some(IpAddr::from(bytes))
+        }
+        _ => None,
+    }
+}
+
+fn holds(pid: u32, names: &[String]) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        fs::read_link(entry.path())
+            .is_ok_and(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
+    })
+}
+
+fn name_of(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  100: 0100007F:13C4 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 111 2 0000000000000000 0
+  101: 00000000:13C5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 222 2 0000000000000000 0
+";
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn sockets_in_the_way_are_found() {
+        for (address, inodes) in [
+            ("127.0.0.1:5060", vec![111]),
+            ("0.0.0.0:5060", vec![111]),
+            ("127.0.0.2:5060", vec![]),
+            ("127.0.0.2:5061", vec![222]),
+            ("127.0.0.1:5062", vec![]),
+        ] {
+            assert_eq!(
+                inodes_in(TABLE, address.parse().unwrap()),
+                inodes,
+                "{address}"
+            );
+        }
+        assert_eq!(
+            inodes_in("garbage\n : x:y", "127.0.0.1:5060".parse().unwrap()),
+            []
+        );
+    }
+
+    #[test]
+    fn our_own_socket_is_ours() {
+        let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        let holder = of_udp(socket.local_addr().unwrap()).unwrap();
+        assert_eq!(holder.pid, std::process::id());
+    }
+}
