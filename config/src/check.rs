@@ -1,0 +1,324 @@
+//! What is wrong with a configuration although every single value of it is right.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use crate::{
+    model::*,
+    parse::Draft,
+    reader::{Reader, nearest},
+};
+
+/// Timer C must be longer than this (RFC 3261 §16.6 step 11).
+const TIMER_C_OVER: Duration = Duration::from_secs(180);
+
+/// Routes that a later one is compared with to see whether it can be reached.
+const ROUTES_COMPARED_MAX: usize = 256;
+
+pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
+    slots(reader, draft);
+    listeners(draft);
+    registrar_and_timers(draft);
+    domains(reader, draft);
+    users(draft);
+    groups(draft);
+    routes(draft);
+}
+
+fn slots(reader: &Reader<'_>, draft: &Draft<'_>) {
+    let Workers {
+        count,
+        reactors,
+        ref pin,
+        ..
+    } = draft.config.workers;
+    let slots = u32::from(count) * u32::from(reactors);
+    if slots > u32::from(SLOTS_MAX) {
+        let at = ["reactors", "count"]
+            .into_iter()
+            .find(|key| draft.workers.has(key));
+        reader.error(
+            at.and_then(|key| draft.workers.value_range(key)),
+            format!("{count} workers with {reactors} reactors are {slots} slots; there can be {SLOTS_MAX}"),
+            format!("keep `workers.count` times `workers.reactors` within {SLOTS_MAX}; one slot for each core is enough"),
+        );
+    }
+    let Pin::List(cores) = pin else { return };
+    let at = || {
+        draft
+            .pin_from_file
+            .then(|| draft.workers.value_range("pin"))
+            .flatten()
+    };
+    if cores.len() != slots as usize {
+        reader.error(
+            at(),
+            format!("`workers.pin` has {} cores for {slots} slots ({count} workers with {reactors} reactors)", cores.len()),
+            "name one core for every slot, or write pin = \"auto\"",
+        );
+    }
+    let mut seen = HashSet::new();
+    if let Some(twice) = cores.iter().find(|core| !seen.insert(**core)) {
+        reader.error(
+            at(),
+            format!("`workers.pin` names core {twice} twice"),
+            "give every slot a core of its own",
+        );
+    }
+}
+
+fn listeners(draft: &Draft<'_>) {
+    let mut seen: HashSet<SocketAddr> = HashSet::new();
+    for (listen, table) in draft.config.listen.iter().zip(&draft.listen) {
+        if listen.address.port() != 0 && !seen.insert(listen.address) {
+            table.error(
+                "address",
+                format!("{} is listened on already", listen.address),
+                "remove one of the two [[listen]]",
+            );
+        }
+        if listen.address.ip().is_unspecified()
+            && listen.advertise.is_none()
+            && table.has("address")
+        {
+            table.warning(
+                "address",
+                "is no address that others can answer to, and there is no `advertise`",
+                "add advertise = \"HOST\" with the name or address by which others reach this server",
+            );
+        }
+    }
+}
+
+fn registrar_and_timers(draft: &Draft<'_>) {
+    let registrar = &draft.config.registrar;
+    if registrar.expires_min > registrar.expires_max {
+        draft.registrar.error(
+            "expires_min",
+            "is longer than `expires_max`",
+            "let it be shorter",
+        );
+    }
+    if !(registrar.expires_min..=registrar.expires_max).contains(&registrar.expires_default)
+        && registrar.expires_min <= registrar.expires_max
+    {
+        draft.registrar.error(
+            "expires_default",
+            "is not between `expires_min` and `expires_max`",
+            "choose a lifetime that lies between the two",
+        );
+    }
+    let timers = &draft.config.timers;
+    if timers.t2 < timers.t1 {
+        draft
+            .timers
+            .error("t2", "is shorter than `t1`", "let t2 be at least t1");
+    }
+    if timers.c <= TIMER_C_OVER {
+        draft.timers.warning(
+            "c",
+            "is not over 3 minutes, as RFC 3261 §16.6 asks: calls that ring longer are cancelled",
+            "use at least c = \"181s\", except in tests",
+        );
+    }
+}
+
+fn domains(reader: &Reader<'_>, draft: &Draft<'_>) {
+    let config = &draft.config;
+    let exposed = config
+        .listen
+        .iter()
+        .find(|listen| !listen.address.ip().is_loopback());
+    let populated: HashSet<&str> = config
+        .users
+        .iter()
+        .map(|user| user.domain.as_str())
+        .collect();
+    let mut seen = HashSet::new();
+    for (domain, table) in config.domains.iter().zip(&draft.domains) {
+        let name = domain.name.as_str();
+        if name.is_empty() {
+            continue;
+        }
+        if !seen.insert(name) {
+            table.error(
+                "name",
+                format!("\"{name}\" is there already"),
+                "remove one of the two [[domain]]",
+            );
+            continue;
+        }
+        match domain.auth {
+            Auth::Digest if !populated.contains(name) => table.warning(
+                "name",
+                format!("\"{name}\" asks for a password, but no [[user]] has one there: nobody can register"),
+                format!("add a [[user]] with a name like \"alice@{name}\""),
+            ),
+            Auth::None => {
+                if let Some(listen) = exposed {
+                    let at = if table.has("auth") { "auth" } else { "name" };
+                    reader.warning(
+                        table.value_range(at),
+                        format!("everybody who reaches {} can register as any user of {name} and take their calls", listen.address),
+                        "write auth = \"digest\" and add a [[user]] for each phone, or listen on a loopback address only",
+                    );
+                }
+            }
+            Auth::Digest => {}
+        }
+    }
+}
+
+fn users(draft: &Draft<'_>) {
+    let config = &draft.config;
+    let domains: HashMap<&str, Auth> = config
+        .domains
+        .iter()
+        .map(|domain| (domain.name.as_str(), domain.auth))
+        .collect();
+    let mut seen = HashSet::new();
+    for (user, table) in config.users.iter().zip(&draft.users) {
+        if user.name.is_empty() {
+            continue;
+        }
+        let domain = user.domain.as_str();
+        if !seen.insert((user.name.as_str(), domain)) {
+            table.error(
+                "name",
+                format!("\"{}@{domain}\" is there already", user.name),
+                "remove one of the two [[user]]",
+            );
+        }
+        match domains.get(domain) {
+            Some(Auth::Digest) => {}
+            Some(Auth::None) => table.warning(
+                "name",
+                format!("is in a domain with auth = \"none\", where nobody is asked for a password ({domain})"),
+                "write auth = \"digest\" in that [[domain]], or remove the user",
+            ),
+            None => {
+                let known = config.domains.iter().map(|domain| domain.name.as_str());
+                let remedy = nearest(domain, known).map_or_else(
+                    || format!("add a [[domain]] with name = \"{domain}\""),
+                    |near| format!("did you mean \"{}@{near}\"?", user.name),
+                );
+                table.warning("name", format!("is in a domain that this server does not serve ({domain})"), remedy);
+            }
+        }
+    }
+}
+
+fn groups(draft: &Draft<'_>) {
+    let used: HashSet<&str> = draft
+        .config
+        .routes
+        .iter()
+        .filter_map(|route| match &route.to {
+            Target::Group(name) => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    let mut seen = HashSet::new();
+    for (group, table) in draft.config.groups.iter().zip(&draft.groups) {
+        if group.name.is_empty() {
+            continue;
+        }
+        let name = &group.name;
+        if !seen.insert(name) {
+            table.error(
+                "name",
+                format!("\"{name}\" is there already"),
+                "remove one of the two [[group]]",
+            );
+        } else if !used.contains(name.as_str()) {
+            let remedy = format!("add a [[route]] with to = \"group:{name}\", or remove the group");
+            table.warning("name", format!("\"{name}\" is used by no route"), remedy);
+        }
+    }
+}
+
+fn routes(draft: &Draft<'_>) {
+    let config = &draft.config;
+    let served = |name: &str| config.domains.iter().any(|domain| domain.name == name);
+    let domain_names = || config.domains.iter().map(|domain| domain.name.as_str());
+    let mut seen: Vec<&Match> = Vec::new();
+    for (route, table) in config.routes.iter().zip(&draft.routes) {
+        if let Target::Group(name) = &route.to
+            && config.group(name).is_none()
+        {
+            let remedy = nearest(name, config.groups.iter().map(|group| group.name.as_str()))
+                .map_or_else(
+                    || format!("add a [[group]] with name = \"{name}\""),
+                    |near| format!("did you mean \"group:{near}\"?"),
+                );
+            table.error(
+                "to",
+                format!("names a group that does not exist ({name})"),
+                remedy,
+            );
+        }
+        if let Some(domain) = route
+            .matches
+            .domain
+            .as_deref()
+            .filter(|domain| !served(domain))
+        {
+            let near = nearest(domain, domain_names());
+            let remedy = near.map_or_else(
+                || format!("add a [[domain]] with name = \"{domain}\""),
+                |near| format!("did you mean domain = \"{near}\"?"),
+            );
+            if route.to == Target::Location {
+                let what = format!(
+                    "goes to the contacts registered at {domain}, but this server does not serve that domain"
+                );
+                table.error("match", what, remedy);
+            } else if near.is_some() {
+                table.warning(
+                    "match",
+                    format!("names a domain that this server does not serve ({domain})"),
+                    remedy,
+                );
+            }
+        }
+        // A route can only be reached if no earlier one takes everything that it takes.
+        if table.range().is_some() && !table.has("to") {
+            continue;
+        }
+        if let Some(earlier) = seen.iter().find(|earlier| covers(earlier, &route.matches)) {
+            let what = if earlier.is_anything() {
+                "an earlier route matches everything"
+            } else {
+                "an earlier route matches all that it matches"
+            };
+            let key = if table.has("match") { "match" } else { "to" };
+            table.warning(
+                key,
+                format!("is never reached: {what}"),
+                "move this [[route]] before that one, or remove it",
+            );
+        } else if seen.len() < ROUTES_COMPARED_MAX {
+            seen.push(&route.matches);
+        }
+    }
+}
+
+/// Every request that matches `later` matches `earlier`; false where that is hard to tell.
+fn covers(earlier: &Match, later: &Match) -> bool {
+    fn weaker<T: PartialEq>(earlier: &Option<T>, later: &Option<T>) -> bool {
+        earlier.is_none() || earlier == later
+    }
+    weaker(&earlier.domain, &later.domain)
+        && weaker(&earlier.method, &later.method)
+        && weaker(&earlier.user, &later.user)
+        && match (&earlier.source, &later.source) {
+            (None, _) => true,
+            (Some(earlier), Some(later)) => {
+                earlier.prefix_bits <= later.prefix_bits && earlier.contains(later.address)
+            }
+            (Some(_), None) => false,
+        }
+}

@@ -1,0 +1,284 @@
+//! From TOML tables to [`Config`]. Every list here has one element for each table of the file, right
+//! or wrong, so that later checks find the place of what they complain about by its index.
+
+use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
+
+use crate::{
+    model::*,
+    reader::{Reader, Table},
+    value,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A configuration on its way through the checks, with the tables that it came from.
+pub(crate) struct Draft<'r> {
+    pub(crate) config: Config,
+    pub(crate) listen: Vec<Table<'r>>,
+    pub(crate) workers: Table<'r>,
+    /// False once the command line has replaced it.
+    pub(crate) pin_from_file: bool,
+    pub(crate) registrar: Table<'r>,
+    pub(crate) timers: Table<'r>,
+    pub(crate) users: Vec<Table<'r>>,
+    pub(crate) domains: Vec<Table<'r>>,
+    pub(crate) groups: Vec<Table<'r>>,
+    pub(crate) routes: Vec<Table<'r>>,
+}
+
+/// Reads all tables. What is missing or wrong gets its default, or an empty stand-in.
+pub(crate) fn parse<'r>(
+    reader: &'r Reader<'r>,
+    root: &'r toml_edit::Table,
+    cores: u16,
+) -> Draft<'r> {
+    reader.check_top(root);
+    let listen = reader.tables(root, "listen");
+    let workers = reader.table(root, "workers");
+    let memory = reader.table(root, "memory");
+    let registrar = reader.table(root, "registrar");
+    let limits = reader.table(root, "limits");
+    let timers = reader.table(root, "timers");
+    let users = reader.tables(root, "user");
+    let domains = reader.tables(root, "domain");
+    let groups = reader.tables(root, "group");
+    let routes = reader.tables(root, "route");
+    let config = Config {
+        listen: if listen.is_empty() {
+            vec![default_listener()]
+        } else {
+            listen.iter().map(one_listener).collect()
+        },
+        workers: read_workers(&workers, cores),
+        memory: Memory {
+            limit: memory
+                .text("limit", |text| value::size(text, 16 << 20..=64 << 30))
+                .unwrap_or(256 << 20),
+        },
+        registrar: read_registrar(&registrar),
+        limits: Limits {
+            branches_max: limits.integer("branches_max", 1, 32).unwrap_or(16),
+        },
+        timers: read_timers(&timers),
+        users: users.iter().map(one_user).collect(),
+        domains: domains.iter().map(one_domain).collect(),
+        groups: groups.iter().map(one_group).collect(),
+        routes: routes.iter().map(one_route).collect(),
+    };
+    Draft {
+        config,
+        listen,
+        workers,
+        pin_from_file: true,
+        registrar,
+        timers,
+        users,
+        domains,
+        groups,
+        routes,
+    }
+}
+
+fn default_listener() -> Listen {
+    listener(SocketAddr::from(([127, 0, 0, 1], 5060)))
+}
+
+/// A listener with nothing but an address.
+pub(crate) fn listener(address: SocketAddr) -> Listen {
+    Listen {
+        address,
+        transports: vec![Transport::Udp],
+        spread: Spread::Flow,
+        advertise: None,
+    }
+}
+
+fn one_listener(table: &Table<'_>) -> Listen {
+    table.require("address");
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let transports = table.choices(
+        "transports",
+        &[("udp", Transport::Udp)],
+        &["tcp", "tls", "ws", "wss"],
+    );
+    if table.is_empty_list("transports") {
+        table.error("transports", "is empty", r#"write transports = ["udp"]"#);
+    }
+    Listen {
+        address: table
+            .text("address", value::socket_address)
+            .unwrap_or(nowhere),
+        transports: transports.unwrap_or_else(|| vec![Transport::Udp]),
+        spread: table
+            .choice(
+                "spread",
+                &[("flow", Spread::Flow), ("datagram", Spread::Datagram)],
+                &[],
+            )
+            .unwrap_or(Spread::Flow),
+        advertise: table.text("advertise", value::host_port),
+    }
+}
+
+fn read_workers(table: &Table<'_>, cores: u16) -> Workers {
+    let count = table.integer("count", 1, SLOTS_MAX);
+    let reactors = table.integer("reactors", 1, SLOTS_MAX);
+    let (count, reactors) = default_slots(cores, count, reactors);
+    let pin = if table.is_list("pin") {
+        table.integers("pin", 0, value::CORE_MAX).map(Pin::List)
+    } else {
+        table
+            .choice("pin", &[("auto", ()), ("none", ())], &[])
+            .and_then(|()| table.text("pin", value::pin))
+    };
+    Workers {
+        count,
+        reactors,
+        pin: pin.unwrap_or(Pin::None),
+        spin_us: table.integer("spin_us", 0, 1_000_000).unwrap_or(0),
+        user: table.text("user", value::system_account),
+    }
+}
+
+/// One worker for every 4 cores, at least 2, and a reactor for each core; never over [`SLOTS_MAX`]
+/// unless the file says so itself.
+pub(crate) fn default_slots(cores: u16, count: Option<u16>, reactors: Option<u16>) -> (u16, u16) {
+    let count = count.unwrap_or_else(|| {
+        let most = (SLOTS_MAX / reactors.unwrap_or(1)).max(1);
+        (cores / 4).max(2).min(most)
+    });
+    let reactors = reactors.unwrap_or_else(|| (cores / count).clamp(1, (SLOTS_MAX / count).max(1)));
+    (count, reactors)
+}
+
+fn duration(
+    table: &Table<'_>,
+    name: &str,
+    allowed: RangeInclusive<Duration>,
+    default: Duration,
+) -> Duration {
+    table
+        .text(name, |text| value::duration(text, allowed))
+        .unwrap_or(default)
+}
+
+fn read_registrar(table: &Table<'_>) -> Registrar {
+    Registrar {
+        expires_default: duration(table, "expires_default", SECOND..=30 * DAY, HOUR),
+        expires_min: duration(table, "expires_min", Duration::ZERO..=HOUR, 60 * SECOND),
+        expires_max: duration(table, "expires_max", SECOND..=30 * DAY, DAY),
+        bindings_max: table.integer("bindings_max", 1, 32).unwrap_or(10),
+    }
+}
+
+fn read_timers(table: &Table<'_>) -> Timers {
+    let shortest = Duration::from_millis(10);
+    Timers {
+        t1: duration(table, "t1", shortest..=10 * SECOND, SECOND / 2),
+        t2: duration(table, "t2", shortest..=60 * SECOND, 4 * SECOND),
+        t4: duration(table, "t4", Duration::ZERO..=60 * SECOND, 5 * SECOND),
+        c: duration(table, "c", SECOND..=HOUR, 181 * SECOND),
+    }
+}
+
+fn one_user(table: &Table<'_>) -> User {
+    table.require("name");
+    let (name, domain) = table.text("name", value::account).unwrap_or_default();
+    let password = |text: &str| match text {
+        "" => value::wrong("is empty", "choose a password"),
+        _ => Ok(Secret::Password(text.to_owned())),
+    };
+    let secrets = [
+        table.text("password", password),
+        table.text("ha1", value::ha1),
+        table.text("ha1_sha256", value::ha1_sha256),
+    ];
+    let keys = ["password", "ha1", "ha1_sha256"];
+    let mut given = keys.into_iter().filter(|key| table.has(key));
+    match (given.next(), given.next()) {
+        (None, _) => table.error(
+            "name",
+            "has no secret",
+            "add one of `password`, `ha1` and `ha1_sha256`",
+        ),
+        (Some(first), Some(second)) => {
+            table.error(
+                second,
+                format!("is a second secret beside `{first}`"),
+                "keep one of them",
+            );
+        }
+        (Some(_), None) => {}
+    }
+    let secret = secrets.into_iter().flatten().next();
+    User {
+        name,
+        domain,
+        secret: secret.unwrap_or(Secret::Password(String::new())),
+    }
+}
+
+fn one_domain(table: &Table<'_>) -> Domain {
+    table.require("name");
+    Domain {
+        name: table.text("name", value::host).unwrap_or_default(),
+        auth: table
+            .choice(
+                "auth",
+                &[("digest", Auth::Digest), ("none", Auth::None)],
+                &["ip"],
+            )
+            .unwrap_or(Auth::Digest),
+        record_route: table.boolean("record_route").unwrap_or(true),
+    }
+}
+
+fn one_group(table: &Table<'_>) -> Group {
+    table.require("name");
+    table.require("destinations");
+    let later = ["least-calls", "weighted", "hash", "latency", "priority"];
+    let destinations = table.inner_list("destinations", "group.destinations");
+    if table.is_empty_list("destinations") {
+        table.error(
+            "destinations",
+            "has no destination",
+            "add at least one: { uri = \"sip:192.0.2.10:5060\" }",
+        );
+    }
+    let mut seen = HashSet::new();
+    let destinations = destinations.iter().map(|destination| {
+        destination.require("uri");
+        let uri = destination
+            .text("uri", |text| {
+                crate::uri::check(text).map(|()| text.to_owned())
+            })
+            .unwrap_or_default();
+        if !uri.is_empty() && !seen.insert(uri.clone()) {
+            destination.error("uri", "is in this group already", "remove one of the two");
+        }
+        Destination { uri }
+    });
+    Group {
+        destinations: destinations.collect(),
+        name: table.text("name", value::identifier).unwrap_or_default(),
+        policy: table
+            .choice("policy", &[("round-robin", Policy::RoundRobin)], &later)
+            .unwrap_or(Policy::RoundRobin),
+    }
+}
+
+fn one_route(table: &Table<'_>) -> Route {
+    table.require("to");
+    let matches = table.inner("match", "route.match").map(|conditions| Match {
+        domain: conditions.text("domain", value::host),
+        method: conditions.text("method", value::method),
+        user: conditions.text("user", value::pattern),
+        source: conditions.text("source", value::network),
+    });
+    Route {
+        matches: matches.unwrap_or_default(),
+        to: table.text("to", value::target).unwrap_or(Target::Location),
+    }
+}

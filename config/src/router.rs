@@ -1,0 +1,180 @@
+//! The rules of `[[route]]` ready for use: nothing here allocates or fails once it is built.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use regex::bytes::Regex;
+
+use crate::{
+    model::{Config, Domain, Match, Target},
+    value,
+};
+
+/// Longest host name (RFC 1035 §3.1).
+const HOST_BYTES_MAX: usize = 253;
+
+/// Domains and routes of one configuration. Build one for each thread: a regular expression that
+/// several threads share makes them wait for its scratch memory.
+#[derive(Clone, Debug)]
+pub struct Router {
+    domains: HashMap<Box<[u8]>, Domain>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    matches: Match,
+    user: Option<Regex>,
+    to: Target,
+}
+
+/// What a rule asks about a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'q> {
+    /// Host of the Request-URI in any case, an IPv6 address in brackets.
+    pub domain: &'q [u8],
+    pub method: &'q [u8],
+    /// User part of the Request-URI, empty if there is none.
+    pub user: &'q [u8],
+    pub source: IpAddr,
+}
+
+impl Router {
+    /// A rule whose pattern cannot be compiled matches nothing; a checked configuration has none.
+    pub fn new(config: &Config) -> Self {
+        let rules = config.routes.iter().filter_map(|route| {
+            let user = match &route.matches.user {
+                Some(pattern) => Some(value::compile(pattern)?),
+                None => None,
+            };
+            Some(Rule {
+                matches: route.matches.clone(),
+                user,
+                to: route.to.clone(),
+            })
+        });
+        let domains = config
+            .domains
+            .iter()
+            .map(|domain| (domain.name.as_bytes().into(), domain.clone()));
+        Self {
+            rules: rules.collect(),
+            domains: domains.collect(),
+        }
+    }
+
+    /// The served domain of this name, in any case.
+    pub fn domain(&self, name: &[u8]) -> Option<&Domain> {
+        let mut lower = [0; HOST_BYTES_MAX];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.domains.get(&*lower)
+    }
+
+    /// Where a request goes: the first rule that matches, else [`Config::fallback`].
+    pub fn route(&self, question: &Question<'_>) -> Target {
+        match self.rules.iter().find(|rule| rule.matches(question)) {
+            Some(rule) => rule.to.clone(),
+            None => Config::fallback(self.domain(question.domain).is_some()),
+        }
+    }
+
+    /// As [`Router::route`], without copying the target; `None` is the fallback.
+    pub fn rule(&self, question: &Question<'_>) -> Option<&Target> {
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(question))
+            .map(|rule| &rule.to)
+    }
+}
+
+impl Rule {
+    fn matches(&self, question: &Question<'_>) -> bool {
+        let Match {
+            domain,
+            method,
+            source,
+            user: _,
+        } = &self.matches;
+        domain
+            .as_ref()
+            .is_none_or(|domain| domain.as_bytes().eq_ignore_ascii_case(question.domain))
+            && method
+                .as_ref()
+                .is_none_or(|method| method.as_bytes() == question.method)
+            && source
+                .as_ref()
+                .is_none_or(|network| network.contains(question.source))
+            && self
+                .user
+                .as_ref()
+                .is_none_or(|user| user.is_match(question.user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(text: &str) -> Router {
+        let (config, _) = crate::load(text, "test.toml").expect("a good configuration");
+        Router::new(&config)
+    }
+
+    fn ask(router: &Router, method: &str, user: &str, domain: &str, source: &str) -> Target {
+        router.route(&Question {
+            domain: domain.as_bytes(),
+            method: method.as_bytes(),
+            user: user.as_bytes(),
+            source: source.parse().expect("an address"),
+        })
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins() {
+        let router = router(
+            r#"
+            [[domain]]
+            name = "Example.COM"
+            auth = "none"
+            [[group]]
+            name = "trunk"
+            destinations = [{ uri = "sip:192.0.2.10" }]
+            [[route]]
+            match = { source = "192.0.2.0/24" }
+            to = "location"
+            [[route]]
+            match = { domain = "example.com", method = "INVITE", user = "^9[0-9]+$" }
+            to = "group:trunk"
+            [[route]]
+            match = { user = "^void" }
+            to = "reject:480"
+            "#,
+        );
+        let far = "203.0.113.1";
+        assert_eq!(
+            ask(&router, "INVITE", "911", "EXAMPLE.com", far),
+            Target::Group("trunk".into())
+        );
+        assert_eq!(
+            ask(&router, "INVITE", "911", "example.com", "192.0.2.1"),
+            Target::Location
+        );
+        assert_eq!(
+            ask(&router, "MESSAGE", "911", "example.com", far),
+            Target::Location
+        );
+        assert_eq!(
+            ask(&router, "INVITE", "voids", "elsewhere.org", far),
+            Target::Reject(480)
+        );
+        assert_eq!(
+            ask(&router, "INVITE", "bob", "elsewhere.org", far),
+            Target::Reject(403)
+        );
+        assert_eq!(
+            ask(&router, "INVITE", "bob", &"a".repeat(999), far),
+            Target::Reject(403)
+        );
+    }
+}
