@@ -1,2 +1,16 @@
 //! Black-box tests of the real server, one topic a file.
 #![forbid(unsafe_code)]
+
+mod arena_carries;
+mod bad_input;
+mod calls_per_second;
+mod commands;
+mod kill_storm;
+mod load;
+mod proxy_forking;
+mod proxy_rules;
+mod register_and_call;
+mod reload;
+mod rolling_restart;
+mod spawn_kill_rounds;
+mod start_errors;

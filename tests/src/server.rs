@@ -94,6 +94,24 @@ impl Server {
 
     #[track_caller]
     pub fn spawn_at(ip: Ipv4Addr, port: u16, config: &str, arguments: &[&str]) -> Self {
+        Self::launch(ip, port, config, arguments, &[])
+    }
+
+    /// Starts without waiting, with more environment.
+    #[track_caller]
+    pub fn spawn_with_env(config: &str, environment: &[(&str, &str)]) -> Self {
+        let ip = fresh_address();
+        Self::launch(ip, free_port(ip), config, &[], environment)
+    }
+
+    #[track_caller]
+    fn launch(
+        ip: Ipv4Addr,
+        port: u16,
+        config: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("tandem-test-")
             .tempdir()
@@ -112,6 +130,7 @@ impl Server {
             .env("TANDEM_CONTROL", dir.path().join("control"))
             .env("TANDEM_STATE", dir.path().join("state"))
             .env_remove("NOTIFY_SOCKET")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

@@ -1,0 +1,40 @@
+//! SIPp at 200 calls a second: no failed call, no unexpected message, no retransmission.
+
+use blackbox::either;
+use blackbox::machine::alone;
+use blackbox::server::Server;
+
+use crate::load::Load;
+
+#[test]
+fn two_hundred_calls_a_second() {
+    let _alone = alone();
+    let server = Server::start();
+    let load = Load::start(&server, 200, either(10, 60), &[]);
+    let report = load.end();
+    report.assert_no_call_failed();
+    assert_eq!(
+        report.retransmissions(),
+        0,
+        "nobody had a reason to retransmit"
+    );
+    for counter in [
+        "proxy.request_retransmitted",
+        "proxy.response_retransmitted",
+    ] {
+        assert_eq!(server.counter(counter), 0, "{counter}");
+    }
+    assert_eq!(server.restarts(), 0);
+    assert!(server.stop().success());
+}
+
+/// Nothing is retransmitted, so nothing may be lost either.
+#[test]
+fn without_any_retransmission() {
+    let _alone = alone();
+    let server = Server::start();
+    Load::start(&server, 100, either(5, 30), &["-nr"])
+        .end()
+        .assert_no_call_failed();
+    assert!(server.stop().success());
+}
