@@ -36,9 +36,10 @@ pub enum TableRequest {
         /// Stop after so many AORs.
         limit: Option<u32>,
     },
-    /// The bindings of one AOR.
+    /// The bindings of one AOR: one [`ClientReply::Registration`], none if it has no binding.
     RegistrationsShow { aor: String },
-    /// Remove one binding of an AOR, or all of them (`contact` is `None`).
+    /// Remove one binding of an AOR, or all of them (`contact` is `None`): one [`ClientReply::Registration`]
+    /// with what was removed, none if there was nothing to remove.
     RegistrationsRemove {
         aor: String,
         contact: Option<String>,

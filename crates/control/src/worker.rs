@@ -75,9 +75,11 @@ pub enum ToWorker {
     },
     /// Recover this dead control thread's participant (a spare died), then answer [`FromWorker::Recovered`].
     Recover { aux: u16 },
+    /// Pin the reactor threads of these slots anew, all of this process; `core` `None` unpins. No answer.
+    Pin { slots: Vec<SlotAssign> },
     /// Planned restart: finish the turn, publish, answer [`FromWorker::HandedOver`], exit.
     HandOver,
-    /// Answer this on the client's connection. Descriptor: the connection.
+    /// Answer this on the client's connection. Descriptor: the connection, blocking, with a write timeout.
     Query { request: TableRequest },
 }
 

@@ -63,6 +63,9 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         assign,
         any::<u16>().prop_map(|from_slot| ToWorker::Doorbells { from_slot }),
         any::<u32>().prop_map(|listener| ToWorker::RemoveListener { listener }),
+        any::<(u16, Option<u16>)>().prop_map(|(slot, core)| ToWorker::Pin {
+            slots: vec![SlotAssign { slot, core }]
+        }),
         any::<u16>().prop_map(|aux| ToWorker::Recover { aux }),
         any::<u64>().prop_map(|version| ToWorker::Config { version }),
         Just(ToWorker::HandOver),
