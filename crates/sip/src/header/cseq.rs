@@ -46,7 +46,11 @@ impl<'a> CSeq<'a> {
         if !cursor.is_at_end() {
             return Err(CSeqError::Junk(cursor.at()));
         }
-        Ok(Self { number, method: Method::of(method_text), method_text })
+        Ok(Self {
+            number,
+            method: Method::of(method_text),
+            method_text,
+        })
     }
 
     /// Writes the value, one blank between its parts.
@@ -55,5 +59,64 @@ impl<'a> CSeq<'a> {
         // Writing to a Vec does not fail.
         let _ = write!(out, "{} ", self.number);
         out.extend_from_slice(self.method_text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{CSeq, CSeqError};
+    use crate::header::Method;
+    use crate::span::ByteAt;
+
+    #[test]
+    fn number_and_method_may_be_far_apart() {
+        let cseq = CSeq::parse(b"0009\r\n  INVITE ").unwrap();
+        assert_eq!((cseq.number, cseq.method), (9, Method::Invite));
+        let cseq = CSeq::parse(b"4294967295 invite").unwrap();
+        assert_eq!(
+            (cseq.number, cseq.method, cseq.method_text),
+            (u32::MAX, Method::Other, &b"invite"[..])
+        );
+    }
+
+    #[test]
+    fn faults_have_a_place() {
+        for (text, error) in [
+            (&b""[..], CSeqError::Number(ByteAt(0))),
+            (b"INVITE", CSeqError::Number(ByteAt(0))),
+            (b"-1 INVITE", CSeqError::Number(ByteAt(0))),
+            (
+                b"36893488147419103232 REGISTER",
+                CSeqError::Number(ByteAt(0)),
+            ),
+            (b"1", CSeqError::Method(ByteAt(1))),
+            (b"1INVITE", CSeqError::Method(ByteAt(1))),
+            (b"1 ", CSeqError::Method(ByteAt(2))),
+            (b"8 INVITE x", CSeqError::Junk(ByteAt(9))),
+        ] {
+            assert_eq!(
+                CSeq::parse(text),
+                Err(error),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn print_then_parse(number: u32, method in "[A-Z!%*_+`'~.-]{1,10}") {
+            let cseq = CSeq { number, method: Method::of(method.as_bytes()), method_text: method.as_bytes() };
+            let mut text = Vec::new();
+            cseq.write(&mut text);
+            prop_assert_eq!(CSeq::parse(&text), Ok(cseq));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in super::super::noise::noise()) {
+            let _ = CSeq::parse(&bytes);
+        }
     }
 }

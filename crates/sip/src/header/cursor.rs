@@ -1,42 +1,25 @@
-//! A place in some bytes, and the walk over them that every parser of typed headers and URIs shares.
+//! The walk over a value's bytes that every parser of typed headers and URIs shares.
 
-use std::fmt;
-
-/// Offset of one byte from the start of the text that was parsed: a message, a header's value, a URI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct ByteAt(pub u32);
-
-impl ByteAt {
-    /// The place of byte `at`. Messages are far below 4 GiB; a place beyond saturates.
-    pub fn new(at: usize) -> Self {
-        Self(u32::try_from(at).unwrap_or(u32::MAX))
-    }
-
-    /// The same place counted from an enclosing text in which this text starts at `base`.
-    #[must_use]
-    pub fn after(self, base: ByteAt) -> Self {
-        Self(self.0.saturating_add(base.0))
-    }
-}
-
-impl fmt::Display for ByteAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use crate::span::ByteAt;
 
 /// `bytes` without linear white space (folding included) at both ends.
 pub fn trim(bytes: &[u8]) -> &[u8] {
     let white = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
     let start = bytes.iter().position(|b| !white(b)).unwrap_or(bytes.len());
-    let end = bytes.iter().rposition(|b| !white(b)).map_or(start, |last| last.saturating_add(1));
+    let end = bytes
+        .iter()
+        .rposition(|b| !white(b))
+        .map_or(start, |last| last.saturating_add(1));
     bytes.get(start..end).unwrap_or_default()
 }
 
 /// Whether `b` may be in a `token` (§25.1).
 pub(crate) fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric()
-        || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+        || matches!(
+            b,
+            b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
+        )
 }
 
 /// A reading position in `bytes`. It only moves forward, and never past the end.
@@ -152,8 +135,7 @@ impl<'a> Cursor<'a> {
 
 /// Writes the text of a quoted-string without its quotes and backslashes; a token is written as it is.
 ///
-/// Folding inside becomes one blank (§7.3.1). So `out` holds no line end that the sender did not escape
-/// with a backslash, and those are refused when the string is parsed.
+/// Folding inside becomes one blank (§7.3.1), so that a quoted string never brings a line end to `out`.
 pub fn unquote(raw: &[u8], out: &mut Vec<u8>) {
     let Some(inner) = raw.strip_prefix(b"\"").and_then(|r| r.strip_suffix(b"\"")) else {
         out.extend_from_slice(raw);
@@ -164,7 +146,7 @@ pub fn unquote(raw: &[u8], out: &mut Vec<u8>) {
         match byte {
             b'\\' => {
                 cursor.advance(1);
-                out.extend(cursor.peek());
+                out.extend(cursor.peek().filter(|b| !matches!(b, b'\r' | b'\n')));
                 cursor.advance(1);
             }
             b'\r' | b'\n' => {
@@ -193,4 +175,88 @@ pub fn quote(text: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Cursor, quote, trim, unquote};
+
+    fn unquoted(raw: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        unquote(raw, &mut out);
+        out
+    }
+
+    #[test]
+    fn white_space_is_trimmed_with_its_folds() {
+        assert_eq!(trim(b"\r\n \t a b\r\n \r\n\t"), b"a b");
+        assert_eq!(trim(b" \r\n "), b"");
+        assert_eq!(trim(b""), b"");
+    }
+
+    #[test]
+    fn a_line_end_without_a_fold_is_not_white_space() {
+        for (text, left) in [
+            ("\r\n a", "a"),
+            ("\n\ta", "a"),
+            ("\r\na", "\r\na"),
+            ("\ra", "\ra"),
+            (" \n", "\n"),
+        ] {
+            let mut cursor = Cursor::new(text.as_bytes());
+            cursor.skip_lws();
+            assert_eq!(cursor.rest(), left.as_bytes());
+        }
+    }
+
+    #[test]
+    fn quoted_strings_end_where_they_should() {
+        for (text, len) in [
+            (&br#""a" b"#[..], Some(3)),
+            (br#""""#, Some(2)),
+            (br#""\"" "#, Some(4)),
+            (br#""\\" " "#, Some(4)),
+            (b"\"a\r\n b\"", Some(7)),
+            (b"\"a\r\nb\"", None),
+            (b"\"a\\\r\n b\"", None),
+            (br#""a\""#, None),
+            (br#""a"#, None),
+            (br#"""#, None),
+            (b"a", None),
+        ] {
+            assert_eq!(
+                Cursor::new(text).take_quoted().map(<[u8]>::len),
+                len,
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn unquoting_drops_backslashes_and_folds() {
+        assert_eq!(unquoted(br#""J \"R\" \\ x""#), br#"J "R" \ x"#);
+        assert_eq!(unquoted(b"\"a\r\n  b\""), b"a b");
+        assert_eq!(unquoted(b"token"), b"token");
+        assert_eq!(unquoted(b"\"\""), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn quote_then_unquote_gives_the_text(text in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut quoted = Vec::new();
+            quote(&text, &mut quoted);
+            let mut cursor = Cursor::new(&quoted);
+            prop_assert_eq!(cursor.take_quoted(), Some(&quoted[..]));
+            let kept: Vec<u8> = text.into_iter().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
+            prop_assert_eq!(unquoted(&quoted), kept);
+        }
+
+        #[test]
+        fn unquoting_never_writes_a_line_end(raw in super::super::noise::noise()) {
+            let out = unquoted(&[b"\"", &raw[..], b"\""].concat());
+            prop_assert!(!out.contains(&b'\r') && !out.contains(&b'\n'));
+        }
+    }
 }

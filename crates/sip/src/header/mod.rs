@@ -9,13 +9,15 @@ pub(crate) mod cursor;
 pub mod method;
 pub mod name;
 pub mod name_addr;
+#[cfg(test)]
+pub(crate) mod noise;
 pub mod numbers;
 pub mod params;
 pub mod via;
 
 pub use challenge::{AuthParam, Challenge, ChallengeError};
 pub use cseq::{CSeq, CSeqError};
-pub use cursor::{ByteAt, quote, trim, unquote};
+pub use cursor::{quote, trim, unquote};
 pub use method::Method;
 pub use name::HeaderName;
 pub use name_addr::{NameAddr, NameAddrError};

@@ -193,11 +193,16 @@ impl HeaderName {
         if let [letter] = text {
             return Self::of_compact(*letter);
         }
-        let [first, .., last] = text else { return Self::Other };
+        let [first, .., last] = text else {
+            return Self::Other;
+        };
         let mut bucket = bucket_of(text.len(), *first, *last);
         // The table is never full, so the walk ends at an empty bucket; the bound is for the reader.
         for _ in 0..BUCKETS {
-            let Some(name) = TABLE.get(bucket).and_then(|at| Self::KNOWN.get(usize::from(*at))) else {
+            let Some(name) = TABLE
+                .get(bucket)
+                .and_then(|at| Self::KNOWN.get(usize::from(*at)))
+            else {
                 return Self::Other;
             };
             if name.as_str().as_bytes().eq_ignore_ascii_case(text) {
@@ -282,7 +287,11 @@ const fn bucket_of(len: usize, first: u8, last: u8) -> usize {
 /// From bucket to index in `KNOWN`, with linear probing; made by the compiler.
 static TABLE: [u8; BUCKETS] = fill();
 
-#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "runs in the compiler only")]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "runs in the compiler only"
+)]
 const fn fill() -> [u8; BUCKETS] {
     let mut table = [EMPTY; BUCKETS];
     let mut index = 0;
@@ -310,14 +319,19 @@ mod tests {
             assert_eq!(HeaderName::of(text.as_bytes()), name);
             assert_eq!(HeaderName::of(text.to_ascii_uppercase().as_bytes()), name);
             assert_eq!(HeaderName::of(text.to_ascii_lowercase().as_bytes()), name);
-            assert_eq!(HeaderName::of(format!("{text}x").as_bytes()), HeaderName::Other);
+            assert_eq!(
+                HeaderName::of(format!("{text}x").as_bytes()),
+                HeaderName::Other
+            );
         }
     }
 
     #[test]
     fn every_compact_form_names_one_header() {
         for name in HeaderName::KNOWN {
-            let Some(letter) = name.compact() else { continue };
+            let Some(letter) = name.compact() else {
+                continue;
+            };
             assert_eq!(HeaderName::of(&[letter]), name);
             assert_eq!(HeaderName::of(&[letter.to_ascii_uppercase()]), name);
         }
@@ -326,7 +340,14 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_other() {
-        for text in [&b""[..], b"Vi", b"From ", b"Call_ID", b"\xff\xfe", b"X-Anything"] {
+        for text in [
+            &b""[..],
+            b"Vi",
+            b"From ",
+            b"Call_ID",
+            b"\xff\xfe",
+            b"X-Anything",
+        ] {
             assert_eq!(HeaderName::of(text), HeaderName::Other);
         }
     }
@@ -337,7 +358,10 @@ mod tests {
         for name in HeaderName::KNOWN {
             let text = name.as_str().as_bytes();
             let home = super::bucket_of(text.len(), text[0], text[text.len() - 1]);
-            let place = super::TABLE.iter().position(|at| usize::from(*at) == name as usize).unwrap();
+            let place = super::TABLE
+                .iter()
+                .position(|at| usize::from(*at) == name as usize)
+                .unwrap();
             worst = worst.max((place + super::BUCKETS - home) % super::BUCKETS);
         }
         assert!(worst <= 6, "{worst}");

@@ -54,15 +54,29 @@ impl<'a> NameAddr<'a> {
         cursor.skip_lws();
         let display = display_at(&mut cursor)?;
         let bracketed = cursor.peek() == Some(b'<');
-        let uri_text = if bracketed { in_brackets(&mut cursor)? } else { bare(&mut cursor)? };
+        let uri_text = if bracketed {
+            in_brackets(&mut cursor)?
+        } else {
+            bare(&mut cursor)?
+        };
         let behind = usize::from(bracketed);
         let end = cursor.offset().saturating_sub(behind);
         let uri_span = Span::of(end.saturating_sub(uri_text.len()), end);
         let place = ByteAt(uri_span.start);
         let uri = Uri::parse(uri_text).map_err(|error| NameAddrError::Uri(place, error))?;
         let params = Params::parse_from(cursor)?;
-        let end = params.iter().last().map_or(cursor.at(), |last| ByteAt(last.span.end));
-        Ok(Self { display, uri, params, uri_span, bracketed, end })
+        let end = params
+            .iter()
+            .last()
+            .map_or(cursor.at(), |last| ByteAt(last.span.end));
+        Ok(Self {
+            display,
+            uri,
+            params,
+            uri_span,
+            bracketed,
+            end,
+        })
     }
 
     /// The value of a header parameter; `Some(None)` if it has none.
@@ -83,7 +97,11 @@ impl<'a> NameAddr<'a> {
     /// The expires parameter of a Contact in seconds; a malformed one means 3600 (§20.10). `None` if absent.
     pub fn expires(&self) -> Option<u32> {
         let value = self.param("expires")?;
-        Some(value.and_then(|text| numbers::delta_seconds(text).ok()).unwrap_or(3600))
+        Some(
+            value
+                .and_then(|text| numbers::delta_seconds(text).ok())
+                .unwrap_or(3600),
+        )
     }
 
     /// `+sip.instance` (RFC 5626 §4.1) without its quotes: `<urn:uuid:...>`.
@@ -129,7 +147,11 @@ fn display_at<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, NameAddrE
     if cursor.peek() == Some(b'"') {
         let quoted = cursor.take_quoted().ok_or(NameAddrError::Display(at))?;
         cursor.skip_lws();
-        return if cursor.peek() == Some(b'<') { Ok(Some(quoted)) } else { Err(NameAddrError::Display(cursor.at())) };
+        return if cursor.peek() == Some(b'<') {
+            Ok(Some(quoted))
+        } else {
+            Err(NameAddrError::Display(cursor.at()))
+        };
     }
     let mut ahead = *cursor;
     ahead.take_while(|b| !matches!(b, b'<' | b'"' | b';' | b','));
@@ -140,7 +162,10 @@ fn display_at<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, NameAddrE
     let start = cursor.offset();
     let mut end = start;
     while cursor.offset() < ahead.offset() {
-        if cursor.take_while(|b| is_token(b) || !b.is_ascii()).is_empty() {
+        if cursor
+            .take_while(|b| is_token(b) || !b.is_ascii())
+            .is_empty()
+        {
             return Err(NameAddrError::Display(cursor.at()));
         }
         end = cursor.offset();
@@ -156,7 +181,11 @@ fn in_brackets<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], NameAddrError> {
     let at = cursor.at();
     cursor.advance(1);
     let uri = cursor.take_while(|b| b != b'>');
-    if cursor.eat(b'>') { Ok(uri) } else { Err(NameAddrError::Bracket(at)) }
+    if cursor.eat(b'>') {
+        Ok(uri)
+    } else {
+        Err(NameAddrError::Bracket(at))
+    }
 }
 
 /// Reads a URI without brackets: everything from the first semicolon on belongs to the header (§20.10).
@@ -167,4 +196,202 @@ fn bare<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], NameAddrError> {
         return Err(NameAddrError::NeedsBrackets(at));
     }
     Ok(uri)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{NameAddr, NameAddrError, is_star};
+    use crate::header::{ParamsError, Q};
+    use crate::span::ByteAt;
+    use crate::uri::Scheme;
+
+    fn parse(text: &[u8]) -> NameAddr<'_> {
+        NameAddr::parse(text)
+            .unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(text)))
+    }
+
+    fn display(text: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        parse(text).write_display(&mut out);
+        out
+    }
+
+    #[test]
+    fn display_names_are_quoted_or_tokens_or_absent() {
+        assert_eq!(
+            display(b"\"A. G. Bell\" <sip:agb@bell-telephone.com> ;tag=a48s"),
+            b"A. G. Bell"
+        );
+        assert_eq!(
+            display(b"Anonymous <sip:c8oqz84zk7z@privacy.org>;tag=hyh8"),
+            b"Anonymous"
+        );
+        assert_eq!(display(b"\"J Rosenberg \\\\\\\"\"       <sip:jdrosen@example.com>\r\n  ;\r\n  tag = 98asjd8"), b"J Rosenberg \\\"");
+        assert_eq!(
+            display(b"caller<sip:caller@example.com>;tag=323"),
+            b"caller"
+        );
+        assert_eq!(
+            display(b"token1~` token2'+_ token3*%!.- <sip:mundane@example.com>"),
+            b"token1~` token2'+_ token3*%!.-"
+        );
+        assert_eq!(display(b"\"\" <sip:a@b>"), b"");
+        assert_eq!(display(b"\"a>b<;,\"<sip:a@b>"), b"a>b<;,");
+        assert_eq!(parse(b"\"\" <sip:a@b>").display, Some(&b"\"\""[..]));
+        assert_eq!(parse(b"<sip:a@b>").display, None);
+        assert_eq!(parse(b"sip:a@b").display, None);
+        assert_eq!(
+            display("J\u{fc}rgen M <sip:a@b>".as_bytes()),
+            "J\u{fc}rgen M".as_bytes()
+        );
+    }
+
+    #[test]
+    fn parameters_belong_to_whom_the_brackets_say() {
+        let bare = parse(b"sip:+12125551212@server.phone2net.com;tag=887s;transport=tcp");
+        assert_eq!(bare.tag(), Some(&b"887s"[..]));
+        assert!(bare.uri.params.is_empty() && !bare.bracketed);
+        let bracketed = parse(b"<sip:alice@atlanta.com;transport=tcp;lr>;tag=887s");
+        assert_eq!(bracketed.uri.transport(), Some(&b"tcp"[..]));
+        assert!(bracketed.lr() && bracketed.param("transport").is_none());
+        let folded = parse(b"\r\n sip:vivekg@chair-dnrc.example.com ;   tag    = 1918181833n");
+        assert_eq!(folded.tag(), Some(&b"1918181833n"[..]));
+    }
+
+    #[test]
+    fn contact_parameters_have_types() {
+        let contact = parse(
+            b"\"Mr. Watson\" <sip:watson@worcester.bell-telephone.com>;q=0.7; expires=3600;\
+              +sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000A95A0E128>\";reg-id=1",
+        );
+        assert_eq!(contact.q(), Q::from_thousandths(700));
+        assert_eq!(contact.expires(), Some(3600));
+        assert_eq!(
+            contact.instance(),
+            Some(&b"<urn:uuid:00000000-0000-1000-8000-000A95A0E128>"[..])
+        );
+        assert_eq!(contact.reg_id(), Some(1));
+        let odd = parse(b"<sip:a@b>;q=x;expires=soon;reg-id=0");
+        assert_eq!(
+            (odd.q(), odd.expires(), odd.reg_id()),
+            (None, Some(3600), None)
+        );
+        assert_eq!(
+            parse(b"<sip:a@b>;expires=280297596632815").expires(),
+            Some(u32::MAX)
+        );
+        assert_eq!(parse(b"<sip:a@b>").expires(), None);
+        let quoted = parse(b"\"Quoted string \\\"\\\"\" <sip:jdrosen@example.com> ; newparam =\r\n newvalue ;\r\n  secondparam ; q = 0.33");
+        assert_eq!(
+            (quoted.q(), quoted.uri_span.len()),
+            (Q::from_thousandths(330), 23)
+        );
+    }
+
+    #[test]
+    fn a_colon_is_no_token() {
+        assert_eq!(
+            NameAddr::parse(b"m:Q <sip:a@b>"),
+            Err(NameAddrError::Display(ByteAt(1)))
+        );
+    }
+
+    #[test]
+    fn other_schemes_are_addresses_too() {
+        assert_eq!(parse(b"isbn:2983792873;tag=1").uri.scheme, Scheme::Other);
+        assert_eq!(parse(b"<http://www.example.com>").uri.scheme, Scheme::Other);
+        assert_eq!(
+            parse(b"<tel:+1-201-555-0123;ext=5>").uri.scheme,
+            Scheme::Tel
+        );
+    }
+
+    #[test]
+    fn spans_say_where_to_patch() {
+        let text = b" \"x\" <sip:a@b;lr> ;a=1 ;tag=z ";
+        let addr = parse(text);
+        assert_eq!(addr.uri_span.slice(text), b"sip:a@b;lr");
+        assert_eq!(&text[addr.end.0 as usize..], b" ");
+        let bare = b" sip:a@b ";
+        assert_eq!(parse(bare).uri_span.slice(bare), b"sip:a@b");
+        assert_eq!(parse(bare).end, ByteAt(8));
+    }
+
+    #[test]
+    fn faults_have_a_place() {
+        for (text, at) in [
+            (&b"\"Mr. J. User <sip:j.user@example.com>"[..], 0),
+            (b"\"a\"b <sip:a@b>", 3),
+            (b"\"a\" sip:a@b", 4),
+            (b"a(b) <sip:a@b>", 1),
+        ] {
+            assert_eq!(
+                NameAddr::parse(text),
+                Err(NameAddrError::Display(ByteAt(at))),
+                "{text:?}"
+            );
+        }
+        assert_eq!(
+            NameAddr::parse(b"<sip:a@b"),
+            Err(NameAddrError::Bracket(ByteAt(0)))
+        );
+        assert_eq!(
+            NameAddr::parse(b"sip:a@b?Route=%3Csip:c%3E"),
+            Err(NameAddrError::NeedsBrackets(ByteAt(0)))
+        );
+        assert_eq!(
+            NameAddr::parse(b"sip:a,b@c"),
+            Err(NameAddrError::NeedsBrackets(ByteAt(0)))
+        );
+        assert_eq!(
+            NameAddr::parse(b"<sip:a@b>;;;;"),
+            Err(NameAddrError::Params(ParamsError::Name(ByteAt(10))))
+        );
+        assert_eq!(
+            NameAddr::parse(b"<sip:a@b>, <sip:c@d>"),
+            Err(NameAddrError::Params(ParamsError::Junk(ByteAt(9))))
+        );
+        for text in [
+            &b""[..],
+            b"<>",
+            b"a",
+            b"< sip:a@b >",
+            b"<sip:a@b\r\n >",
+            b"Bell, Alexander <sip:a@b>",
+            b"*",
+        ] {
+            assert!(NameAddr::parse(text).is_err(), "{text:?}");
+        }
+        assert!(is_star(b" * ") && !is_star(b"**") && !is_star(b"<sip:*@a>"));
+    }
+
+    proptest! {
+        #[test]
+        fn print_then_parse(
+            display in "|[a-z]{1,4}( [a-z.!]{1,4})?|\"([a-z<>;, ]|\\\\\")*\"",
+            uri in "sip:[a-z;=?]{1,5}@[a-z]{1,5}(:[1-9][0-9]{1,3})?(;lr)?|tel:\\+[0-9]{3}|urn:[a-z:]{1,5}",
+            params in "|;tag=[a-z0-9]{1,5}|;q=0\\.[0-9];expires=[0-9]{1,5}|;x=\"[;,<> ]\"",
+        ) {
+            let blank = if display.is_empty() { "" } else { " " };
+            let text = format!("{display}{blank}<{uri}>{params}");
+            let mut printed = Vec::new();
+            parse(text.as_bytes()).write(&mut printed);
+            prop_assert_eq!(std::str::from_utf8(&printed), Ok(&text[..]));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in super::super::noise::noise()) {
+            for text in [bytes.clone(), [b"<sip:a@b>", &bytes[..]].concat(), [b"sip:", &bytes[..]].concat()] {
+                if let Ok(addr) = NameAddr::parse(&text) {
+                    let mut printed = Vec::new();
+                    addr.write(&mut printed);
+                    let again = NameAddr::parse(&printed).unwrap();
+                    prop_assert_eq!((again.uri, again.tag()), (addr.uri, addr.tag()));
+                    let _ = (addr.q(), addr.expires(), addr.instance(), addr.reg_id());
+                }
+            }
+        }
+    }
 }

@@ -51,7 +51,10 @@ impl<'a> Param<'a> {
 }
 
 fn strip_quotes(value: &[u8]) -> &[u8] {
-    value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(value)
+    value
+        .strip_prefix(b"\"")
+        .and_then(|v| v.strip_suffix(b"\""))
+        .unwrap_or(value)
 }
 
 /// A well-formed list of parameters. A name that occurs twice means its first occurrence.
@@ -71,7 +74,10 @@ impl<'a> Params<'a> {
 
     /// Parses what is left of a value.
     pub(crate) fn parse_from(mut cursor: Cursor<'a>) -> Result<Self, ParamsError> {
-        let params = Self { text: cursor.rest(), base: cursor.at().0 };
+        let params = Self {
+            text: cursor.rest(),
+            base: cursor.at().0,
+        };
         for _ in 0..PARAMS_MAX {
             if next(&mut cursor)?.is_none() {
                 return Ok(params);
@@ -93,7 +99,10 @@ impl<'a> Params<'a> {
     }
 
     pub fn iter(&self) -> Iter<'a> {
-        Iter { cursor: Cursor::new(self.text), base: self.base }
+        Iter {
+            cursor: Cursor::new(self.text),
+            base: self.base,
+        }
     }
 
     /// The first parameter of this name.
@@ -158,7 +167,11 @@ fn next<'a>(cursor: &mut Cursor<'a>) -> Result<Option<Param<'a>>, ParamsError> {
         value = Some(value_at(cursor)?);
         end = cursor.at().0;
     }
-    Ok(Some(Param { name, value, span: Span::new(start, end) }))
+    Ok(Some(Param {
+        name,
+        value,
+        span: Span::new(start, end),
+    }))
 }
 
 /// Reads a token, a host or a quoted string.
@@ -170,6 +183,121 @@ fn value_at<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], ParamsError> {
     if cursor.peek() == Some(b'"') {
         return cursor.take_quoted().ok_or(ParamsError::Quote(at));
     }
-    let value = cursor.take_while(|b| b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'"' | b'<' | b'>' | b'\\'));
-    if value.is_empty() { Err(ParamsError::Value(at)) } else { Ok(value) }
+    let value = cursor.take_while(|b| {
+        b.is_ascii_graphic() && !matches!(b, b';' | b',' | b'"' | b'<' | b'>' | b'\\')
+    });
+    if value.is_empty() {
+        Err(ParamsError::Value(at))
+    } else {
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{PARAMS_MAX, Params, ParamsError};
+    use crate::span::ByteAt;
+
+    fn list(text: &[u8]) -> Vec<(&[u8], Option<&[u8]>)> {
+        Params::parse(text)
+            .unwrap()
+            .iter()
+            .map(|p| (p.name, p.value))
+            .collect()
+    }
+
+    #[test]
+    fn white_space_is_allowed_around_every_part() {
+        let text = b" ;\r\n   tag    = 1918181833n ; lr\t;x=\r\n \"a;b\\\"=,\" ";
+        assert_eq!(
+            list(text),
+            [
+                (&b"tag"[..], Some(&b"1918181833n"[..])),
+                (b"lr", None),
+                (b"x", Some(b"\"a;b\\\"=,\"")),
+            ]
+        );
+    }
+
+    #[test]
+    fn names_ignore_case_and_the_first_counts() {
+        let params = Params::parse(b";TAG=a;tag=b").unwrap();
+        assert_eq!(params.value("Tag"), Some(Some(&b"a"[..])));
+        assert_eq!(params.value("q"), None);
+    }
+
+    #[test]
+    fn spans_cover_name_and_value() {
+        let text = b" ; rport ; x = \"y\" ";
+        let params = Params::parse(text).unwrap();
+        let spans: Vec<&[u8]> = params.iter().map(|p| p.span.slice(text)).collect();
+        assert_eq!(spans, [&b"rport"[..], b"x = \"y\""]);
+    }
+
+    #[test]
+    fn what_is_odd_but_clear_is_taken() {
+        assert_eq!(
+            list(b";received=2001:db8::9:255"),
+            [(&b"received"[..], Some(&b"2001:db8::9:255"[..]))]
+        );
+        assert_eq!(list(b";id=aGk=="), [(&b"id"[..], Some(&b"aGk=="[..]))]);
+        assert_eq!(list(b"  "), []);
+    }
+
+    #[test]
+    fn faults_have_a_place() {
+        for (text, error) in [
+            (&b";;,;,,"[..], ParamsError::Name(ByteAt(1))),
+            (b";a=1;", ParamsError::Name(ByteAt(5))),
+            (b";a=", ParamsError::Value(ByteAt(3))),
+            (b";a=;b", ParamsError::Value(ByteAt(3))),
+            (b";a=\"b", ParamsError::Quote(ByteAt(3))),
+            (b";a=b c", ParamsError::Junk(ByteAt(5))),
+            (b"a=b", ParamsError::Junk(ByteAt(0))),
+            (b";a=<b>", ParamsError::Value(ByteAt(3))),
+            (b";a=b\r\nX: y", ParamsError::Junk(ByteAt(4))),
+        ] {
+            assert_eq!(
+                Params::parse(text),
+                Err(error),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    #[test]
+    fn their_number_is_bounded() {
+        assert!(Params::parse(&b";a=b".repeat(PARAMS_MAX)).is_ok());
+        assert!(matches!(
+            Params::parse(&b";a=b".repeat(PARAMS_MAX + 1)),
+            Err(ParamsError::TooMany(_))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn print_then_parse(expected in proptest::collection::vec(("[a-zA-Z0-9.!~-]{1,6}", proptest::option::of("[a-z0-9:.=]{1,6}|\"[a-z;,<> ]{0,6}\"")), 0..8)) {
+            let mut text = String::new();
+            for (name, value) in &expected {
+                text += &format!(";{name}");
+                if let Some(value) = value {
+                    text += &format!(" = {value}");
+                }
+            }
+            let expected: Vec<_> = expected.iter().map(|(n, v)| (n.as_bytes(), v.as_deref().map(str::as_bytes))).collect();
+            prop_assert_eq!(list(text.as_bytes()), expected);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in super::super::noise::noise()) {
+            if let Ok(params) = Params::parse(&bytes) {
+                for param in params {
+                    prop_assert!(param.span.slice(&bytes).starts_with(param.name));
+                }
+            }
+        }
+    }
 }

@@ -62,7 +62,11 @@ impl<'a> SentBy<'a> {
         cursor.skip_lws();
         let sent_by = Self::read(&mut cursor)?;
         cursor.skip_lws();
-        if cursor.is_at_end() { Ok(sent_by) } else { Err(ViaError::Host(cursor.at())) }
+        if cursor.is_at_end() {
+            Ok(sent_by)
+        } else {
+            Err(ViaError::Host(cursor.at()))
+        }
     }
 
     fn read(cursor: &mut Cursor<'a>) -> Result<Self, ViaError> {
@@ -82,9 +86,13 @@ impl<'a> SentBy<'a> {
         }
         ahead.skip_lws();
         let at = ahead.at();
-        let port = numbers::port(ahead.take_while(|b| b.is_ascii_digit())).map_err(|_| ViaError::Port(at))?;
+        let port = numbers::port(ahead.take_while(|b| b.is_ascii_digit()))
+            .map_err(|_| ViaError::Port(at))?;
         *cursor = ahead;
-        Ok(Self { host, port: Some(port) })
+        Ok(Self {
+            host,
+            port: Some(port),
+        })
     }
 
     /// Writes `host[:port]`.
@@ -164,11 +172,21 @@ impl<'a> Via<'a> {
             self.branch = self.branch.or(value);
             value.is_none().then_some(ViaParam::Branch)
         } else if param.is("received") {
-            param.value.and_then(address).is_none().then_some(ViaParam::Received)
+            param
+                .value
+                .and_then(address)
+                .is_none()
+                .then_some(ViaParam::Received)
         } else if param.is("rport") {
-            param.value.is_some_and(|v| numbers::port(v).is_err()).then_some(ViaParam::Rport)
+            param
+                .value
+                .is_some_and(|v| numbers::port(v).is_err())
+                .then_some(ViaParam::Rport)
         } else if param.is("ttl") {
-            param.value.is_none_or(|v| numbers::ttl(v).is_err()).then_some(ViaParam::Ttl)
+            param
+                .value
+                .is_none_or(|v| numbers::ttl(v).is_err())
+                .then_some(ViaParam::Ttl)
         } else {
             None
         };
@@ -202,7 +220,9 @@ impl<'a> Via<'a> {
 
     /// RFC 3581: `None` if absent, `Some(None)` as a client asks, `Some(Some(port))` as a server fills in.
     pub fn rport(&self) -> Option<Option<u16>> {
-        self.params.value("rport").map(|value| value.and_then(|v| numbers::port(v).ok()))
+        self.params
+            .value("rport")
+            .map(|value| value.and_then(|v| numbers::port(v).ok()))
     }
 
     /// The multicast address that the request was sent to (§18.1.1).
@@ -238,7 +258,11 @@ fn is_branch(byte: u8) -> bool {
 
 fn token<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], ViaError> {
     let text = cursor.take_while(is_token);
-    if text.is_empty() { Err(ViaError::Protocol(cursor.at())) } else { Ok(text) }
+    if text.is_empty() {
+        Err(ViaError::Protocol(cursor.at()))
+    } else {
+        Ok(text)
+    }
 }
 
 /// SLASH (§25.1): white space is allowed on both sides.
@@ -256,6 +280,200 @@ fn address(text: &[u8]) -> Option<IpAddr> {
     match Host::parse(text) {
         Ok(Host::V4(address)) => Some(IpAddr::V4(address)),
         Ok(Host::V6(address)) => Some(IpAddr::V6(address)),
-        _ => std::str::from_utf8(text).ok()?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        _ => std::str::from_utf8(text)
+            .ok()?
+            .parse::<Ipv6Addr>()
+            .ok()
+            .map(IpAddr::V6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::{SentBy, Via, ViaError, ViaParam};
+    use crate::header::ParamsError;
+    use crate::span::ByteAt;
+    use crate::uri::Host;
+
+    fn via(text: &[u8]) -> Via<'_> {
+        Via::parse(text)
+            .unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(text)))
+    }
+
+    #[test]
+    fn white_space_is_allowed_where_the_grammar_has_it() {
+        for text in [
+            &b"SIP / 2.0 / UDP first.example.com : 4000 ; ttl = 16 ; maddr = 192.0.2.2 ; branch = z9hG4bKa7c6a8dlze.1"[..],
+            b"SIP/2.0/UDP first.example.com:4000;ttl=16;maddr=192.0.2.2;branch=z9hG4bKa7c6a8dlze.1",
+            b"SIP  /\r\n   2.0\r\n\t/UDP\r\n    first.example.com:\r\n 4000;ttl=16;maddr=192.0.2.2\r\n ;\r\n branch\r\n =\r\n z9hG4bKa7c6a8dlze.1  ",
+        ] {
+            let via = via(text);
+            assert_eq!((via.protocol, via.version, via.transport), (&b"SIP"[..], &b"2.0"[..], &b"UDP"[..]));
+            assert_eq!(via.sent_by, SentBy { host: Host::Name(b"first.example.com"), port: Some(4000) });
+            assert_eq!(via.branch(), Some(&b"z9hG4bKa7c6a8dlze.1"[..]));
+            assert_eq!(via.ttl(), Some(16));
+            assert_eq!(via.maddr(), Some(Host::V4(Ipv4Addr::new(192, 0, 2, 2))));
+            assert!(via.has_magic_cookie() && via.is_sip_2_0());
+        }
+    }
+
+    #[test]
+    fn ipv6_references_come_with_and_without_a_port() {
+        let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 9, 1);
+        let plain =
+            via(b"SIP/2.0/UDP [2001:db8::9:1];received=[2001:db8::9:255];branch=z9hG4bKas3-111");
+        assert_eq!(
+            plain.sent_by,
+            SentBy {
+                host: Host::V6(address),
+                port: None
+            }
+        );
+        assert_eq!(plain.received(), Some("2001:db8::9:255".parse().unwrap()));
+        let with_port = via(b"SIP/2.0/TCP [2001:DB8::9:1] : 5061;received=2001:db8::9:255");
+        assert_eq!(
+            with_port.sent_by,
+            SentBy {
+                host: Host::V6(address),
+                port: Some(5061)
+            }
+        );
+        assert_eq!(
+            with_port.received(),
+            Some("2001:db8::9:255".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn rport_has_three_forms() {
+        assert_eq!(via(b"SIP/2.0/UDP a;branch=b").rport(), None);
+        assert_eq!(via(b"SIP/2.0/UDP a;rport;branch=b").rport(), Some(None));
+        assert_eq!(
+            via(b"SIP/2.0/UDP a;branch=b;RPort=9988").rport(),
+            Some(Some(9988))
+        );
+    }
+
+    #[test]
+    fn spans_say_where_to_patch() {
+        let text = b" SIP/2.0/UDP host : 5060 ;rport ; branch = x  ";
+        let via = via(text);
+        assert_eq!(via.sent_by_span.slice(text), b"host : 5060");
+        assert_eq!(
+            via.params.find("rport").map(|p| p.span.slice(text)),
+            Some(&b"rport"[..])
+        );
+        assert_eq!(&text[via.end.0 as usize..], b"  ");
+        let bare = b"SIP/2.0/UDP host ";
+        assert_eq!(super::Via::parse(bare).map(|via| via.end), Ok(ByteAt(16)));
+    }
+
+    #[test]
+    fn odd_but_clear_values_are_taken() {
+        assert_eq!(
+            via(b"SIP/2.0/TCP host1.example.com;branch=z9hG4bK-.!%66*_+`'~").branch(),
+            Some(&b"z9hG4bK-.!%66*_+`'~"[..])
+        );
+        assert!(!via(b"SIP/2.0/UDP 192.0.2.2;branch=390skdjuw").has_magic_cookie());
+        assert_eq!(via(b"SIP/2.0/UDP host").branch(), None);
+        assert!(!via(b"SIP/7.0/UDP host").is_sip_2_0());
+        assert_eq!(
+            via(b"SIP/2.0/UNKNOWN t1.example.org;branch=z9hG4bK").transport,
+            b"UNKNOWN"
+        );
+    }
+
+    #[test]
+    fn faults_have_a_place() {
+        for (text, error) in [
+            (&b""[..], ViaError::Protocol(ByteAt(0))),
+            (b"SIP/2.0", ViaError::Protocol(ByteAt(7))),
+            (b"SIP/2.0/UDP", ViaError::Protocol(ByteAt(11))),
+            (b"SIP/2.0/UDP[::1]", ViaError::Protocol(ByteAt(11))),
+            (
+                b"SIP/2.0/UDP 192.0.2.15;;,;,,",
+                ViaError::Params(ParamsError::Name(ByteAt(23))),
+            ),
+            (b"SIP/2.0/UDP host:0", ViaError::Port(ByteAt(17))),
+            (b"SIP/2.0/UDP host:", ViaError::Port(ByteAt(17))),
+            (
+                b"SIP/2.0/UDP host:99999;branch=x",
+                ViaError::Port(ByteAt(17)),
+            ),
+            (b"SIP/2.0/UDP 2001:db8::1", ViaError::Host(ByteAt(12))),
+            (b"SIP/2.0/UDP [::1", ViaError::Host(ByteAt(12))),
+            (b"SIP/2.0/UDP ;branch=x", ViaError::Host(ByteAt(12))),
+            (
+                b"SIP/2.0/UDP a b",
+                ViaError::Params(ParamsError::Junk(ByteAt(14))),
+            ),
+            (b"SIP/2.0/UDP a;branch", ViaError::Param(ViaParam::Branch)),
+            (
+                b"SIP/2.0/UDP a;branch=\"b\"",
+                ViaError::Param(ViaParam::Branch),
+            ),
+            (
+                b"SIP/2.0/UDP a;received=host",
+                ViaError::Param(ViaParam::Received),
+            ),
+            (b"SIP/2.0/UDP a;rport=0", ViaError::Param(ViaParam::Rport)),
+            (b"SIP/2.0/UDP a;ttl=256", ViaError::Param(ViaParam::Ttl)),
+        ] {
+            assert_eq!(
+                Via::parse(text),
+                Err(error),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
+        }
+    }
+
+    #[test]
+    fn sent_by_compares_as_a_transaction_key_does() {
+        let same = |a: &str, b: &str| {
+            SentBy::parse(a.as_bytes())
+                .unwrap()
+                .is_same(&SentBy::parse(b.as_bytes()).unwrap())
+        };
+        assert!(same("Example.COM", "example.com."));
+        assert!(same("[2001:DB8::1]:5060", "[2001:db8:0::1] : 5060"));
+        assert!(!same("example.com", "example.com:5060"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
+    }
+
+    proptest! {
+        #[test]
+        fn print_then_parse(
+            transport in "UDP|tcp|TLS|SCTP|x!y",
+            host in "[a-z][a-z0-9_-]{0,4}[a-z](\\.[a-z]{1,3})?|192\\.0\\.2\\.[1-9]|\\[2001:db8::[1-9a-f]\\]",
+            port in proptest::option::of(1_u16..),
+            branch in "z9hG4bK[a-zA-Z0-9.!%*_+`'~-]{1,12}",
+            extra in "|;rport|;rport=70|;received=192\\.0\\.2\\.9|;ttl=3;x=\"y;\"",
+        ) {
+            let port = port.map_or(String::new(), |p| format!(":{p}"));
+            let text = format!("SIP/2.0/{transport} {host}{port};branch={branch}{extra}");
+            let first = via(text.as_bytes());
+            prop_assert_eq!(first.branch(), Some(branch.as_bytes()));
+            let mut printed = Vec::new();
+            first.write(&mut printed);
+            prop_assert_eq!(std::str::from_utf8(&printed), Ok(&text[..]));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in super::super::noise::noise()) {
+            for text in [bytes.clone(), [b"SIP/2.0/UDP a", &bytes[..]].concat()] {
+                if let Ok(via) = Via::parse(&text) {
+                    let mut printed = Vec::new();
+                    via.write(&mut printed);
+                    let again = Via::parse(&printed).unwrap();
+                    prop_assert_eq!((again.sent_by, again.branch()), (via.sent_by, via.branch()));
+                    let _ = (via.received(), via.rport(), via.maddr(), via.ttl(), via.has_magic_cookie());
+                }
+            }
+        }
     }
 }

@@ -95,5 +95,77 @@ fn write_number(uri: &Uri<'_>, out: &mut Vec<u8>) {
 }
 
 fn write_digits(number: &[u8], out: &mut Vec<u8>) {
-    out.extend(number.iter().filter(|b| !is_visual_separator(**b)).map(u8::to_ascii_lowercase));
+    out.extend(
+        number
+            .iter()
+            .filter(|b| !is_visual_separator(**b))
+            .map(u8::to_ascii_lowercase),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{AOR_MAX, Aor, AorError};
+    use crate::uri::Uri;
+
+    fn aor(text: &str) -> Result<String, AorError> {
+        let uri = Uri::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        Aor::of(&uri, &mut Vec::new())
+            .map(|aor| String::from_utf8(aor.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn the_form_is_canonical() {
+        for (text, expected) in [
+            ("sip:alice@Atlanta.COM", "sip:alice@atlanta.com"),
+            (
+                "SIP:Alice:secret@atlanta.com.:5070;transport=tcp;user=phone?subject=x",
+                "sip:Alice@atlanta.com",
+            ),
+            ("sips:%61lice@atlanta.com", "sips:alice@atlanta.com"),
+            ("sip:a%2fb%3b%40%20%00%c3@h", "sip:a/b;%40%20%00%C3@h"),
+            ("sip:*72#@h", "sip:*72%23@h"),
+            ("sip:*72%23@h", "sip:*72%23@h"),
+            (
+                "sip:user;par=u%40example.net@example.com",
+                "sip:user;par=u%40example.net@example.com",
+            ),
+            ("sip:Example.com:5060", "sip:example.com"),
+            ("sip:a@[2001:DB8:0::1]:5060", "sip:a@[2001:db8::1]"),
+            ("tel:+1-(201)-555.0123;ext=7", "tel:+12015550123"),
+            (
+                "tel:70-4A;phone-context=Example.com",
+                "tel:704a;phone-context=example.com",
+            ),
+            (
+                "tel:7042;phone-context=+1-201",
+                "tel:7042;phone-context=+1201",
+            ),
+        ] {
+            assert_eq!(aor(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn not_every_uri_is_one() {
+        assert_eq!(aor("urn:service:sos"), Err(AorError::Scheme));
+        assert_eq!(
+            aor(&format!("sip:{}@h", "a".repeat(AOR_MAX))),
+            Err(AorError::TooLong)
+        );
+        assert_eq!(
+            aor(&format!("sip:{}@h", "%00".repeat(AOR_MAX / 3))),
+            Err(AorError::TooLong)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_canonical_form_of_itself_is_itself(user in "([a-zA-Z0-9;=#*]|%[0-9a-f]{2}){1,12}", host in "[A-Za-z]{1,5}\\.?") {
+            let once = aor(&format!("sip:{user}@{host}")).unwrap();
+            prop_assert_eq!(aor(&once), Ok(once.clone()));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! When two URIs are equivalent (§19.1.4, RFC 3966 §4).
 
-use super::escape::{is_reserved, is_visual_separator, unescape};
+use super::escape::{Case, is_visual_separator, same, unescape};
 use super::params::{UriHeader, UriParam};
 use super::{Scheme, Uri};
 use crate::header::HeaderName;
@@ -37,10 +37,14 @@ fn sip(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 fn params_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     a.params().all(|ours| {
         // A repeated name means its first occurrence, which `find` yields on both sides.
-        let ours = a.params().find(|param| same_name(param, &ours)).unwrap_or(ours);
-        match b.params().find(|theirs| same_name(&ours, theirs)) {
+        let ours = a.params().find(|param| param.is(ours.name)).unwrap_or(ours);
+        match b.params().find(|theirs| theirs.is(ours.name)) {
             Some(theirs) => {
-                let case = if ours.is("method") { Case::Exact } else { Case::Ignored };
+                let case = if ours.is("method") {
+                    Case::Exact
+                } else {
+                    Case::Ignored
+                };
                 same_option(ours.value, theirs.value, case)
             }
             None => !never_alone(&ours),
@@ -50,11 +54,9 @@ fn params_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 
 /// Parameters that must be in both URIs or in neither, even with their default value (§19.1.4).
 fn never_alone(param: &UriParam<'_>) -> bool {
-    ["user", "ttl", "method", "maddr", "transport"].iter().any(|name| param.is(name))
-}
-
-fn same_name(a: &UriParam<'_>, b: &UriParam<'_>) -> bool {
-    same(a.name, b.name, Case::Ignored)
+    ["user", "ttl", "method", "maddr", "transport"]
+        .iter()
+        .any(|name| param.is(name))
 }
 
 /// The same headers, in any order; a header is never ignored.
@@ -63,7 +65,11 @@ fn headers_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     const _: () = assert!(super::URI_PARTS_MAX <= u64::BITS as usize);
     let mut matched = 0_u64;
     let all_found = a.headers.iter().all(|ours| {
-        let like = b.headers.iter().enumerate().find(|(at, theirs)| matched & bit(*at) == 0 && same_header(&ours, theirs));
+        let like = b
+            .headers
+            .iter()
+            .enumerate()
+            .find(|(at, theirs)| matched & bit(*at) == 0 && same_header(&ours, theirs));
         matched |= like.map_or(0, |(at, _)| bit(at));
         like.is_some()
     });
@@ -71,7 +77,10 @@ fn headers_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
 }
 
 fn bit(at: usize) -> u64 {
-    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0)
+    u32::try_from(at)
+        .ok()
+        .and_then(|at| 1_u64.checked_shl(at))
+        .unwrap_or(0)
 }
 
 /// Names may be compact (§7.3.3). Values are compared exactly: the rules of each header (§20) would make some more
@@ -86,12 +95,6 @@ fn same_header(a: &UriHeader<'_>, b: &UriHeader<'_>) -> bool {
     names && same(a.value, b.value, Case::Exact)
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Case {
-    Exact,
-    Ignored,
-}
-
 fn same_option(a: Option<&[u8]>, b: Option<&[u8]>, case: Case) -> bool {
     match (a, b) {
         (Some(a), Some(b)) => same(a, b, case),
@@ -100,30 +103,19 @@ fn same_option(a: Option<&[u8]>, b: Option<&[u8]>, case: Case) -> bool {
     }
 }
 
-/// Equal texts; a character outside of the reserved set equals its escape (§19.1.4).
-fn same(a: &[u8], b: &[u8], case: Case) -> bool {
-    let mut theirs = unescape(b);
-    let all = unescape(a).all(|ours| {
-        theirs.next().is_some_and(|theirs| {
-            let bytes = match case {
-                Case::Exact => ours.byte == theirs.byte,
-                Case::Ignored => ours.byte.eq_ignore_ascii_case(&theirs.byte),
-            };
-            bytes && (ours.was_escaped == theirs.was_escaped || !is_reserved(ours.byte))
-        })
-    });
-    all && theirs.next().is_none()
-}
-
 fn tel(a: &Uri<'_>, b: &Uri<'_>) -> bool {
-    let (Some(ours), Some(theirs)) = (a.user, b.user) else { return false };
+    let (Some(ours), Some(theirs)) = (a.user, b.user) else {
+        return false;
+    };
     same_digits(ours, theirs) && tel_params_agree(a, b) && tel_params_agree(b, a)
 }
 
 /// Equal numbers but for visual separators and the case of hexadecimal digits. `+` is part of the number.
 fn same_digits(a: &[u8], b: &[u8]) -> bool {
     fn digits(text: &[u8]) -> impl Iterator<Item = u8> + '_ {
-        unescape(text).map(|c| c.byte.to_ascii_lowercase()).filter(|b| !is_visual_separator(*b))
+        unescape(text)
+            .map(|c| c.byte.to_ascii_lowercase())
+            .filter(|b| !is_visual_separator(*b))
     }
     digits(a).eq(digits(b))
 }
@@ -131,11 +123,168 @@ fn same_digits(a: &[u8], b: &[u8]) -> bool {
 /// Every parameter of `a` is in `b` with the same value; none is ignored (RFC 3966 §4).
 fn tel_params_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     a.params().all(|ours| {
-        let ours = a.params().find(|param| same_name(param, &ours)).unwrap_or(ours);
-        b.params().find(|theirs| same_name(&ours, theirs)).is_some_and(|theirs| match (ours.value, theirs.value) {
-            (Some(a), Some(b)) if ours.is("ext") => same_digits(a, b),
-            (Some([b'+', a @ ..]), Some([b'+', b @ ..])) if ours.is("phone-context") => same_digits(a, b),
-            (a, b) => same_option(a, b, Case::Ignored),
-        })
+        let ours = a.params().find(|param| param.is(ours.name)).unwrap_or(ours);
+        b.params()
+            .find(|theirs| theirs.is(ours.name))
+            .is_some_and(|theirs| match (ours.value, theirs.value) {
+                (Some(a), Some(b)) if ours.is("ext") => same_digits(a, b),
+                (Some([b'+', a @ ..]), Some([b'+', b @ ..])) if ours.is("phone-context") => {
+                    same_digits(a, b)
+                }
+                (a, b) => same_option(a, b, Case::Ignored),
+            })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Uri, equivalent};
+
+    fn check(a: &str, b: &str, expected: bool) {
+        let parse = |text: &'static str| {
+            Uri::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"))
+        };
+        let (a, b) = (String::leak(a.to_owned()), String::leak(b.to_owned()));
+        assert_eq!(equivalent(&parse(a), &parse(b)), expected, "{a} {b}");
+        assert_eq!(equivalent(&parse(b), &parse(a)), expected, "{b} {a}");
+    }
+
+    #[test]
+    fn the_equivalent_uris_of_section_19_1_4() {
+        for (a, b) in [
+            (
+                "sip:%61lice@atlanta.com;transport=TCP",
+                "sip:alice@AtLanTa.CoM;Transport=tcp",
+            ),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;security=on"),
+            (
+                "sip:carol@chicago.com;newparam=5",
+                "sip:carol@chicago.com;security=on",
+            ),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+        ] {
+            check(a, b, true);
+        }
+    }
+
+    #[test]
+    fn the_different_uris_of_section_19_1_4() {
+        for (a, b) in [
+            (
+                "SIP:ALICE@AtLanTa.CoM;Transport=udp",
+                "sip:alice@AtLanTa.CoM;Transport=UDP",
+            ),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            (
+                "sip:bob@biloxi.com",
+                "sip:bob@biloxi.com:6000;transport=tcp",
+            ),
+            (
+                "sip:carol@chicago.com",
+                "sip:carol@chicago.com?Subject=next%20meeting",
+            ),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            // Equivalence is not transitive: both equal the URI without a parameter.
+            (
+                "sip:carol@chicago.com;security=on",
+                "sip:carol@chicago.com;security=off",
+            ),
+        ] {
+            check(a, b, false);
+        }
+    }
+
+    #[test]
+    fn the_rules_of_section_19_1_4() {
+        for (a, b, expected) in [
+            ("sip:a@b", "sips:a@b", false),
+            ("sip:a@b", "SIP:a@B", true),
+            ("sip:a@b", "sip:A@b", false),
+            ("sip:a@b", "sip:a:@b", false),
+            ("sip:a:x@b", "sip:a:X@b", false),
+            ("sip:a@b", "sip:b", false),
+            ("sip:a%3Bb@c", "sip:a;b@c", false),
+            ("sip:a%2ab@c", "sip:a*b@c", true),
+            ("sip:a@b", "sip:a@b;user=ip", false),
+            ("sip:a@b", "sip:a@b;ttl=1", false),
+            ("sip:a@b", "sip:a@b;method=INVITE", false),
+            ("sip:a@b", "sip:a@b;maddr=192.0.2.1", false),
+            ("sip:a@b;method=INVITE", "sip:a@b;method=invite", false),
+            ("sip:a@b", "sip:a@b;%74ransport=udp", false),
+            ("sip:a@b;lr", "sip:a@b;lr=on", false),
+            ("sip:a@b;lr", "sip:a@b;%6C%72", true),
+            ("sip:a@b;x=%41", "sip:a@b;X=a", true),
+            ("sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0:0:0:0:0:1]", true),
+            ("sip:a@b.", "sip:a@B", true),
+            ("sip:b?a=1&a=2", "sip:b?a=2&a=1", true),
+            ("sip:b?a=1&a=1", "sip:b?a=1&a=2", false),
+            ("sip:b?a=1&a=1", "sip:b?a=1", false),
+            ("sip:b?subject=x", "sip:b?S=x", true),
+            ("sip:b?subject=x", "sip:b?Subject=X", false),
+            ("urn:a", "urn:A", false),
+            ("urn:a", "urn:a", true),
+        ] {
+            check(a, b, expected);
+        }
+    }
+
+    #[test]
+    fn telephone_numbers_compare_by_rfc_3966_section_4() {
+        for (a, b, expected) in [
+            ("tel:+1-201-555-0123", "tel:+1(201)555.0123", true),
+            ("tel:+12015550123", "tel:12015550123", false),
+            (
+                "tel:7042;phone-context=Example.com",
+                "tel:70-42;phone-context=example.COM",
+                true,
+            ),
+            (
+                "tel:7042;phone-context=+1-201",
+                "tel:7042;phone-context=+1201",
+                true,
+            ),
+            (
+                "tel:7042;phone-context=+1201",
+                "tel:7042;phone-context=+1202",
+                false,
+            ),
+            ("tel:+1201;ext=1-2;isub=x", "TEL:+1201;ISUB=X;ext=12", true),
+            ("tel:+1201;ext=12", "tel:+1201", false),
+            ("tel:+1201;x", "tel:+1201", false),
+            ("tel:*7a#", "tel:*7A#", true),
+            ("tel:+1201", "sip:+1201@b;user=phone", false),
+        ] {
+            check(a, b, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_uri_equals_itself_and_order_does_not_matter(
+            user in "[a-z;=]{1,4}(%[0-9a-f]{2})?",
+            params in proptest::collection::btree_map("[a-z]{1,4}", "[a-zA-Z0-9:]{1,4}", 0..5),
+            headers in proptest::collection::vec("[a-z]{1,3}=[a-z?]{0,3}", 0..4),
+        ) {
+            let params: Vec<String> = params.iter().map(|(n, v)| format!(";{n}={v}")).collect();
+            let uri = |params: Vec<String>, headers: Vec<String>| {
+                let mark = if headers.is_empty() { "" } else { "?" };
+                format!("sip:{user}@h{}{mark}{}", params.concat(), headers.join("&"))
+            };
+            let a = uri(params.clone(), headers.clone());
+            let b = uri(params.into_iter().rev().collect(), headers.into_iter().rev().collect());
+            let (a, b) = (Uri::parse(a.as_bytes()).unwrap(), Uri::parse(b.as_bytes()).unwrap());
+            prop_assert!(equivalent(&a, &a) && equivalent(&a, &b) && equivalent(&b, &a));
+        }
+    }
 }

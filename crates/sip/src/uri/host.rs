@@ -4,9 +4,9 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Length of a domain name without the root's dot (RFC 1035 §2.3.4, as text).
-pub const NAME_BYTES_MAX: usize = 253;
+const NAME_BYTES_MAX: usize = 253;
 /// Length of one label (RFC 1035 §2.3.4).
-pub const LABEL_BYTES_MAX: usize = 63;
+const LABEL_BYTES_MAX: usize = 63;
 
 /// Why a text is not a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,10 @@ impl<'a> Host<'a> {
     pub fn parse(text: &'a [u8]) -> Result<Self, HostError> {
         if let [b'[', inner @ ..] = text {
             let inner = inner.strip_suffix(b"]").ok_or(HostError::V6)?;
-            return ascii(inner).and_then(|t| t.parse().ok()).map(Self::V6).ok_or(HostError::V6);
+            return ascii(inner)
+                .and_then(|t| t.parse().ok())
+                .map(Self::V6)
+                .ok_or(HostError::V6);
         }
         let name = without_root_dot(text);
         if name.is_empty() {
@@ -49,7 +52,10 @@ impl<'a> Host<'a> {
         }
         let last = name.rsplit(|b| *b == b'.').next().unwrap_or_default();
         if !last.is_empty() && last.iter().all(u8::is_ascii_digit) {
-            return ascii(text).and_then(|t| t.parse().ok()).map(Self::V4).ok_or(HostError::V4);
+            return ascii(text)
+                .and_then(|t| t.parse().ok())
+                .map(Self::V4)
+                .ok_or(HostError::V4);
         }
         if name.len() > NAME_BYTES_MAX || !name.split(|b| *b == b'.').all(is_label) {
             return Err(HostError::Name);
@@ -69,7 +75,9 @@ impl<'a> Host<'a> {
     /// The same host: names without regard to case and to the root's dot, addresses by value.
     pub fn is_same(&self, other: &Host<'_>) -> bool {
         match (self, other) {
-            (Self::Name(a), Host::Name(b)) => without_root_dot(a).eq_ignore_ascii_case(without_root_dot(b)),
+            (Self::Name(a), Host::Name(b)) => {
+                without_root_dot(a).eq_ignore_ascii_case(without_root_dot(b))
+            }
             (Self::V4(a), Host::V4(b)) => a == b,
             (Self::V6(a), Host::V6(b)) => a == b,
             _ => false,
@@ -89,7 +97,9 @@ impl<'a> Host<'a> {
     /// Writes the form that equal hosts share: lower case, no root's dot.
     pub fn write_canonical(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Name(name) => out.extend(without_root_dot(name).iter().map(u8::to_ascii_lowercase)),
+            Self::Name(name) => {
+                out.extend(without_root_dot(name).iter().map(u8::to_ascii_lowercase))
+            }
             _ => self.write(out),
         }
     }
@@ -113,7 +123,94 @@ fn without_root_dot(name: &[u8]) -> &[u8] {
 }
 
 fn is_label(label: &[u8]) -> bool {
-    let inner_ok = label.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    let inner_ok = label
+        .iter()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
     let ends_ok = label.first() != Some(&b'-') && label.last() != Some(&b'-');
     (1..=LABEL_BYTES_MAX).contains(&label.len()) && inner_ok && ends_ok
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Host, HostError};
+
+    #[test]
+    fn hosts_are_told_apart() {
+        assert_eq!(
+            Host::parse(b"Example.COM."),
+            Ok(Host::Name(b"Example.COM."))
+        );
+        assert_eq!(
+            Host::parse(b"192.0.2.10"),
+            Ok(Host::V4([192, 0, 2, 10].into()))
+        );
+        assert_eq!(
+            Host::parse(b"[::FFFF:192.0.2.10]"),
+            Ok(Host::V6("::ffff:192.0.2.10".parse().unwrap()))
+        );
+        assert_eq!(
+            Host::parse(b"3gpp.mnc001.3gppnetwork.org"),
+            Ok(Host::Name(b"3gpp.mnc001.3gppnetwork.org"))
+        );
+        assert_eq!(Host::parse(b"7f3e2c"), Ok(Host::Name(b"7f3e2c")));
+        assert_eq!(Host::parse(b"sip_core"), Ok(Host::Name(b"sip_core")));
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        for (text, error) in [
+            ("", HostError::Empty),
+            (".", HostError::Empty),
+            ("256.0.0.1", HostError::V4),
+            ("192.0.2", HostError::V4),
+            ("192.0.2.1.", HostError::V4),
+            ("192.0.2.010", HostError::V4),
+            ("12345", HostError::V4),
+            ("2001:db8::1", HostError::Name),
+            ("[2001:db8:::192.0.2.1]", HostError::V6),
+            ("[fe80::1%eth0]", HostError::V6),
+            ("[::1", HostError::V6),
+            ("[]", HostError::V6),
+            ("[192.0.2.1]", HostError::V6),
+            ("a..b", HostError::Name),
+            (".a", HostError::Name),
+            ("-a.b", HostError::Name),
+            ("a-", HostError::Name),
+            ("a b", HostError::Name),
+            ("a%41", HostError::Name),
+            ("\u{e9}.fr", HostError::Name),
+        ] {
+            assert_eq!(Host::parse(text.as_bytes()), Err(error), "{text}");
+        }
+        let label = "a".repeat(63);
+        assert!(Host::parse(label.as_bytes()).is_ok());
+        assert_eq!(
+            Host::parse(format!("{label}a").as_bytes()),
+            Err(HostError::Name)
+        );
+        let name = [&label[..]; 4].join(".");
+        assert_eq!(Host::parse(name.as_bytes()), Err(HostError::Name));
+        assert!(Host::parse(&name.as_bytes()[..253]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn print_then_parse(octets: [u8; 4], segments: [u16; 8], name in "([a-z0-9]{1,5}\\.){0,3}[a-z]{1,3}\\.?") {
+            for host in [Host::V4(octets.into()), Host::V6(segments.into()), Host::Name(name.as_bytes())] {
+                let mut text = Vec::new();
+                host.write(&mut text);
+                prop_assert_eq!(Host::parse(&text), Ok(host));
+                text.clear();
+                host.write_canonical(&mut text);
+                prop_assert!(Host::parse(&text).unwrap().is_same(&host));
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in crate::header::noise::noise()) {
+            let _ = Host::parse(&bytes);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! `;name=value` and `?name=value&...` of URIs (§19.1.1).
 
-use super::{UriError, escape};
+use super::escape::{self, Case};
+use super::{Host, UriError};
 use crate::header::cursor::Cursor;
 use crate::span::ByteAt;
 
@@ -10,16 +11,22 @@ pub const URI_PARTS_MAX: usize = 64;
 /// One parameter as written, escapes in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UriParam<'a> {
-    /// Compared without regard to case.
+    /// Compare by [`UriParam::is`].
     pub name: &'a [u8],
     /// `None`: no equals sign.
     pub value: Option<&'a [u8]>,
 }
 
 impl UriParam<'_> {
-    /// Whether this is the parameter `name`.
+    /// Whether this is the parameter `name`. Escapes count: `%6C%72` is `lr` (§19.1.4).
     pub fn is(&self, name: impl AsRef<[u8]>) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_ref())
+        escape::same(self.name, name.as_ref(), Case::Ignored)
+    }
+
+    /// Whether the value is `value`, without regard to case and escapes.
+    pub fn has_value(&self, value: impl AsRef<[u8]>) -> bool {
+        self.value
+            .is_some_and(|ours| escape::same(ours, value.as_ref(), Case::Ignored))
     }
 }
 
@@ -40,9 +47,17 @@ impl<'a> UriParams<'a> {
                 return Err(UriError::TooMany(cursor.at()));
             }
             count = count.saturating_add(1);
-            next_param(cursor)?;
+            let param = next_param(cursor)?;
+            // A request goes to maddr instead of the host (§19.1.1), so one that cannot be read must not be overlooked.
+            if param.is("maddr") && param.value.is_none_or(|host| Host::parse(host).is_err()) {
+                let end = cursor.at().0;
+                let len = ByteAt::new(param.value.map_or(0, <[u8]>::len)).0;
+                return Err(UriError::Param(ByteAt(end.saturating_sub(len))));
+            }
         }
-        Ok(Self { text: cursor.since(start) })
+        Ok(Self {
+            text: cursor.since(start),
+        })
     }
 
     /// The text, the semicolons included.
@@ -55,7 +70,9 @@ impl<'a> UriParams<'a> {
     }
 
     pub fn iter(&self) -> ParamIter<'a> {
-        ParamIter { cursor: Cursor::new(self.text) }
+        ParamIter {
+            cursor: Cursor::new(self.text),
+        }
     }
 
     /// The first parameter of this name.
@@ -80,16 +97,30 @@ impl<'a> Iterator for ParamIter<'a> {
 
     fn next(&mut self) -> Option<UriParam<'a>> {
         // The text was read to its end when the URI was parsed, so an error cannot come.
-        if self.cursor.is_at_end() { None } else { next_param(&mut self.cursor).ok() }
+        if self.cursor.is_at_end() {
+            None
+        } else {
+            next_param(&mut self.cursor).ok()
+        }
     }
 }
 
 /// Reads `;name[=value]`.
 fn next_param<'a>(cursor: &mut Cursor<'a>) -> Result<UriParam<'a>, UriError> {
     cursor.eat(b';');
-    let name = part(cursor, |b| matches!(b, b';' | b'?' | b'='), escape::is_param_name, UriError::Param)?;
+    let name = part(
+        cursor,
+        |b| matches!(b, b';' | b'?' | b'='),
+        escape::is_param_name,
+        UriError::Param,
+    )?;
     let value = if cursor.eat(b'=') {
-        Some(part(cursor, |b| matches!(b, b';' | b'?'), escape::is_param_value, UriError::Param)?)
+        Some(part(
+            cursor,
+            |b| matches!(b, b';' | b'?'),
+            escape::is_param_value,
+            UriError::Param,
+        )?)
     } else {
         None
     };
@@ -137,7 +168,9 @@ impl<'a> UriHeaders<'a> {
         for _ in 0..URI_PARTS_MAX {
             next_header(cursor)?;
             if cursor.peek() != Some(b'&') {
-                return Ok(Self { text: cursor.since(start) });
+                return Ok(Self {
+                    text: cursor.since(start),
+                });
             }
         }
         Err(UriError::TooMany(cursor.at()))
@@ -153,7 +186,9 @@ impl<'a> UriHeaders<'a> {
     }
 
     pub fn iter(&self) -> HeaderIter<'a> {
-        HeaderIter { cursor: Cursor::new(self.text) }
+        HeaderIter {
+            cursor: Cursor::new(self.text),
+        }
     }
 }
 
@@ -168,14 +203,23 @@ impl<'a> Iterator for HeaderIter<'a> {
 
     fn next(&mut self) -> Option<UriHeader<'a>> {
         // The text was read to its end when the URI was parsed, so an error cannot come.
-        if self.cursor.is_at_end() { None } else { next_header(&mut self.cursor).ok() }
+        if self.cursor.is_at_end() {
+            None
+        } else {
+            next_header(&mut self.cursor).ok()
+        }
     }
 }
 
 /// Reads `?name=value` or `&name=value`.
 fn next_header<'a>(cursor: &mut Cursor<'a>) -> Result<UriHeader<'a>, UriError> {
     cursor.advance(1);
-    let name = part(cursor, |b| matches!(b, b'=' | b'&'), escape::is_header, UriError::Header)?;
+    let name = part(
+        cursor,
+        |b| matches!(b, b'=' | b'&'),
+        escape::is_header,
+        UriError::Header,
+    )?;
     let at = cursor.at();
     if !cursor.eat(b'=') {
         return Err(UriError::Header(at));
