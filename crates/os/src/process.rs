@@ -9,11 +9,15 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 /// The descriptor under which a worker finds its end of the control channel.
 pub const CONTROL_FD: RawFd = 3;
+
+/// The running program's own file, even when another one has taken its name meanwhile.
+pub const OURSELVES: &str = "/proc/self/exe";
 
 /// A process that we started.
 #[derive(Debug)]
@@ -82,6 +86,14 @@ pub fn spawn_worker<A: AsRef<OsStr>>(
     let raw = control.as_raw_fd();
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
+    if program == Path::new(OURSELVES) {
+        // What `ps` shows; the path itself tells nobody anything.
+        command.arg0(
+            std::env::args_os()
+                .next()
+                .unwrap_or_else(|| "tandem".into()),
+        );
+    }
     // SAFETY: the hook calls only async-signal-safe functions, on plain numbers, and allocates nothing.
     unsafe { command.pre_exec(move || prepare_child(raw)) };
     let child = command.spawn()?;
@@ -93,6 +105,25 @@ pub fn spawn_worker<A: AsRef<OsStr>>(
         pid,
         pidfd: pidfd_open(pid)?,
     })
+}
+
+/// A worker's end of its control channel, under a number of its own and closed on exec; descriptor [`CONTROL_FD`] is
+/// closed. An error for a process that was not started by [`spawn_worker`].
+pub fn take_control_channel() -> io::Result<OwnedFd> {
+    let least = libc::c_int::from(CONTROL_FD) + 1;
+    // SAFETY: duplicates a number that may name nothing (EBADF); no memory is passed.
+    let raw = unsafe { libc::fcntl(CONTROL_FD, libc::F_DUPFD_CLOEXEC, least) };
+    let raw = Errno::result(raw)?;
+    // SAFETY: the kernel just made this descriptor and nobody else knows it.
+    let channel = unsafe { OwnedFd::from_raw_fd(raw) };
+    // Whatever else lies there is somebody else's and stays.
+    match getsockopt(&channel, sockopt::SockType) {
+        Ok(SockType::SeqPacket) => {}
+        Ok(_) | Err(_) => return Err(io::Error::other("descriptor 3 is no control channel")),
+    }
+    // SAFETY: it named the channel, which by the convention of `spawn_worker` nobody else in this process owns.
+    Errno::result(unsafe { libc::close(CONTROL_FD) })?;
+    Ok(channel)
 }
 
 /// A duplicate of `fd` with a number of at least `least`, closed on exec.
@@ -179,6 +210,12 @@ mod tests {
         assert_eq!(wait(&child), Exit::Signal(libc::SIGKILL));
         assert!(pidfd_signal(child.pidfd.as_fd(), 0).is_err());
         drop(ours);
+    }
+
+    #[test]
+    fn a_process_that_is_no_worker_has_no_channel() {
+        // Whatever descriptor 3 is in a test process, it is no SOCK_SEQPACKET socket.
+        assert!(take_control_channel().is_err());
     }
 
     #[test]
