@@ -10,6 +10,7 @@ use crate::{
     model::*,
     parse::Draft,
     reader::{Reader, nearest},
+    value::show_duration,
 };
 
 /// Timer C must be longer than this (RFC 3261 §16.6 step 11).
@@ -18,17 +19,20 @@ const TIMER_C_OVER: Duration = Duration::from_secs(180);
 /// Routes that a later one is compared with to see whether it can be reached.
 const ROUTES_COMPARED_MAX: usize = 256;
 
+/// Reads `draft` as a whole. Where single values are wrong already, what would follow from their stand-ins
+/// is left out: it would send the operator after things that are not wrong.
 pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
-    slots(reader, draft);
+    let clean = !reader.has_errors();
+    slots(reader, draft, clean);
     listeners(draft);
     registrar_and_timers(draft);
-    domains(reader, draft);
+    domains(reader, draft, clean);
     users(draft);
-    groups(draft);
-    routes(draft);
+    groups(draft, clean);
+    routes(reader, draft, clean);
 }
 
-fn slots(reader: &Reader<'_>, draft: &Draft<'_>) {
+fn slots(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let Workers {
         count,
         reactors,
@@ -53,7 +57,7 @@ fn slots(reader: &Reader<'_>, draft: &Draft<'_>) {
             .then(|| draft.workers.value_range("pin"))
             .flatten()
     };
-    if cores.len() != slots as usize {
+    if clean && cores.len() != slots as usize {
         reader.error(
             at(),
             format!("`workers.pin` has {} cores for {slots} slots ({count} workers with {reactors} reactors)", cores.len()),
@@ -96,10 +100,20 @@ fn listeners(draft: &Draft<'_>) {
 fn registrar_and_timers(draft: &Draft<'_>) {
     let registrar = &draft.config.registrar;
     if registrar.expires_min > registrar.expires_max {
+        let key = if draft.registrar.has("expires_min") {
+            "expires_min"
+        } else {
+            "expires_max"
+        };
+        let values = format!(
+            "makes `expires_min` ({}) longer than `expires_max` ({})",
+            show_duration(registrar.expires_min),
+            show_duration(registrar.expires_max)
+        );
         draft.registrar.error(
-            "expires_min",
-            "is longer than `expires_max`",
-            "let it be shorter",
+            key,
+            values,
+            "let the shortest lifetime be below the longest",
         );
     }
     if !(registrar.expires_min..=registrar.expires_max).contains(&registrar.expires_default)
@@ -113,9 +127,13 @@ fn registrar_and_timers(draft: &Draft<'_>) {
     }
     let timers = &draft.config.timers;
     if timers.t2 < timers.t1 {
-        draft
-            .timers
-            .error("t2", "is shorter than `t1`", "let t2 be at least t1");
+        let key = if draft.timers.has("t2") { "t2" } else { "t1" };
+        let values = format!(
+            "makes `t2` ({}) shorter than `t1` ({})",
+            show_duration(timers.t2),
+            show_duration(timers.t1)
+        );
+        draft.timers.error(key, values, "let t2 be at least t1");
     }
     if timers.c <= TIMER_C_OVER {
         draft.timers.warning(
@@ -126,7 +144,7 @@ fn registrar_and_timers(draft: &Draft<'_>) {
     }
 }
 
-fn domains(reader: &Reader<'_>, draft: &Draft<'_>) {
+fn domains(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let config = &draft.config;
     let exposed = config
         .listen
@@ -152,7 +170,7 @@ fn domains(reader: &Reader<'_>, draft: &Draft<'_>) {
             continue;
         }
         match domain.auth {
-            Auth::Digest if !populated.contains(name) => table.warning(
+            Auth::Digest if clean && !populated.contains(name) => table.warning(
                 "name",
                 format!("\"{name}\" asks for a password, but no [[user]] has one there: nobody can register"),
                 format!("add a [[user]] with a name like \"alice@{name}\""),
@@ -211,7 +229,7 @@ fn users(draft: &Draft<'_>) {
     }
 }
 
-fn groups(draft: &Draft<'_>) {
+fn groups(draft: &Draft<'_>, clean: bool) {
     let used: HashSet<&str> = draft
         .config
         .routes
@@ -233,14 +251,14 @@ fn groups(draft: &Draft<'_>) {
                 format!("\"{name}\" is there already"),
                 "remove one of the two [[group]]",
             );
-        } else if !used.contains(name.as_str()) {
+        } else if clean && !used.contains(name.as_str()) {
             let remedy = format!("add a [[route]] with to = \"group:{name}\", or remove the group");
             table.warning("name", format!("\"{name}\" is used by no route"), remedy);
         }
     }
 }
 
-fn routes(draft: &Draft<'_>) {
+fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let config = &draft.config;
     let served = |name: &str| config.domains.iter().any(|domain| domain.name == name);
     let domain_names = || config.domains.iter().map(|domain| domain.name.as_str());
@@ -271,21 +289,22 @@ fn routes(draft: &Draft<'_>) {
                 || format!("add a [[domain]] with name = \"{domain}\""),
                 |near| format!("did you mean domain = \"{near}\"?"),
             );
+            let at = table.inner_range("match", "domain");
             if route.to == Target::Location {
-                let what = format!(
-                    "goes to the contacts registered at {domain}, but this server does not serve that domain"
+                let message = format!(
+                    "nobody can be registered at {domain}: this server does not serve that domain"
                 );
-                table.error("match", what, remedy);
+                reader.error(at, message, remedy);
             } else if near.is_some() {
-                table.warning(
-                    "match",
-                    format!("names a domain that this server does not serve ({domain})"),
+                reader.warning(
+                    at,
+                    format!("this server does not serve the domain {domain}"),
                     remedy,
                 );
             }
         }
         // A route can only be reached if no earlier one takes everything that it takes.
-        if table.range().is_some() && !table.has("to") {
+        if !clean {
             continue;
         }
         if let Some(earlier) = seen.iter().find(|earlier| covers(earlier, &route.matches)) {

@@ -203,7 +203,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "duration, `\"1s\"` to `\"30days\"`",
                 default: r#""1h""#,
                 effect: Reload,
-                doc: "Lifetime of a binding whose REGISTER asks for none.",
+                doc: "Lifetime of a binding whose REGISTER asks for none. Without the key it is kept between `expires_min` and `expires_max`.",
                 example: r#"expires_default = "1h""#,
             },
             Key {

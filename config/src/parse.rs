@@ -165,10 +165,18 @@ fn duration(
 }
 
 fn read_registrar(table: &Table<'_>) -> Registrar {
+    let expires_min = duration(table, "expires_min", Duration::ZERO..=HOUR, 60 * SECOND);
+    let expires_max = duration(table, "expires_max", SECOND..=30 * DAY, DAY);
     Registrar {
-        expires_default: duration(table, "expires_default", SECOND..=30 * DAY, HOUR),
-        expires_min: duration(table, "expires_min", Duration::ZERO..=HOUR, 60 * SECOND),
-        expires_max: duration(table, "expires_max", SECOND..=30 * DAY, DAY),
+        // An hour that nobody has asked for yields to bounds that somebody has.
+        expires_default: duration(
+            table,
+            "expires_default",
+            SECOND..=30 * DAY,
+            HOUR.max(expires_min).min(expires_max),
+        ),
+        expires_min,
+        expires_max,
         bindings_max: table.integer("bindings_max", 1, 32).unwrap_or(10),
     }
 }

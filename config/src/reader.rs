@@ -269,6 +269,15 @@ impl<'r> Table<'r> {
         }
     }
 
+    /// Where the value of a key of an inner table is.
+    pub(crate) fn inner_range(&self, name: &str, key: &str) -> Option<Range<usize>> {
+        let inner = self.items.get(name).and_then(Item::as_table_like);
+        match inner.and_then(|inner| inner.get(key)) {
+            Some(item) => Some(item_range(item)),
+            None => self.value_range(name),
+        }
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.items.contains_key(name)
     }

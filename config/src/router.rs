@@ -1,15 +1,16 @@
 //! The rules of `[[route]]` ready for use: nothing here allocates or fails once it is built.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, io::Write, net::IpAddr};
 
 use regex::bytes::Regex;
+use sip::uri::Host;
 
 use crate::{
     model::{Config, Domain, Match, Target},
     value,
 };
 
-/// Longest host name (RFC 1035 §3.1).
+/// Longest domain name as text (RFC 1035 §2.3.4); an IPv6 address in brackets is shorter.
 const HOST_BYTES_MAX: usize = 253;
 
 /// Domains and routes of one configuration. Build one for each thread: a regular expression that
@@ -30,8 +31,8 @@ struct Rule {
 /// What a rule asks about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'q> {
-    /// Host of the Request-URI in any case, an IPv6 address in brackets.
-    pub domain: &'q [u8],
+    /// Host of the Request-URI; `None` for a URI that has none, such as tel.
+    pub domain: Option<Host<'q>>,
     pub method: &'q [u8],
     /// User part of the Request-URI, empty if there is none.
     pub user: &'q [u8],
@@ -62,34 +63,53 @@ impl Router {
         }
     }
 
-    /// The served domain of this name, in any case.
-    pub fn domain(&self, name: &[u8]) -> Option<&Domain> {
-        let mut lower = [0; HOST_BYTES_MAX];
-        let lower = lower.get_mut(..name.len())?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        self.domains.get(&*lower)
+    /// The served domain that this host names.
+    pub fn domain(&self, host: Host<'_>) -> Option<&Domain> {
+        self.domains.get(canonical(host, &mut [0; HOST_BYTES_MAX])?)
     }
 
-    /// Where a request goes: the first rule that matches, else [`Config::fallback`].
-    pub fn route(&self, question: &Question<'_>) -> Target {
-        match self.rules.iter().find(|rule| rule.matches(question)) {
-            Some(rule) => rule.to.clone(),
-            None => Config::fallback(self.domain(question.domain).is_some()),
-        }
-    }
-
-    /// As [`Router::route`], without copying the target; `None` is the fallback.
+    /// The first rule that matches; `None` leaves the request to [`Config::fallback`].
     pub fn rule(&self, question: &Question<'_>) -> Option<&Target> {
+        let mut buffer = [0; HOST_BYTES_MAX];
+        let domain = question
+            .domain
+            .and_then(|host| canonical(host, &mut buffer));
         self.rules
             .iter()
-            .find(|rule| rule.matches(question))
+            .find(|rule| rule.matches(domain, question))
             .map(|rule| &rule.to)
+    }
+
+    /// Where a request goes: [`Router::rule`], else [`Config::fallback`].
+    pub fn route(&self, question: &Question<'_>) -> Target {
+        self.rule(question).cloned().unwrap_or_else(|| {
+            Config::fallback(
+                question
+                    .domain
+                    .is_some_and(|host| self.domain(host).is_some()),
+            )
+        })
     }
 }
 
+/// Lower case, no dot at the end; as `Host::write_canonical`, but into a buffer of the caller's.
+fn canonical<'b>(host: Host<'_>, buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b [u8]> {
+    let room = buffer.len();
+    let mut rest = buffer.as_mut_slice();
+    match host {
+        Host::Name(name) => rest.write_all(name.strip_suffix(b".").unwrap_or(name)),
+        Host::V4(address) => write!(rest, "{address}"),
+        Host::V6(address) => write!(rest, "[{address}]"),
+    }
+    .ok()?;
+    let used = room - rest.len();
+    let text = buffer.get_mut(..used)?;
+    text.make_ascii_lowercase();
+    Some(text)
+}
+
 impl Rule {
-    fn matches(&self, question: &Question<'_>) -> bool {
+    fn matches(&self, asked: Option<&[u8]>, question: &Question<'_>) -> bool {
         let Match {
             domain,
             method,
@@ -98,7 +118,7 @@ impl Rule {
         } = &self.matches;
         domain
             .as_ref()
-            .is_none_or(|domain| domain.as_bytes().eq_ignore_ascii_case(question.domain))
+            .is_none_or(|domain| asked == Some(domain.as_bytes()))
             && method
                 .as_ref()
                 .is_none_or(|method| method.as_bytes() == question.method)
@@ -123,7 +143,7 @@ mod tests {
 
     fn ask(router: &Router, method: &str, user: &str, domain: &str, source: &str) -> Target {
         router.route(&Question {
-            domain: domain.as_bytes(),
+            domain: Host::parse(domain.as_bytes()).ok(),
             method: method.as_bytes(),
             user: user.as_bytes(),
             source: source.parse().expect("an address"),

@@ -1,44 +1,75 @@
 //! URIs that requests are sent to: only what this version can reach.
 
-use crate::value::{Wrong, host_port, wrong};
+use sip::uri::{Scheme, Uri, UriError};
 
-/// Accepts a SIP URI that can be sent to over UDP.
+use crate::value::{Wrong, wrong};
+
+/// Accepts a SIP URI that can be sent to over UDP and may stand as a Request-URI (RFC 3261 §19.1.1).
 pub(crate) fn check(text: &str) -> Result<(), Wrong> {
     const EXAMPLE: &str = "write a SIP URI, like sip:192.0.2.10:5060";
-    if text
-        .chars()
-        .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '<' | '>' | '"'))
-    {
-        return wrong("is not a SIP URI", EXAMPLE);
-    }
-    let Some((scheme, rest)) = text.split_once(':') else {
-        return wrong("is not a SIP URI", EXAMPLE);
+    let uri = match Uri::parse(text.as_bytes()) {
+        Ok(uri) => uri,
+        Err(error) => {
+            let at = place(error).filter(|at| text.is_char_boundary(*at) && *at < text.len());
+            return Err(Wrong {
+                what: format!("is not a SIP URI: {error}"),
+                remedy: with_scheme(text).unwrap_or_else(|| EXAMPLE.to_owned()),
+                at: at.map(|at| at..at + 1),
+            });
+        }
     };
-    match scheme.to_ascii_lowercase().as_str() {
-        "sip" => {}
-        "sips" => {
+    match uri.scheme {
+        Scheme::Sip => {}
+        Scheme::Sips => {
             return wrong(
                 "needs TLS, which does not exist in this version",
                 "use a sip: URI",
             );
         }
-        "tel" => return wrong("is a tel: URI, which names no place to send to", EXAMPLE),
-        _ => return wrong("is not a SIP URI", EXAMPLE),
+        Scheme::Tel => return wrong("is a tel: URI, which names no place to send to", EXAMPLE),
+        Scheme::Other => return wrong("is not a SIP URI", EXAMPLE),
     }
-    let address = rest.split_once('?').map_or(rest, |(address, _)| address);
-    let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
-    let mut parts = host.split(';');
-    if let Err(inner) = host_port(parts.next().unwrap_or("")) {
-        return wrong(format!("has a host that {}", inner.what), inner.remedy);
+    if let Some(transport) = uri
+        .transport()
+        .filter(|transport| !transport.eq_ignore_ascii_case(b"udp"))
+    {
+        return wrong(
+            format!(
+                "asks for transport {:?}, which does not exist in this version",
+                String::from_utf8_lossy(transport)
+            ),
+            "leave the transport parameter away",
+        );
     }
-    for parameter in parts {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if name.eq_ignore_ascii_case("transport") && !value.eq_ignore_ascii_case("udp") {
-            return wrong(
-                format!("asks for transport {value:?}, which does not exist in this version"),
-                "leave the transport parameter away",
-            );
-        }
+    if !uri.headers.is_empty() || uri.param("method").is_some() {
+        return wrong(
+            "has headers or a method, which no Request-URI may have",
+            "leave them away",
+        );
     }
     Ok(())
+}
+
+/// What somebody meant who wrote a host alone.
+fn with_scheme(text: &str) -> Option<String> {
+    let whole = format!("sip:{text}");
+    Uri::parse(whole.as_bytes())
+        .is_ok()
+        .then(|| format!("write {whole}"))
+}
+
+fn place(error: UriError) -> Option<usize> {
+    match error {
+        UriError::Scheme(at)
+        | UriError::User(at)
+        | UriError::Password(at)
+        | UriError::Host(at, _)
+        | UriError::Port(at)
+        | UriError::Param(at)
+        | UriError::Header(at)
+        | UriError::Number(at)
+        | UriError::Char(at)
+        | UriError::TooMany(at) => usize::try_from(at.0).ok(),
+        _ => None,
+    }
 }

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use sip::uri::{Host, HostError};
+
 use crate::{
     model::{Network, Pin, Secret, Target},
     uri,
@@ -178,48 +180,28 @@ pub(crate) fn host_port(text: &str) -> Result<String, Wrong> {
     })
 }
 
-/// A host (RFC 3261 §25.1), in lower case.
+/// A host (RFC 3261 §25.1), in its canonical form: lower case, no dot at the end.
 pub(crate) fn host(text: &str) -> Result<String, Wrong> {
-    let lower = text.to_ascii_lowercase();
-    if let Some(inner) = lower
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
-        return match inner.parse::<std::net::Ipv6Addr>() {
-            Ok(address) => Ok(format!("[{address}]")),
-            Err(_) => wrong("is not an IPv6 address", "write it like [2001:db8::1]"),
-        };
-    }
-    if lower.parse::<std::net::Ipv6Addr>().is_ok() {
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
         return wrong(
             "is an IPv6 address without brackets",
-            format!("write [{lower}]"),
+            format!("write [{text}]"),
         );
     }
-    if lower.parse::<std::net::Ipv4Addr>().is_ok() {
-        return Ok(lower);
-    }
-    if lower.is_empty() {
-        return wrong("is empty", "write a host name, like example.com");
-    }
-    let label_is_good = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if lower.len() > 253 || !lower.split('.').all(label_is_good) {
-        let remedy = if lower.contains(':') || lower.contains('@') {
+    let remedy = match Host::parse(text.as_bytes()) {
+        Ok(host) => {
+            let mut canonical = Vec::new();
+            host.write_canonical(&mut canonical);
+            return Ok(String::from_utf8_lossy(&canonical).into_owned());
+        }
+        Err(HostError::V6) => "write it like [2001:db8::1]",
+        Err(HostError::V4) => "write four numbers from 0 to 255, like 192.0.2.1",
+        Err(_) if text.contains([':', '@']) => {
             "write the host alone, like example.com, with no scheme, user or port"
-        } else {
-            "write a host name, like example.com; international names in their xn-- form"
-        };
-        return wrong("is not a host name", remedy);
-    }
-    Ok(lower)
+        }
+        Err(_) => "write a host name, like example.com; international names in their xn-- form",
+    };
+    wrong("is not a host name or address", remedy)
 }
 
 /// `NAME@DOMAIN`, the domain in lower case.

@@ -1,0 +1,1072 @@
+//! The texts that an operator gets to read, with their places.
+
+use config::{Overrides, Pin, Problem, load_for};
+use expect_test::{Expect, expect};
+
+/// Cores of the machine that these tests pretend to run on.
+const CORES: u16 = 4;
+
+fn show(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(|problem| format!("{problem}\n\n"))
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
+}
+
+fn check_with(overrides: &Overrides, text: &str, expected: Expect) {
+    let problems = match load_for(text, "tandem.toml", overrides, CORES) {
+        Ok((_, warnings)) => warnings,
+        Err(problems) => {
+            assert!(
+                problems.iter().any(Problem::is_error),
+                "refused without an error"
+            );
+            problems
+        }
+    };
+    expected.assert_eq(&show(&problems));
+}
+
+fn check(text: &str, expected: Expect) {
+    check_with(&Overrides::default(), text, expected);
+}
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    check("", expect![""]);
+}
+
+#[test]
+fn syntax() {
+    check(
+        "[workers]\ncount = = 2\n",
+        expect![[r#"
+        error: this is not TOML: extra `=`, expected nothing
+         --> tandem.toml:2:9
+          |
+        2 | count = = 2
+          |         ^
+          = help: see https://toml.io for the syntax"#]],
+    );
+    check(
+        "[workers\n",
+        expect![[r#"
+        error: this is not TOML: unclosed table, expected `]`
+         --> tandem.toml:1:9
+          |
+        1 | [workers
+          |         ^
+          = help: see https://toml.io for the syntax"#]],
+    );
+    check(
+        "a = 1\na = 2\n",
+        expect![[r#"
+        error: this is not TOML: duplicate key
+         --> tandem.toml:2:1
+          |
+        2 | a = 2
+          | ^
+          = help: see https://toml.io for the syntax"#]],
+    );
+}
+
+#[test]
+fn unknown_names_come_with_a_suggestion() {
+    check(
+        "[worker]\ncount = 2\n[workers]\ncuont = 2\nzzz = 1\n[nonsense]\n[[domain]]\nname = 'a.example'\nrecord-route = true\n",
+        expect![[r#"
+            error: unknown table `worker`
+             --> tandem.toml:1:2
+              |
+            1 | [worker]
+              |  ^^^^^^
+              = help: did you mean `workers`?
+
+            error: unknown key `workers.cuont`
+             --> tandem.toml:4:1
+              |
+            4 | cuont = 2
+              | ^^^^^
+              = help: did you mean `count`?
+
+            error: unknown key `workers.zzz`
+             --> tandem.toml:5:1
+              |
+            5 | zzz = 1
+              | ^^^
+              = help: the keys here are count, reactors, pin, spin_us, user
+
+            error: unknown table `nonsense`
+             --> tandem.toml:6:2
+              |
+            6 | [nonsense]
+              |  ^^^^^^^^
+              = help: the tables are listen, workers, memory, registrar, limits, timers, user, domain, group, route
+
+            error: unknown key `domain.record-route`
+             --> tandem.toml:9:1
+              |
+            9 | record-route = true
+              | ^^^^^^^^^^^^
+              = help: did you mean `record_route`?"#]],
+    );
+}
+
+#[test]
+fn keys_of_other_versions_are_named_as_such() {
+    check(
+        r#"
+[database]
+url = "sqlite:tandem.db"
+
+[[listen]]
+address = "127.0.0.1:5060"
+transports = ["udp", "tcp"]
+
+[workers]
+hang_timeout = "2s"
+
+[memory]
+huge_pages = "auto"
+
+[[domain]]
+name = "example.com"
+auth = "ip"
+script = "office.luau"
+
+[[group]]
+name = "media"
+policy = "least-calls"
+destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+probe = { method = "OPTIONS" }
+
+[[route]]
+to = "group:media"
+"#,
+        expect![[r#"
+            error: `database` does not exist in this version
+             --> tandem.toml:2:2
+              |
+            2 | [database]
+              |  ^^^^^^^^
+              = help: remove it; docs/settings.md lists every key that exists
+
+            error: `listen.transports` has a value "tcp" that does not exist in this version
+             --> tandem.toml:7:22
+              |
+            7 | transports = ["udp", "tcp"]
+              |                      ^^^^^
+              = help: write "udp"
+
+            error: `workers.hang_timeout` does not exist in this version
+              --> tandem.toml:10:1
+               |
+            10 | hang_timeout = "2s"
+               | ^^^^^^^^^^^^
+               = help: remove it; docs/settings.md lists every key that exists
+
+            error: `memory.huge_pages` does not exist in this version
+              --> tandem.toml:13:1
+               |
+            13 | huge_pages = "auto"
+               | ^^^^^^^^^^
+               = help: remove it; docs/settings.md lists every key that exists
+
+            error: `domain.auth` has a value "ip" that does not exist in this version
+              --> tandem.toml:17:8
+               |
+            17 | auth = "ip"
+               |        ^^^^
+               = help: write "digest" or "none"
+
+            error: `domain.script` does not exist in this version
+              --> tandem.toml:18:1
+               |
+            18 | script = "office.luau"
+               | ^^^^^^
+               = help: remove it; docs/settings.md lists every key that exists
+
+            error: `group.policy` has a value "least-calls" that does not exist in this version
+              --> tandem.toml:22:10
+               |
+            22 | policy = "least-calls"
+               |          ^^^^^^^^^^^^^
+               = help: write "round-robin"
+
+            error: `group.destinations.weight` does not exist in this version
+              --> tandem.toml:23:41
+               |
+            23 | destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+               |                                         ^^^^^^
+               = help: remove it; docs/settings.md lists every key that exists
+
+            error: `group.destinations.uri` needs TLS, which does not exist in this version
+              --> tandem.toml:23:63
+               |
+            23 | destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+               |                                                               ^^^^^^^^^^^^^^^
+               = help: use a sip: URI
+
+            error: `group.destinations.uri` asks for transport "tcp", which does not exist in this version
+              --> tandem.toml:23:90
+               |
+            23 | destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+               |                                                                                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: leave the transport parameter away
+
+            error: `group.probe` does not exist in this version
+              --> tandem.toml:24:1
+               |
+            24 | probe = { method = "OPTIONS" }
+               | ^^^^^
+               = help: remove it; docs/settings.md lists every key that exists"#]],
+    );
+}
+
+#[test]
+fn wrong_types() {
+    check(
+        r#"
+workers = 3
+memory.limit = 256
+domain = { name = "a" }
+
+[[timers]]
+t1 = "1s"
+
+[registrar]
+bindings_max = "ten"
+expires_min = 60
+
+[[listen]]
+address = 5060
+transports = "udp"
+
+[[user]]
+name = true
+
+[[group]]
+name = "g"
+destinations = ["sip:10.0.0.1"]
+
+[[route]]
+match = "all"
+to = []
+"#,
+        expect![[r#"
+            error: `workers` is a table, not an integer
+             --> tandem.toml:2:11
+              |
+            2 | workers = 3
+              |           ^
+              = help: write [workers]
+
+            error: `memory.limit` must be a string, not an integer
+             --> tandem.toml:3:16
+              |
+            3 | memory.limit = 256
+              |                ^^^
+              = help: write for example: limit = "256MiB"
+
+            error: `domain` is a list of tables, not a table
+             --> tandem.toml:4:10
+              |
+            4 | domain = { name = "a" }
+              |          ^^^^^^^^^^^^^^
+              = help: write [[domain]]
+
+            error: `timers` can be there only once
+             --> tandem.toml:6:1
+              |
+            6 | [[timers]]
+              | ^^^^^^^^^^
+              = help: write [timers]
+
+            error: `registrar.bindings_max` must be an integer, not a string
+              --> tandem.toml:10:16
+               |
+            10 | bindings_max = "ten"
+               |                ^^^^^
+               = help: write for example: bindings_max = 10
+
+            error: `registrar.expires_min` must be a string, not an integer
+              --> tandem.toml:11:15
+               |
+            11 | expires_min = 60
+               |               ^^
+               = help: write for example: expires_min = "60s"
+
+            error: `listen.address` must be a string, not an integer
+              --> tandem.toml:14:11
+               |
+            14 | address = 5060
+               |           ^^^^
+               = help: write for example: address = "192.0.2.1:5060"
+
+            error: `listen.transports` must be a list, not a string
+              --> tandem.toml:15:14
+               |
+            15 | transports = "udp"
+               |              ^^^^^
+               = help: write for example: transports = ["udp"]
+
+            error: `user.name` must be a string, not a boolean
+              --> tandem.toml:18:8
+               |
+            18 | name = true
+               |        ^^^^
+               = help: write for example: name = "alice@example.com"
+
+            error: `user.name` has no secret
+              --> tandem.toml:18:8
+               |
+            18 | name = true
+               |        ^^^^
+               = help: add one of `password`, `ha1` and `ha1_sha256`
+
+            error: `group.destinations` is a list of tables, not a string
+              --> tandem.toml:22:17
+               |
+            22 | destinations = ["sip:10.0.0.1"]
+               |                 ^^^^^^^^^^^^^^
+               = help: write a list of tables: [{ … }]
+
+            error: `route.match` must be a table, not a string
+              --> tandem.toml:25:9
+               |
+            25 | match = "all"
+               |         ^^^^^
+               = help: write for example: match = { domain = "example.com" }
+
+            error: `route.to` must be a string, not a list
+              --> tandem.toml:26:6
+               |
+            26 | to = []
+               |      ^^
+               = help: write for example: to = "location""#]],
+    );
+}
+
+#[test]
+fn wrong_values() {
+    check(
+        r#"
+[workers]
+count = 900
+spin_us = -1
+pin = [0, 5000, "x"]
+user = "no body"
+
+[memory]
+limit = "256MB"
+
+[registrar]
+expires_default = "soon"
+expires_max = "1year"
+bindings_max = 0
+
+[timers]
+t1 = "1ms"
+"#,
+        expect![[r#"
+            error: `workers.count` must be 1 to 256, not 900
+             --> tandem.toml:3:9
+              |
+            3 | count = 900
+              |         ^^^
+              = help: choose a number from 1 to 256
+
+            error: `workers.spin_us` must be 0 to 1000000, not -1
+             --> tandem.toml:4:11
+              |
+            4 | spin_us = -1
+              |           ^^
+              = help: choose a number from 0 to 1000000
+
+            error: `workers.pin` must have numbers from 0 to 1023
+             --> tandem.toml:5:11
+              |
+            5 | pin = [0, 5000, "x"]
+              |           ^^^^
+              = help: write for example: pin = [0, 1, 2, 3]
+
+            error: `workers.pin` must be a list of integers, not a string
+             --> tandem.toml:5:17
+              |
+            5 | pin = [0, 5000, "x"]
+              |                 ^^^
+              = help: write for example: pin = [0, 1, 2, 3]
+
+            error: `workers.user` is not an account name
+             --> tandem.toml:6:8
+              |
+            6 | user = "no body"
+              |        ^^^^^^^^^
+              = help: write the name of an account of this machine, like tandem
+
+            error: `memory.limit` is not a size
+             --> tandem.toml:9:9
+              |
+            9 | limit = "256MB"
+              |         ^^^^^^^
+              = help: write MiB
+
+            error: `registrar.expires_default` is not a duration
+              --> tandem.toml:12:19
+               |
+            12 | expires_default = "soon"
+               |                   ^^^^^^
+               = help: write a number and a unit, like "500ms", "30s", "3min" or "1h"
+
+            error: `registrar.expires_max` must be 1s to 30days
+              --> tandem.toml:13:15
+               |
+            13 | expires_max = "1year"
+               |               ^^^^^^^
+               = help: choose a duration from 1s to 30days
+
+            error: `registrar.bindings_max` must be 1 to 32, not 0
+              --> tandem.toml:14:16
+               |
+            14 | bindings_max = 0
+               |                ^
+               = help: choose a number from 1 to 32
+
+            error: `timers.t1` must be 10ms to 10s
+              --> tandem.toml:17:6
+               |
+            17 | t1 = "1ms"
+               |      ^^^^^
+               = help: choose a duration from 10ms to 10s"#]],
+    );
+}
+
+#[test]
+fn wrong_addresses() {
+    check(
+        r#"
+[[listen]]
+address = "127.0.0.1"
+[[listen]]
+address = "::1"
+[[listen]]
+address = "127.0.0.1:99999"
+[[listen]]
+address = "sip.example.com:5060"
+advertise = "sip:example.com"
+[[listen]]
+advertise = "2001:db8::1"
+[[domain]]
+name = "sip:example.com"
+[[domain]]
+name = "1.2.3.400"
+[[user]]
+name = "alice"
+password = "x"
+[[user]]
+name = "sip:alice@example.com"
+password = ""
+"#,
+        expect![[r#"
+            error: `listen.address` has no port
+             --> tandem.toml:3:11
+              |
+            3 | address = "127.0.0.1"
+              |           ^^^^^^^^^^^
+              = help: write 127.0.0.1:5060
+
+            error: `listen.address` has no port
+             --> tandem.toml:5:11
+              |
+            5 | address = "::1"
+              |           ^^^^^
+              = help: write [::1]:5060
+
+            error: `listen.address` has a port "99999" that is no port
+             --> tandem.toml:7:11
+              |
+            7 | address = "127.0.0.1:99999"
+              |           ^^^^^^^^^^^^^^^^^
+              = help: choose a port from 1 to 65535, usually 5060
+
+            error: `listen.address` is not an IP address with a port
+             --> tandem.toml:9:11
+              |
+            9 | address = "sip.example.com:5060"
+              |           ^^^^^^^^^^^^^^^^^^^^^^
+              = help: write an address of this machine, like 192.0.2.1:5060 or [2001:db8::1]:5060; a name can go into `advertise`
+
+            error: `listen.advertise` has no valid port behind the colon
+              --> tandem.toml:10:13
+               |
+            10 | advertise = "sip:example.com"
+               |             ^^^^^^^^^^^^^^^^^
+               = help: choose a port from 1 to 65535
+
+            error: `listen.address` is missing
+              --> tandem.toml:11:1
+               |
+            11 | [[listen]]
+               | ^^^^^^^^^^
+               = help: write for example: address = "192.0.2.1:5060"
+
+            error: `listen.advertise` is an IPv6 address without brackets
+              --> tandem.toml:12:13
+               |
+            12 | advertise = "2001:db8::1"
+               |             ^^^^^^^^^^^^^
+               = help: write [2001:db8::1]
+
+            error: `domain.name` is not a host name or address
+              --> tandem.toml:14:8
+               |
+            14 | name = "sip:example.com"
+               |        ^^^^^^^^^^^^^^^^^
+               = help: write the host alone, like example.com, with no scheme, user or port
+
+            error: `domain.name` is not a host name or address
+              --> tandem.toml:16:8
+               |
+            16 | name = "1.2.3.400"
+               |        ^^^^^^^^^^^
+               = help: write four numbers from 0 to 255, like 192.0.2.1
+
+            error: `user.name` has no domain
+              --> tandem.toml:18:8
+               |
+            18 | name = "alice"
+               |        ^^^^^^^
+               = help: write "alice@example.com" with the domain of the account
+
+            error: `user.name` has a scheme
+              --> tandem.toml:21:9
+               |
+            21 | name = "sip:alice@example.com"
+               |         ^^^^
+               = help: write "alice@example.com"
+
+            error: `user.password` is empty
+              --> tandem.toml:22:12
+               |
+            22 | password = ""
+               |            ^^
+               = help: choose a password"#]],
+    );
+}
+
+#[test]
+fn secrets() {
+    check(
+        r#"
+[[domain]]
+name = "example.com"
+[[user]]
+name = "a@example.com"
+[[user]]
+name = "b@example.com"
+password = "x"
+ha1 = "0123456789abcdef0123456789abcdef"
+[[user]]
+name = "c@example.com"
+ha1 = "0123"
+[[user]]
+name = "d@example.com"
+ha1_sha256 = "0123456789abcdef0123456789abcdef"
+"#,
+        expect![[r#"
+            error: `user.name` has no secret
+             --> tandem.toml:5:8
+              |
+            5 | name = "a@example.com"
+              |        ^^^^^^^^^^^^^^^
+              = help: add one of `password`, `ha1` and `ha1_sha256`
+
+            error: `user.ha1` is a second secret beside `password`
+             --> tandem.toml:9:7
+              |
+            9 | ha1 = "0123456789abcdef0123456789abcdef"
+              |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: keep one of them
+
+            error: `user.ha1` is not 32 hexadecimal digits
+              --> tandem.toml:12:7
+               |
+            12 | ha1 = "0123"
+               |       ^^^^^^
+               = help: write the digest of NAME:DOMAIN:PASSWORD, or give `password` instead
+
+            error: `user.ha1_sha256` is not 64 hexadecimal digits
+              --> tandem.toml:15:14
+               |
+            15 | ha1_sha256 = "0123456789abcdef0123456789abcdef"
+               |              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write the digest of NAME:DOMAIN:PASSWORD, or give `password` instead"#]],
+    );
+}
+
+#[test]
+fn routes() {
+    check(
+        r#"
+[[domain]]
+name = "example.com"
+auth = "none"
+
+[[group]]
+name = "media"
+destinations = []
+
+[[group]]
+name = "other"
+destinations = [{ uri = "10.0.0.1" }, { uri = "sip:10.0.0.1" }, { uri = "sip:10.0.0.1" }]
+
+[[route]]
+match = { user = '^9[0-9' }
+to = "location"
+
+[[route]]
+match = { user = "a{5000}{5000}" }
+to = "location"
+
+[[route]]
+match = { user = "^(?<x)" , method = "invite", source = "10.0.0.1/8" }
+to = "reject:200"
+
+[[route]]
+match = { domain = "exmaple.com" }
+to = "group:medai"
+
+[[route]]
+match = { domain = "elsewhere.org" }
+to = "location"
+
+[[route]]
+match = { method = "INVITE REGISTER", source = "anywhere" }
+to = "uri:sip:bo b@example.com"
+
+[[route]]
+to = "sip:10.0.0.1"
+"#,
+        expect![[r#"
+            error: `group.destinations` has no destination
+             --> tandem.toml:8:16
+              |
+            8 | destinations = []
+              |                ^^
+              = help: add at least one: { uri = "sip:192.0.2.10:5060" }
+
+            error: `group.destinations.uri` is not a SIP URI: no scheme at byte 8
+              --> tandem.toml:12:25
+               |
+            12 | destinations = [{ uri = "10.0.0.1" }, { uri = "sip:10.0.0.1" }, { uri = "sip:10.0.0.1" }]
+               |                         ^^^^^^^^^^
+               = help: write sip:10.0.0.1
+
+            error: `group.destinations.uri` is in this group already
+              --> tandem.toml:12:73
+               |
+            12 | destinations = [{ uri = "10.0.0.1" }, { uri = "sip:10.0.0.1" }, { uri = "sip:10.0.0.1" }]
+               |                                                                         ^^^^^^^^^^^^^^
+               = help: remove one of the two
+
+            error: `route.match.user` is not a regular expression: unclosed character class
+              --> tandem.toml:15:21
+               |
+            15 | match = { user = '^9[0-9' }
+               |                     ^
+               = help: the syntax is that of Perl without look-around and back-references
+
+            error: `route.match.user` is a regular expression that takes too much memory
+              --> tandem.toml:19:18
+               |
+            19 | match = { user = "a{5000}{5000}" }
+               |                  ^^^^^^^^^^^^^^^
+               = help: use smaller repetitions
+
+            error: `route.match.user` is not a regular expression: invalid capture group character
+              --> tandem.toml:23:24
+               |
+            23 | match = { user = "^(?<x)" , method = "invite", source = "10.0.0.1/8" }
+               |                        ^
+               = help: the syntax is that of Perl without look-around and back-references
+
+            error: `route.match.method` is not in upper case, and methods differ by case
+              --> tandem.toml:23:38
+               |
+            23 | match = { user = "^(?<x)" , method = "invite", source = "10.0.0.1/8" }
+               |                                      ^^^^^^^^
+               = help: write "INVITE"
+
+            error: `route.match.source` has bits behind its prefix of 8
+              --> tandem.toml:23:57
+               |
+            23 | match = { user = "^(?<x)" , method = "invite", source = "10.0.0.1/8" }
+               |                                                         ^^^^^^^^^^^^
+               = help: write 10.0.0.0/8 for the network, or 10.0.0.1 for the one address
+
+            error: `route.to` has no failure status
+              --> tandem.toml:24:14
+               |
+            24 | to = "reject:200"
+               |              ^^^
+               = help: choose a status from 400 to 699, like reject:403
+
+            warning: this server does not serve the domain exmaple.com
+              --> tandem.toml:27:20
+               |
+            27 | match = { domain = "exmaple.com" }
+               |                    ^^^^^^^^^^^^^
+               = help: did you mean domain = "example.com"?
+
+            error: `route.to` names a group that does not exist (medai)
+              --> tandem.toml:28:6
+               |
+            28 | to = "group:medai"
+               |      ^^^^^^^^^^^^^
+               = help: did you mean "group:media"?
+
+            error: nobody can be registered at elsewhere.org: this server does not serve that domain
+              --> tandem.toml:31:20
+               |
+            31 | match = { domain = "elsewhere.org" }
+               |                    ^^^^^^^^^^^^^^^
+               = help: add a [[domain]] with name = "elsewhere.org"
+
+            error: `route.match.method` is not a method
+              --> tandem.toml:35:20
+               |
+            35 | match = { method = "INVITE REGISTER", source = "anywhere" }
+               |                    ^^^^^^^^^^^^^^^^^
+               = help: write one method, like INVITE
+
+            error: `route.match.source` is not a network
+              --> tandem.toml:35:48
+               |
+            35 | match = { method = "INVITE REGISTER", source = "anywhere" }
+               |                                                ^^^^^^^^^^
+               = help: write an IP address or a network, like 192.0.2.0/24 or 2001:db8::/32
+
+            error: `route.to` is not a SIP URI: user part is malformed at byte 6
+              --> tandem.toml:36:17
+               |
+            36 | to = "uri:sip:bo b@example.com"
+               |                 ^
+               = help: write a SIP URI, like sip:192.0.2.10:5060
+
+            error: `route.to` is not a target
+              --> tandem.toml:39:6
+               |
+            39 | to = "sip:10.0.0.1"
+               |      ^^^^^^^^^^^^^^
+               = help: write "uri:sip:10.0.0.1""#]],
+    );
+}
+
+#[test]
+fn a_route_that_nothing_reaches() {
+    check(
+        r#"
+[[domain]]
+name = "example.com"
+auth = "none"
+
+[[route]]
+match = { source = "10.0.0.0/8" }
+to = "dns"
+
+[[route]]
+match = { source = "10.1.0.0/16", method = "INVITE" }
+to = "location"
+
+[[route]]
+to = "reject:403"
+
+[[route]]
+match = { domain = "example.com" }
+to = "location"
+"#,
+        expect![[r#"
+            warning: `route.match` is never reached: an earlier route matches all that it matches
+              --> tandem.toml:11:9
+               |
+            11 | match = { source = "10.1.0.0/16", method = "INVITE" }
+               |         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: move this [[route]] before that one, or remove it
+
+            warning: `route.match` is never reached: an earlier route matches everything
+              --> tandem.toml:18:9
+               |
+            18 | match = { domain = "example.com" }
+               |         ^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: move this [[route]] before that one, or remove it"#]],
+    );
+}
+
+#[test]
+fn things_that_are_there_twice() {
+    check(
+        r#"
+[[listen]]
+address = "127.0.0.1:5060"
+[[listen]]
+address = "127.0.0.1:5060"
+[[domain]]
+name = "Example.com"
+auth = "none"
+[[domain]]
+name = "example.COM."
+auth = "none"
+[[user]]
+name = "a@example.com"
+password = "x"
+[[user]]
+name = "a@EXAMPLE.com"
+password = "y"
+[[group]]
+name = "g"
+destinations = [{ uri = "sip:10.0.0.1" }]
+[[group]]
+name = "g"
+destinations = [{ uri = "sip:10.0.0.2" }]
+[[route]]
+to = "group:g"
+"#,
+        expect![[r#"
+            error: `listen.address` 127.0.0.1:5060 is listened on already
+             --> tandem.toml:5:11
+              |
+            5 | address = "127.0.0.1:5060"
+              |           ^^^^^^^^^^^^^^^^
+              = help: remove one of the two [[listen]]
+
+            error: `domain.name` "example.com" is there already
+              --> tandem.toml:10:8
+               |
+            10 | name = "example.COM."
+               |        ^^^^^^^^^^^^^^
+               = help: remove one of the two [[domain]]
+
+            warning: `user.name` is in a domain with auth = "none", where nobody is asked for a password (example.com)
+              --> tandem.toml:13:8
+               |
+            13 | name = "a@example.com"
+               |        ^^^^^^^^^^^^^^^
+               = help: write auth = "digest" in that [[domain]], or remove the user
+
+            error: `user.name` "a@example.com" is there already
+              --> tandem.toml:16:8
+               |
+            16 | name = "a@EXAMPLE.com"
+               |        ^^^^^^^^^^^^^^^
+               = help: remove one of the two [[user]]
+
+            warning: `user.name` is in a domain with auth = "none", where nobody is asked for a password (example.com)
+              --> tandem.toml:16:8
+               |
+            16 | name = "a@EXAMPLE.com"
+               |        ^^^^^^^^^^^^^^^
+               = help: write auth = "digest" in that [[domain]], or remove the user
+
+            error: `group.name` "g" is there already
+              --> tandem.toml:22:8
+               |
+            22 | name = "g"
+               |        ^^^
+               = help: remove one of the two [[group]]"#]],
+    );
+}
+
+#[test]
+fn what_an_operator_should_look_at() {
+    check(
+        r#"
+[[listen]]
+address = "0.0.0.0:5060"
+[timers]
+c = "30s"
+[[domain]]
+name = "open.example"
+auth = "none"
+[[domain]]
+name = "empty.example"
+[[user]]
+name = "a@opne.example"
+password = "x"
+[[group]]
+name = "unused"
+destinations = [{ uri = "sip:10.0.0.1" }]
+"#,
+        expect![[r#"
+            warning: `listen.address` is no address that others can answer to, and there is no `advertise`
+             --> tandem.toml:3:11
+              |
+            3 | address = "0.0.0.0:5060"
+              |           ^^^^^^^^^^^^^^
+              = help: add advertise = "HOST" with the name or address by which others reach this server
+
+            warning: `timers.c` is not over 3 minutes, as RFC 3261 §16.6 asks: calls that ring longer are cancelled
+             --> tandem.toml:5:5
+              |
+            5 | c = "30s"
+              |     ^^^^^
+              = help: use at least c = "181s", except in tests
+
+            warning: everybody who reaches 0.0.0.0:5060 can register as any user of open.example and take their calls
+             --> tandem.toml:8:8
+              |
+            8 | auth = "none"
+              |        ^^^^^^
+              = help: write auth = "digest" and add a [[user]] for each phone, or listen on a loopback address only
+
+            warning: `domain.name` "empty.example" asks for a password, but no [[user]] has one there: nobody can register
+              --> tandem.toml:10:8
+               |
+            10 | name = "empty.example"
+               |        ^^^^^^^^^^^^^^^
+               = help: add a [[user]] with a name like "alice@empty.example"
+
+            warning: `user.name` is in a domain that this server does not serve (opne.example)
+              --> tandem.toml:12:8
+               |
+            12 | name = "a@opne.example"
+               |        ^^^^^^^^^^^^^^^^
+               = help: did you mean "a@open.example"?
+
+            warning: `group.name` "unused" is used by no route
+              --> tandem.toml:15:8
+               |
+            15 | name = "unused"
+               |        ^^^^^^^^
+               = help: add a [[route]] with to = "group:unused", or remove the group"#]],
+    );
+}
+
+#[test]
+fn slots_and_pins() {
+    check(
+        "[workers]\ncount = 100\nreactors = 3\n",
+        expect![[r#"
+        error: 100 workers with 3 reactors are 300 slots; there can be 256
+         --> tandem.toml:3:12
+          |
+        3 | reactors = 3
+          |            ^
+          = help: keep `workers.count` times `workers.reactors` within 256; one slot for each core is enough"#]],
+    );
+    check(
+        "[workers]\ncount = 2\nreactors = 2\npin = [0, 1, 2]\n",
+        expect![[r#"
+            error: `workers.pin` has 3 cores for 4 slots (2 workers with 2 reactors)
+             --> tandem.toml:4:7
+              |
+            4 | pin = [0, 1, 2]
+              |       ^^^^^^^^^
+              = help: name one core for every slot, or write pin = "auto""#]],
+    );
+    check(
+        "[workers]\ncount = 2\nreactors = 1\npin = [1, 1]\n",
+        expect![[r#"
+            error: `workers.pin` names core 1 twice
+             --> tandem.toml:4:7
+              |
+            4 | pin = [1, 1]
+              |       ^^^^^^
+              = help: give every slot a core of its own"#]],
+    );
+    check(
+        "[workers]\npin = \"all\"\n",
+        expect![[r#"
+        error: `workers.pin` has an unknown value "all"
+         --> tandem.toml:2:7
+          |
+        2 | pin = "all"
+          |       ^^^^^
+          = help: write "auto" or "none""#]],
+    );
+}
+
+#[test]
+fn lifetimes_that_contradict_each_other() {
+    check(
+        "[registrar]\nexpires_min = '10min'\nexpires_max = '5min'\n",
+        expect![[r#"
+            error: `registrar.expires_min` makes `expires_min` (10m) longer than `expires_max` (5m)
+             --> tandem.toml:2:15
+              |
+            2 | expires_min = '10min'
+              |               ^^^^^^^
+              = help: let the shortest lifetime be below the longest"#]],
+    );
+    check(
+        "[registrar]\nexpires_default = '2days'\n",
+        expect![[r#"
+        error: `registrar.expires_default` is not between `expires_min` and `expires_max`
+         --> tandem.toml:2:19
+          |
+        2 | expires_default = '2days'
+          |                   ^^^^^^^
+          = help: choose a lifetime that lies between the two"#]],
+    );
+    check(
+        "[timers]\nt1 = '5s'\n",
+        expect![[r#"
+            error: `timers.t1` makes `t2` (4s) shorter than `t1` (5s)
+             --> tandem.toml:2:6
+              |
+            2 | t1 = '5s'
+              |      ^^^^
+              = help: let t2 be at least t1"#]],
+    );
+}
+
+#[test]
+fn tabs_and_wide_letters_keep_the_caret_in_place() {
+    check(
+        "[workers]\n\tcount =\t\"zwölf\" # zwölf\n",
+        expect![[r#"
+        error: `workers.count` must be an integer, not a string
+         --> tandem.toml:2:10
+          |
+        2 | 	count =	"zwölf" # zwölf
+          | 	       	^^^^^^^
+          = help: write for example: count = 2"#]],
+    );
+}
+
+#[test]
+fn what_the_command_line_says_wins_and_is_checked() {
+    let overrides = Overrides {
+        listen: vec!["192.0.2.1:5060".parse().expect("an address"); 2],
+        workers: Some(3),
+        reactors: Some(0),
+        pin: Some(Pin::List(vec![0])),
+    };
+    check_with(
+        &overrides,
+        "[[listen]]\naddress = '127.0.0.1:5060'\n[workers]\npin = [0, 1]\n[[domain]]\nname = 'a.example'\nauth = 'none'\n",
+        expect![[r#"
+            error: --reactors must be 1 to 256
+              = help: choose a number from 1 to 256
+
+            error: --listen names 192.0.2.1:5060 twice
+              = help: remove one of the two
+
+            warning: everybody who reaches 192.0.2.1:5060 can register as any user of a.example and take their calls
+             --> tandem.toml:7:8
+              |
+            7 | auth = 'none'
+              |        ^^^^^^
+              = help: write auth = "digest" and add a [[user]] for each phone, or listen on a loopback address only"#]],
+    );
+}
+
+#[test]
+fn problems_are_bounded() {
+    let text = "[[domain]]\nname = 'a.example'\n".repeat(5) + &"[[domain]]\nnmae = 1\n".repeat(500);
+    let problems =
+        load_for(&text, "tandem.toml", &Overrides::default(), CORES).expect_err("wrong all over");
+    assert_eq!(problems.len(), 100);
+    assert!(problems.iter().all(Problem::is_error));
+}
