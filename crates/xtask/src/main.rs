@@ -1,2 +1,77 @@
-//! Chores.
-fn main() {}
+//! Chores of this repository: `cargo xtask --help`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod rig;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Rules that the compiler does not check: crate floors, unsafe, file length, leftovers
+    Tidy,
+    /// Install the outside programs that the tests use (Debian packages; needs root for that)
+    Setup,
+    /// Everything: setup, build, unit and black-box tests with real processes
+    Test(test::Options),
+    /// tidy, formatting, clippy and documentation without warnings, then `test`
+    Ci {
+        /// Stop before the tests
+        #[arg(long)]
+        no_test: bool,
+    },
+    /// Instruction counts of the benches under callgrind
+    Bench(bench::Options),
+    /// `kill -9` of random workers under load, for longer
+    Storm {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Storm the unoptimised build
+        #[arg(long)]
+        debug: bool,
+    },
+    /// CPU per call and highest clean rate beside another proxy, with a load generator outside this
+    /// repository
+    Rig(rig::Options),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().chore {
+        Chore::Tidy => tidy::run(),
+        Chore::Setup => setup::run(),
+        Chore::Test(options) => test::run(&options),
+        Chore::Ci { no_test } => {
+            tidy::run()?;
+            test::lint()?;
+            if no_test {
+                Ok(())
+            } else {
+                test::run(&test::Options::default())
+            }
+        }
+        Chore::Bench(options) => bench::run(&options),
+        Chore::Storm { minutes, debug } => test::storm(minutes, debug),
+        Chore::Rig(options) => rig::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn clap_finds_no_fault_with_the_definition() {
+        <super::Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,100 @@
+//! Running the tests.
+
+use std::process::Command;
+
+use clap::Args;
+
+use crate::setup;
+use crate::shell::{self, cargo, target_dir};
+
+#[derive(Args, Default)]
+pub(crate) struct Options {
+    /// Only tests whose name contains this, such as `kill_storm`
+    filter: Option<String>,
+    /// Only the black-box tests
+    #[arg(long, conflicts_with = "unit")]
+    black_box: bool,
+    /// Only what needs no processes and no outside programs
+    #[arg(long)]
+    unit: bool,
+    /// The long forms: 60 s of load, 1,000 rounds, every corruption
+    #[arg(long)]
+    long: bool,
+    /// Test the optimised build
+    #[arg(long)]
+    release: bool,
+    /// Show what the tests print
+    #[arg(long)]
+    show: bool,
+    /// Install nothing
+    #[arg(long)]
+    no_setup: bool,
+}
+
+/// The tests: first everything that needs no server, then the black box beside the binary just built.
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if !options.no_setup && !options.unit {
+        setup::run()?;
+    }
+    let profile: &[&str] = if options.release { &["--release"] } else { &[] };
+    let binary = target_dir()
+        .join(if options.release { "release" } else { "debug" })
+        .join("tandem");
+    shell::run(cargo(&["build", "--package", "tandem", "--bin", "tandem"]).args(profile))?;
+
+    let mut test = cargo(&["test", "--no-fail-fast"]);
+    if options.black_box {
+        test.args(["--package", "blackbox", "--test", "black_box"]);
+    } else {
+        test.arg("--workspace");
+    }
+    test.args(profile);
+    if options.unit {
+        test.args(["--exclude", "blackbox"]);
+    }
+    test.env("TANDEM_BIN", binary);
+    if options.long {
+        test.env("TANDEM_LONG", "1");
+    }
+    test.arg("--");
+    test.args(options.filter.as_deref());
+    if options.show {
+        test.arg("--show-output");
+    }
+    shell::run(&mut test)
+}
+
+/// Formatting, clippy and documentation, all without a warning.
+pub(crate) fn lint() -> anyhow::Result<()> {
+    shell::run(&mut cargo(&["fmt", "--all", "--check"]))?;
+    shell::run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
+    let mut doc: Command = cargo(&[
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--quiet",
+    ]);
+    shell::run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+/// The kill storm, for as long as asked.
+pub(crate) fn storm(minutes: u64, debug: bool) -> anyhow::Result<()> {
+    setup::run()?;
+    let mut test = cargo(&["test", "--package", "blackbox", "--test", "black_box"]);
+    if !debug {
+        test.arg("--release");
+    }
+    test.args(["kill_storm::no_call", "--", "--nocapture"]);
+    shell::run(test.env(
+        "TANDEM_STORM_SECONDS",
+        minutes.saturating_mul(60).to_string(),
+    ))
+}
