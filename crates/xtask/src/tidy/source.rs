@@ -75,7 +75,7 @@ fn is_macro(code: &str, at: usize, name: &str, mark: char) -> bool {
             .is_some_and(|rest| rest.starts_with(mark))
 }
 
-/// `file.rs:12`, `line 12`, `lines 3-9` in a comment.
+/// A file with a line number, or the word with a number behind it, in a comment.
 fn line_reference(comment: &str) -> Option<String> {
     let tokens: Vec<&str> = comment.split_whitespace().collect();
     let digit = |t: &str| t.chars().next().is_some_and(|c| c.is_ascii_digit());
