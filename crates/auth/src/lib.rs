@@ -22,6 +22,6 @@ mod verify;
 
 pub use algorithm::{Algorithm, DIGEST_BYTES_MAX, Digest};
 pub use challenge::challenge;
-pub use credentials::{Credentials, CredentialsError, PARAMS_MAX, Verdict, select};
+pub use credentials::{Credentials, CredentialsError, Verdict, select};
 pub use nonce::{Freshness, NONCE_BYTES, Nonce, check_nonce, nonce};
 pub use verify::{Ha1, Secret, ha1, verify};

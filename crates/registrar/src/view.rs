@@ -80,6 +80,27 @@ impl<'a> BindingsView<'a> {
             list: list.into_iter(),
         }
     }
+
+    /// The bindings to fork a request to: of several flows to one device only the preferred, newest one, since it must
+    /// not ring twice (RFC 5626 §5.3), and no URI twice (§16.5).
+    pub fn targets(&self, now: Instant) -> impl Iterator<Item = BindingView<'a>> + use<'a> {
+        let current = self.current(now);
+        let all = current.clone();
+        current.enumerate().filter_map(move |(place, binding)| {
+            let is_first = !all
+                .clone()
+                .take(place)
+                .any(|other| is_same_target(&other, &binding));
+            is_first.then_some(binding)
+        })
+    }
+}
+
+/// Whether two bindings lead to the same device: by instance if both have one (RFC 5626 §5.3), or by URI.
+fn is_same_target(a: &BindingView<'_>, b: &BindingView<'_>) -> bool {
+    a.contact == b.contact
+        || a.instance
+            .is_some_and(|instance| b.instance == Some(instance))
 }
 
 fn rank(binding: &Option<BindingView<'_>>) -> Option<(u16, Instant)> {
@@ -105,9 +126,8 @@ mod tests {
     use super::*;
     use crate::{Binding, BindingSet};
 
-    #[test]
-    fn current_ones_by_preference_then_age() {
-        let binding = |contact: &str, q, updated_at, expires_at| Binding {
+    fn binding(contact: &str, q: u16, updated_at: u64, expires_at: u64) -> Binding {
+        Binding {
             contact: contact.as_bytes().to_vec(),
             q,
             expires_at: Instant::from_nanos(expires_at),
@@ -120,7 +140,11 @@ mod tests {
             listener: 0,
             user_agent: Vec::new(),
             updated_at: Instant::from_nanos(updated_at),
-        };
+        }
+    }
+
+    #[test]
+    fn current_ones_by_preference_then_age() {
         let mut set = BindingSet::new();
         for (contact, q, updated_at, expires_at) in [
             ("sip:old", 500, 1, 100),
@@ -146,5 +170,31 @@ mod tests {
         assert!(contacts(100).is_empty());
         assert_eq!(view.all().count(), 5);
         assert_eq!(set.expires_at(), Some(Instant::from_nanos(100)));
+        assert_eq!(view.targets(Instant::from_nanos(50)).count(), 4);
+    }
+
+    #[test]
+    fn a_device_is_one_target() {
+        let mut set = BindingSet::new();
+        for (contact, instance, updated_at) in [
+            ("sip:a@h1", Some("<urn:uuid:1>"), 1),
+            ("sip:a@h2", Some("<urn:uuid:1>"), 2),
+            ("sip:a@h2", Some("<urn:uuid:2>"), 1),
+            ("sip:a@h3", None, 1),
+            ("sip:a@h4", None, 1),
+        ] {
+            assert!(set.push(Binding {
+                instance: instance.map(|text| text.as_bytes().to_vec()),
+                ..binding(contact, 1000, updated_at, 100)
+            }));
+        }
+        let mut bytes = Vec::new();
+        set.encode(&mut bytes);
+        let view = BindingsView::new(&bytes).unwrap();
+        let targets: Vec<_> = view
+            .targets(Instant::ZERO)
+            .map(|target| target.contact)
+            .collect();
+        assert_eq!(targets, [&b"sip:a@h2"[..], b"sip:a@h3", b"sip:a@h4"]);
     }
 }
