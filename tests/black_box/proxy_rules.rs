@@ -7,6 +7,8 @@ use blackbox::message::{Message, param, uri_of};
 use blackbox::server::{DEFAULT, DOMAIN, Server};
 use blackbox::ua::{Ua, answers};
 
+use crate::load::register_contact;
+
 const QUIET: Duration = Duration::from_millis(300);
 
 /// A registered callee and a caller.
@@ -99,24 +101,25 @@ fn refused_with_the_right_code() {
 #[test]
 fn loops_and_spirals() {
     let _shared = shared();
-    let server = Server::start();
-    let (alice, bob) = pair(&server);
-    // A binding that leads back to the same address-of-record.
-    let ring = server.ua("ring");
-    let mut request = ring.register_request(600);
-    request.set("Contact", format!("<sip:ring@{DOMAIN}>"));
-    assert_eq!(ring.ask(&request).status(), 200);
-    let answer = alice.ask(&alice.request("MESSAGE", "sip:ring@example.test"));
-    assert!(matches!(answer.status(), 482 | 483), "{}", answer.start);
+    let server = Server::start_with(&format!(
+        "{DEFAULT}\n[[domain]]\nname = \"{{ip}}\"\nauth = \"none\"\n"
+    ));
+    let domain = server.ip.to_string();
+    let ua = |user: &str| Ua::new(server.ip, server.address(), user, &domain);
+    let (alice, bob) = (ua("alice"), ua("bob"));
+    assert_eq!(bob.register(600).status(), 200);
+    // A binding that leads back to its own address-of-record.
+    register_contact(&ua("ring"), &format!("sip:ring@{}", server.address()));
+    let answer = alice.ask(&alice.request("MESSAGE", &format!("sip:ring@{domain}")));
+    assert_eq!(answer.status(), 482, "{}", answer.start);
+    assert_eq!(server.counter("rejected.loop"), 1);
 
-    // A spiral: ring2 leads to bob of the same domain.
-    let spiral = server.ua("spiral");
-    let mut request = spiral.register_request(600);
-    request.set("Contact", format!("<sip:bob@{DOMAIN}>"));
-    assert_eq!(spiral.ask(&request).status(), 200);
-    let message = alice.request("MESSAGE", "sip:spiral@example.test");
+    // A spiral: one address-of-record leads to another one here.
+    register_contact(&ua("spiral"), &format!("sip:bob@{}", server.address()));
+    let message = alice.request("MESSAGE", &format!("sip:spiral@{domain}"));
     alice.send(&message);
     let got = bob.expect_request("MESSAGE");
+    assert_eq!(got.0.values("Via").len(), 3);
     bob.reply(&got, 200, "OK", "b");
     assert_eq!(alice.expect_final(&message).status(), 200);
 }

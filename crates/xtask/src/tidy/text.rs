@@ -43,7 +43,7 @@ pub(crate) fn check(file: &str, text: &str) -> Vec<Fault> {
 }
 
 /// Nobody's: names for examples.
-const NOBODY: [&str; 4] = ["alice", "bob", "u", "user"];
+const NOBODY: [&str; 5] = ["a", "alice", "bob", "u", "user"];
 
 /// Is `path` in the line as the start of a path, not as the middle of another, and not an example?
 fn names_path(line: &str, path: &str) -> bool {
