@@ -394,11 +394,13 @@ pub fn reason_phrase(code: u16) -> &'static str {
         606 => "Not Acceptable",
         607 => "Unwanted",
         608 => "Rejected",
-        ..200 => "Trying",
-        200..300 => "OK",
-        300..400 => "Redirection",
-        400..500 => "Bad Request",
-        500..600 => "Server Error",
-        600.. => "Global Failure",
+        _ => match code / 100 {
+            ..=1 => "Trying",
+            2 => "OK",
+            3 => "Redirection",
+            4 => "Bad Request",
+            5 => "Server Internal Error",
+            6.. => "Global Failure",
+        },
     }
 }

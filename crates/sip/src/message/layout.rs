@@ -256,6 +256,7 @@ impl Layout {
         match start {
             Ok(start) => self.start = start,
             Err(error) => {
+                self.start = salvaged_request_line(line, at);
                 fault.get_or_insert(error);
             }
         }
@@ -304,9 +305,8 @@ impl Layout {
         }
         let code_start = version_len.wrapping_add(1);
         let code = match line.get(code_start..).unwrap_or_default() {
-            [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..]
-                if matches!(rest, [] | [b' ', ..]) =>
-            {
+            [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9']
+            | [a @ b'1'..=b'6', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] => {
                 [a, b, c].into_iter().fold(0u16, |sum, digit| {
                     sum.wrapping_mul(10)
                         .wrapping_add(u16::from(digit.wrapping_sub(b'0')))
@@ -497,6 +497,33 @@ impl Layout {
             self.glitches.insert(Glitch::Repeated);
         }
         Ok(length)
+    }
+}
+
+/// Of a malformed request line what its answer needs: a method in front, a SIP version behind, whatever is between.
+/// So a stray space in the line or in the Request-URI is answered with 400 (RFC 4475 §3.1.2.8 to §3.1.2.10).
+fn salvaged_request_line(line: &[u8], at: usize) -> Start {
+    let method_end = scan::token_end(line, 0);
+    let (middle_start, end) = scan::trim(line, method_end, line.len());
+    let version_start = line
+        .get(..end)
+        .and_then(|line| memchr::memrchr2(b' ', b'\t', line))
+        .map_or(end, |blank| blank.wrapping_add(1));
+    let version = line.get(version_start..end).unwrap_or_default();
+    if method_end == 0
+        || middle_start <= method_end
+        || version_start < middle_start
+        || version_digits(version).is_none()
+    {
+        return Start::Unread;
+    }
+    let (uri_start, uri_end) = scan::trim(line, middle_start, version_start);
+    let span = |start: usize, end: usize| Span::of(at.wrapping_add(start), at.wrapping_add(end));
+    Start::Request {
+        method: Method::of(line.get(..method_end).unwrap_or_default()),
+        method_text: span(0, method_end),
+        uri: span(uri_start, uri_end),
+        version: span(version_start, end),
     }
 }
 

@@ -183,9 +183,17 @@ impl PatchSpace {
         Ok(())
     }
 
-    /// Puts an edit that is no insertion where it belongs.
+    /// Puts an edit that is no insertion where it belongs: one that only adds text comes before one that replaces the
+    /// bytes at the same place.
     pub(super) fn insert(&mut self, edit: Edit) -> Result<(), PatchError> {
-        self.insert_edit(self.after_inserts_at(edit.span.start), edit)
+        let mut index = self.after_inserts_at(edit.span.start);
+        let adds_here = |e: &&Edit| {
+            e.span.is_empty() && e.span.start == edit.span.start && !edit.span.is_empty()
+        };
+        while self.edits.get(index).filter(adds_here).is_some() {
+            index = index.saturating_add(1);
+        }
+        self.insert_edit(index, edit)
     }
 
     pub(super) fn insert_line_at(

@@ -2,7 +2,7 @@
 //!
 //! A [`Patch`] never touches the buffer. It keeps a sorted list of edits that do not overlap, each a span of the
 //! original and the text that takes its place; what no edit names leaves byte for byte as it came, unknown headers
-//! and folding included. Text handed in is checked for line ends, so no value can smuggle in a header.
+//! and folding included, but for a line end of LF alone, which becomes CRLF. Text handed in is checked for line ends, so no value can smuggle in a header.
 
 mod edits;
 mod name;
@@ -296,6 +296,7 @@ impl<'a> Patch<'a> {
         let header = self
             .message
             .header_around(span)
+            .filter(|_| span.start <= span.end)
             .ok_or(PatchError::Outside)?;
         if self.space.is_removed(header.line) {
             return Err(PatchError::Overlap);
@@ -321,35 +322,37 @@ impl<'a> Patch<'a> {
     // ---- writing -------------------------------------------------------------------------------------------------
 
     /// The edited message, piece by piece: pieces of the original and of the patch.
+    ///
+    /// A line of the head that came with LF alone leaves with CRLF. Else an element that knows CRLF only would find
+    /// the end of the headers somewhere in what we took for the body, and headers there that we never looked at.
     pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
         let whole = self.message.whole();
-        let bytes = self.message.bytes();
         let mut from = whole.start;
         let mut edits = self.space.iter();
+        let mut original = Mended::of(self.message);
         let mut text = None;
         let mut finished = false;
         std::iter::from_fn(move || {
             loop {
+                if let Some(piece) = original.next() {
+                    return Some(piece);
+                }
                 if let Some(text) = text.take() {
                     return Some(self.space.text(text));
                 }
                 if finished {
                     return None;
                 }
-                let piece = match edits.next() {
+                match edits.next() {
                     Some(edit) => {
-                        let piece = Span::new(from, edit.span.start);
+                        original.rest = Span::new(from, edit.span.start);
                         from = edit.span.end;
                         text = Some(edit.text);
-                        piece
                     }
                     None => {
                         finished = true;
-                        Span::new(from, whole.end)
+                        original.rest = Span::new(from, whole.end);
                     }
-                };
-                if !piece.is_empty() {
-                    return Some(piece.slice(bytes));
                 }
             }
         })
@@ -369,16 +372,10 @@ impl<'a> Patch<'a> {
 
     /// Adds the edited message to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let bytes = self.message.bytes();
-        let whole = self.message.whole();
-        out.reserve((whole.len() as usize).saturating_add(self.space.text_len()));
-        let mut from = whole.start;
-        for edit in self.space.iter() {
-            out.extend_from_slice(Span::new(from, edit.span.start).slice(bytes));
-            out.extend_from_slice(self.space.text(edit.text));
-            from = edit.span.end;
+        out.reserve((self.message.whole().len() as usize).saturating_add(self.space.text_len()));
+        for piece in self.segments() {
+            out.extend_from_slice(piece);
         }
-        out.extend_from_slice(Span::new(from, whole.end).slice(bytes));
     }
 
     // ---- the edited message, line by line ------------------------------------------------------------------------
@@ -432,6 +429,67 @@ impl<'a> Patch<'a> {
         }
         check_text(value)?;
         Ok(self.space.keep_line(name, value))
+    }
+}
+
+/// A piece of the original, with CRLF in the place of every LF that stands alone in the head.
+struct Mended<'a> {
+    bytes: &'a [u8],
+    /// What is left of the piece.
+    rest: Span,
+    /// Where lone line feeds may be: before this place.
+    head_end: u32,
+    /// Whether a line end is owed.
+    ends_line: bool,
+}
+
+impl<'a> Mended<'a> {
+    fn of(message: Message<'a>) -> Self {
+        let has_lone_feeds = message.glitches().contains(Glitch::BareLf);
+        Mended {
+            bytes: message.bytes(),
+            rest: Span::default(),
+            head_end: if has_lone_feeds {
+                message.body_span().start
+            } else {
+                0
+            },
+            ends_line: false,
+        }
+    }
+
+    /// The place of the first lone line feed in `rest`.
+    fn lone_feed(&self) -> Option<u32> {
+        let head = Span::new(self.rest.start, self.rest.end.min(self.head_end));
+        memchr::memchr_iter(b'\n', head.slice(self.bytes))
+            .filter_map(|at| head.start.checked_add(u32::try_from(at).ok()?))
+            .find(|at| {
+                let before = at.checked_sub(1).map(|before| before as usize);
+                before.and_then(|before| self.bytes.get(before)) != Some(&b'\r')
+            })
+    }
+}
+
+impl<'a> Iterator for Mended<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if std::mem::take(&mut self.ends_line) {
+            return Some(b"\r\n");
+        }
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (piece, rest) = match self.lone_feed() {
+            Some(at) => {
+                self.ends_line = true;
+                let behind = Span::new(at.saturating_add(1), self.rest.end);
+                (Span::new(self.rest.start, at), behind)
+            }
+            None => (self.rest, Span::default()),
+        };
+        self.rest = rest;
+        Some(piece.slice(self.bytes))
     }
 }
 
