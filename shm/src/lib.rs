@@ -1,1 +1,52 @@
-//! The arena: bytes that outlive a worker, their rows, indexes, reclaim and recovery.
+//! The arena: bytes that outlive a worker, their rows, indexes, reclaim and recovery. It knows nothing of SIP.
+//!
+//! A worker may die between any two instructions. What makes that harmless is one rule: **each object has one authoritative 64-bit word**, every
+//! change of it is one compare-and-swap, and everything else (index entries, free lists, limbo lists, intents, counters of free slabs) is a hint that can
+//! be lost, doubled or stale.
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`ctl`] | the words: rows, blocks, index entries |
+//! | `layout` | superblock, geometry, versions |
+//! | [`arena`] | create, attach, seals, backing |
+//! | `slab` | who owns which 64 KiB; rows and blocks in them |
+//! | `index` | from a key to its row; why never two LIVE |
+//! | `epoch` | when memory may be reused; intents |
+//! | [`participant`] | one thread's way in: allocation, limbo |
+//! | [`ops`] | find, insert, replace, remove, step by step |
+//! | [`walk`] | scans, an heir's rows, expiry |
+//! | [`recover`] | sweep, scrub, recovery of the dead |
+//! | [`audit`] | every invariant, checked |
+//! | [`rx`], [`mailbox`], [`slot`] | receive buffers and their journal, mail between slots, headers and counters |
+
+pub mod arena;
+pub mod audit;
+mod body;
+pub mod ctl;
+mod epoch;
+pub mod id;
+mod index;
+mod layout;
+pub mod mailbox;
+mod map;
+pub mod ops;
+pub mod participant;
+pub mod recover;
+pub mod rx;
+mod slab;
+pub mod slot;
+pub mod walk;
+
+pub use arena::{Arena, AttachError, CreateError, Usage};
+pub use audit::{Violation, audit};
+pub use body::{CHILDREN_MAX, KEY_MAX};
+pub use ctl::Version;
+pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
+pub use layout::{CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
+pub use mailbox::{Doorbell, Mail, MailboxFull};
+pub use ops::{InsertError, ReplaceError, Reserved, RowMeta};
+pub use participant::{AllocClass, BlockMut, Full, Participant, Record};
+pub use recover::Recovered;
+pub use rx::{RX_HEADER_BYTES, RxMeta, RxPool, RxState};
+pub use slot::{Cells, SlotHeader};
+pub use walk::Cursor;

@@ -1,0 +1,278 @@
+//! The one index of all tables: buckets of a cache line, two candidates for each key, a small stash behind them.
+//!
+//! An entry (tag, generation, row) is a hint; the row's control word is the truth. Entries never move. One bucket is found by each half of the
+//! keyed hash; entries are twice the records at most, so the stash is practically empty, and a key looks into its stash bucket only
+//! after that bucket was used once (flags that are never cleared).
+//!
+//! *Find* reads at most 16 entries (24 with stash), and for each tag that matches the control word, the row's hash, the body's key. Wait-free.
+//!
+//! *Unique insert.* An inserter publishes an entry for its PENDING row and looks at all candidates **after** that once more. Of two inserters
+//! of one key at least one sees the other (their entry CAS and rescan are ordered by SeqCst fences), and it aborts the other's PENDING row by CAS to
+//! DYING or, if that already is LIVE, gives up itself. So never two LIVE. Nobody waits for anybody: a dead inserter's PENDING row is
+//! aborted by whoever meets it. Obstruction-free for inserters of one key (they back off at random), lock-free otherwise.
+
+use sync::{AtomicU64, Ordering, fence};
+
+use crate::arena::Inner;
+use crate::ctl::{Ctl, Entry, RowState};
+use crate::id::RowRef;
+use crate::layout::{AT_STASH_FLAGS, STASH_BUCKETS};
+
+/// Where a key's entry can be.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    tag: u16,
+    first: u64,
+    second: u64,
+    stash: u64,
+    stash_bucket: u32,
+}
+
+/// What an insert met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// Nobody with this key.
+    Nobody,
+    /// A record.
+    Live(RowRef),
+}
+
+impl Inner {
+    fn places(&self, hash: u64) -> Places {
+        let g = &self.geometry;
+        let spread = |half: u64| (half * g.buckets) >> 32;
+        let (first, mut second) = (spread(hash & 0xffff_ffff), spread(hash >> 32));
+        if second == first {
+            second = (first + 1) % g.buckets;
+        }
+        let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let stash_bucket = (mixed >> 32) as u32 % STASH_BUCKETS;
+        Places {
+            tag: (mixed >> 48) as u16,
+            first: g.index + first * 64,
+            second: g.index + second * 64,
+            stash: g.stash + u64::from(stash_bucket) * 64,
+            stash_bucket,
+        }
+    }
+
+    fn stash_flag(&self, bucket: u32) -> (&AtomicU64, u64) {
+        (
+            self.map.word(AT_STASH_FLAGS + u64::from(bucket / 64) * 8),
+            1 << (bucket % 64),
+        )
+    }
+
+    fn stash_used(&self, p: &Places) -> bool {
+        let (flags, bit) = self.stash_flag(p.stash_bucket);
+        // SYNC stash-flag: Acquire, pairs with the AcqRel in `link`: set before the first entry, so who may meet the entry sees the flag.
+        flags.load(Ordering::Acquire) & bit != 0
+    }
+
+    fn lines(&self, p: &Places) -> impl Iterator<Item = &AtomicU64> {
+        let stash: &[AtomicU64] = if self.stash_used(p) {
+            self.map.line(p.stash)
+        } else {
+            &[]
+        };
+        self.map
+            .line(p.first)
+            .iter()
+            .chain(self.map.line(p.second))
+            .chain(stash)
+    }
+
+    /// The LIVE row of this key, with the control word that was seen. The caller is online.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<(RowRef, Ctl)> {
+        let p = self.places(hash);
+        self.lines(&p).find_map(|word| {
+            // SYNC entry: Acquire, pairs with the CAS in `link`: the row's hash was stored before.
+            let entry = Entry(word.load(Ordering::Acquire));
+            if entry.0 == Entry::EMPTY || entry.tag() != p.tag {
+                return None;
+            }
+            let ctl = self.live_with_key(entry.row(), hash, key)?;
+            Some((entry.row(), ctl))
+        })
+    }
+
+    fn live_with_key(&self, row: RowRef, hash: u64, key: &[u8]) -> Option<Ctl> {
+        let words = self.row(row.index)?;
+        let ctl = words.load();
+        // Relaxed: written before the row became PENDING in the index; ordered by the load of ctl.
+        if !ctl.is_live()
+            || ctl.generation() != row.generation
+            || words.hash.load(Ordering::Relaxed) != hash
+        {
+            return None;
+        }
+        (self.body(ctl.body()?)?.key == key).then_some(ctl)
+    }
+
+    /// Looks at everybody with this key but `me`: reports a LIVE one, aborts PENDING ones, unlinks what is dying or stale.
+    /// `aborted` gets each row that this call moved to DYING, unlinked, for the caller to retire.
+    pub(crate) fn meet(
+        &self,
+        hash: u64,
+        key: &[u8],
+        me: Option<RowRef>,
+        mut aborted: impl FnMut(RowRef, Ctl),
+    ) -> Met {
+        let p = self.places(hash);
+        for word in self.lines(&p) {
+            // SYNC entry: Acquire, as in `find`.
+            let entry = Entry(word.load(Ordering::Acquire));
+            if entry.0 == Entry::EMPTY || entry.tag() != p.tag || Some(entry.row()) == me {
+                continue;
+            }
+            let row = entry.row();
+            // Two rounds at most change the state of this generation twice: PENDING -> LIVE -> DYING.
+            for _ in 0..4 {
+                let Some(words) = self.row(row.index) else {
+                    break;
+                };
+                let ctl = words.load();
+                let stale = ctl.generation() != row.generation;
+                match ctl.state() {
+                    _ if stale => {
+                        self.clear(word, entry);
+                        break;
+                    }
+                    Some(RowState::Live) => {
+                        if self.live_with_key(row, hash, key).is_some() {
+                            return Met::Live(row);
+                        }
+                        // Another key, or it has just changed or gone: look again in the second case.
+                        if words.load() == ctl {
+                            break;
+                        }
+                    }
+                    Some(RowState::Pending) => {
+                        // Relaxed: as in `live_with_key`. 64 bits of a keyed hash stand for the key, because a PENDING row has no body;
+                        // aborting a stranger by collision would cost it a retry.
+                        if words.hash.load(Ordering::Relaxed) != hash {
+                            break;
+                        }
+                        if words.change(ctl, ctl.dying()) {
+                            self.clear(word, entry);
+                            aborted(row, ctl.dying());
+                            break;
+                        }
+                    }
+                    // DYING, RETIRED, FREE or garbage: nothing that `find` would show; help to unlink.
+                    _ => {
+                        self.clear(word, entry);
+                        break;
+                    }
+                }
+            }
+        }
+        Met::Nobody
+    }
+
+    fn clear(&self, word: &AtomicU64, entry: Entry) {
+        // SYNC entry: AcqRel. Exact word: an entry that somebody put there since then stays.
+        let _ = word.compare_exchange(entry.0, Entry::EMPTY, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Publishes an entry for a PENDING row, in the emptier bucket. `false`: both buckets and the stash bucket are full.
+    pub(crate) fn link(&self, hash: u64, row: RowRef) -> bool {
+        let p = self.places(hash);
+        let entry = Entry::new(p.tag, row);
+        // Relaxed: a choice of place, nothing is read through it.
+        let used = |line: u64| {
+            self.map
+                .line(line)
+                .iter()
+                .filter(|w| w.load(Ordering::Relaxed) != Entry::EMPTY)
+                .count()
+        };
+        let (first, second) = if used(p.first) <= used(p.second) {
+            (p.first, p.second)
+        } else {
+            (p.second, p.first)
+        };
+        let put = |line: u64| {
+            self.map.line(line).iter().any(|word| {
+                // SYNC entry: Release, pairs with the Acquire loads in `find` and `meet`. The Relaxed load only saves a CAS.
+                word.load(Ordering::Relaxed) == Entry::EMPTY
+                    && word
+                        .compare_exchange(
+                            Entry::EMPTY,
+                            entry.0,
+                            Ordering::AcqRel,
+                            Ordering::Relaxed,
+                        )
+                        .is_ok()
+            })
+        };
+        let done = put(first) || put(second) || {
+            let (flags, bit) = self.stash_flag(p.stash_bucket);
+            // SYNC stash-flag: AcqRel, see `stash_used`.
+            flags.fetch_or(bit, Ordering::AcqRel);
+            put(p.stash)
+        };
+        // SYNC unique: SeqCst, between our entry and the rescan that follows (`meet`), against the same pair of another inserter.
+        // AcqRel alone would let both rescans read before either entry is visible, and both rows become LIVE.
+        fence(Ordering::SeqCst);
+        done
+    }
+
+    /// Removes a row's entry, wherever it is.
+    pub(crate) fn unlink(&self, hash: u64, row: RowRef) {
+        let p = self.places(hash);
+        let entry = Entry::new(p.tag, row);
+        for word in self.lines(&p) {
+            // Relaxed: only our exact entry matters, and it was put before the row reached the state that leads here.
+            if word.load(Ordering::Relaxed) == entry.0 {
+                self.clear(word, entry);
+            }
+        }
+    }
+
+    /// How many entries this row has among its candidates, for `audit`.
+    pub(crate) fn entries_of(&self, hash: u64, row: RowRef) -> usize {
+        let p = self.places(hash);
+        let entry = Entry::new(p.tag, row);
+        self.lines(&p)
+            .filter(|w| w.load(Ordering::Acquire) == entry.0)
+            .count()
+    }
+
+    /// Number of buckets, the stash behind the others.
+    pub(crate) fn index_lines(&self) -> u64 {
+        self.geometry.buckets + u64::from(STASH_BUCKETS)
+    }
+
+    /// All entries of one bucket.
+    pub(crate) fn index_line(&self, nth: u64) -> &[AtomicU64; 8] {
+        let g = &self.geometry;
+        match nth.checked_sub(g.buckets) {
+            None => self.map.line(g.index + nth * 64),
+            Some(stash) => self
+                .map
+                .line(g.stash + stash.min(u64::from(STASH_BUCKETS) - 1) * 64),
+        }
+    }
+
+    /// Clears an entry whose row is in no state to be found: for the scrubber.
+    pub(crate) fn clear_if_stale(&self, word: &AtomicU64) -> bool {
+        let entry = Entry(word.load(Ordering::Acquire));
+        if entry.0 == Entry::EMPTY {
+            return false;
+        }
+        let stale = self.row(entry.row().index).is_none_or(|words| {
+            let ctl = words.load();
+            ctl.generation() != entry.row().generation
+                || !matches!(
+                    ctl.state(),
+                    Some(RowState::Pending | RowState::Live | RowState::Dying)
+                )
+        });
+        if stale {
+            self.clear(word, entry);
+        }
+        stale
+    }
+}

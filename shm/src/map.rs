@@ -1,0 +1,98 @@
+//! The mapped bytes: the only place where an offset becomes a pointer.
+//!
+//! Words are reached as atomics, payload bytes through raw pointers; nobody ever holds a `&mut` into the map. Both doors check their
+//! bounds, so garbage in the arena can at worst panic, never reach outside.
+
+use std::alloc;
+use std::ptr::NonNull;
+
+use memmap2::MmapRaw;
+use sync::AtomicU64;
+
+pub(crate) struct Map {
+    base: NonNull<u8>,
+    len: u64,
+    keep: Keep,
+}
+
+/// What keeps the bytes mapped.
+enum Keep {
+    Mapped(#[expect(dead_code, reason = "held for its Drop")] MmapRaw),
+    /// For Miri and for unit tests: no file behind it.
+    Heap(alloc::Layout),
+}
+
+// SAFETY: the map is reached through atomics and through raw pointers whose users keep the arena's protocol (`ctl` decides who
+// may write a payload byte, the epoch who may still read it), which is made for many threads and processes.
+unsafe impl Send for Map {}
+// SAFETY: as for Send.
+unsafe impl Sync for Map {}
+
+impl Map {
+    pub(crate) fn mapped(map: MmapRaw) -> Option<Self> {
+        let len = map.len() as u64;
+        NonNull::new(map.as_mut_ptr()).map(|base| Self {
+            base,
+            len,
+            keep: Keep::Mapped(map),
+        })
+    }
+
+    pub(crate) fn heap(len: u64) -> Option<Self> {
+        let layout = alloc::Layout::from_size_align(usize::try_from(len).ok()?, 4096).ok()?;
+        if layout.size() == 0 {
+            return None;
+        }
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc::alloc_zeroed(layout) };
+        NonNull::new(base).map(|base| Self {
+            base,
+            len,
+            keep: Keep::Heap(layout),
+        })
+    }
+
+    /// The word at this offset.
+    #[inline]
+    pub(crate) fn word(&self, at: u64) -> &AtomicU64 {
+        assert!(
+            at.is_multiple_of(8) && at < self.len && self.len - at >= 8,
+            "a word of the map"
+        );
+        // SAFETY: at + 8 <= len, checked above; the map is at least `len` bytes.
+        let word = unsafe { self.base.add(at as usize) };
+        // SAFETY: page-aligned base plus a multiple of 8, inside the map, and mapped as long as `self` lives. Words and payload
+        // bytes lie in different regions (rows in row slabs, bytes in block slabs; a slab changes its kind only while empty).
+        unsafe { word.cast::<AtomicU64>().as_ref() }
+    }
+
+    /// The cache line at this offset.
+    #[inline]
+    pub(crate) fn line(&self, at: u64) -> &[AtomicU64; 8] {
+        assert!(
+            at.is_multiple_of(64) && at < self.len && self.len - at >= 64,
+            "a line of the map"
+        );
+        // SAFETY: at + 64 <= len, checked above.
+        let line = unsafe { self.base.add(at as usize) };
+        // SAFETY: as in `word`.
+        unsafe { line.cast::<[AtomicU64; 8]>().as_ref() }
+    }
+
+    /// A pointer to `len` bytes at this offset.
+    #[inline]
+    pub(crate) fn bytes(&self, at: u64, len: u64) -> NonNull<u8> {
+        assert!(at <= self.len && len <= self.len - at, "bytes of the map");
+        // SAFETY: at + len <= len of the map, checked above.
+        unsafe { self.base.add(at as usize) }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if let Keep::Heap(layout) = self.keep {
+            // SAFETY: allocated in `heap` with this layout, and freed once.
+            unsafe { alloc::dealloc(self.base.as_ptr(), layout) }
+        }
+    }
+}

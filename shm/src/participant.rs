@@ -1,0 +1,591 @@
+//! One thread's way into the arena: its identity, its free lists, its limbo.
+//!
+//! Everything in a `Participant` is a hint or a debt: free lists are rebuilt from meta words (by `refill`), what is
+//! in limbo when it dies is found RETIRED by the sweep of whoever owns the slab. Nothing here is needed to go on without it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use sync::Ordering;
+
+use crate::arena::{Arena, Inner};
+use crate::body::{BodyView, HEADER_BYTES, expiry};
+use crate::ctl::{BlockState, Ctl, Meta, RowState, Version};
+use crate::id::{Block, ParticipantId, RowRef, TableId};
+use crate::layout::{AT_SLABS_FREE, BLOCKS_PER_SLAB, CLASSES, blocks_in};
+use crate::slab::{Kind, block_slab, row_slab};
+
+/// A thread's access to the arena. Not `Send`: to be made on the thread that uses it.
+///
+/// Between [`online`](Self::online) and [`offline`](Self::offline) it may hold references, until the next
+/// [`quiescent`](Self::quiescent); all operations on rows need it online.
+#[derive(Debug)]
+pub struct Participant {
+    pub(crate) arena: Rc<Arena>,
+    pub(crate) id: u16,
+    pub(crate) online: bool,
+    classes: [List; CLASSES.len()],
+    tables: Vec<List>,
+    adopted: bool,
+    /// Slabs are looked for from here on.
+    next_slab: u32,
+    limbo: VecDeque<Limbo>,
+    /// How many at the front of `limbo` have their epoch.
+    tagged: usize,
+    oldest: u64,
+    pub(crate) scrub: crate::recover::ScrubCursor,
+    pub(crate) backoff: u32,
+}
+
+/// Free rows of one table or free blocks of one class, in slabs of our own.
+#[derive(Debug, Default)]
+struct List {
+    /// With the value of `freed` at the last look.
+    slabs: Vec<(u32, Option<u64>)>,
+    /// Hints: an object is ours only after the CAS of its word.
+    free: VecDeque<u32>,
+    /// In this turn there was nothing more for new records, for updates.
+    exhausted: [bool; 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limbo {
+    epoch: u64,
+    item: Item,
+    /// The RETIRED word; if it has changed, somebody else freed the object.
+    word: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Item {
+    Row(u32),
+    Block(u32),
+}
+
+/// What an allocation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocClass {
+    /// A new record, or something for one: refused while the last 5 % are left.
+    New,
+    /// A change of a record that exists.
+    Update,
+}
+
+/// No memory for this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the arena is full")]
+pub struct Full;
+
+/// A record as seen at one moment.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Record<'a> {
+    /// Its row.
+    pub row: RowRef,
+    /// The whole truth about it, for `replace` and `remove`.
+    pub version: Version,
+    /// The participant whose slab the row lies in: who inserted it, or its heir under the same number.
+    pub owner: u16,
+    /// As given with the record.
+    pub flags: u8,
+    /// As given with the record; `None`: never.
+    pub expires_at: Option<stdx::Instant>,
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its payload.
+    pub payload: &'a [u8],
+    /// Its further blocks.
+    pub children: &'a [Block],
+}
+
+/// Blocks freed and rows freed per call of `quiescent`, at least.
+const RECLAIM_MIN: usize = 256;
+
+impl Participant {
+    pub(crate) fn new(arena: &Arena, id: ParticipantId) -> Self {
+        assert!(id.0 < arena.participants(), "a participant of this arena");
+        let tables = usize::from(arena.layout().tables);
+        Self {
+            arena: Rc::new(arena.clone()),
+            id: id.0,
+            online: false,
+            classes: std::array::from_fn(|_| List::default()),
+            tables: std::iter::repeat_with(List::default).take(tables).collect(),
+            adopted: false,
+            next_slab: 0,
+            limbo: VecDeque::new(),
+            tagged: 0,
+            oldest: 0,
+            scrub: crate::recover::ScrubCursor::default(),
+            backoff: u32::from(id.0).wrapping_mul(0x9e37_79b9) | 1,
+        }
+    }
+
+    /// Our number.
+    pub fn id(&self) -> ParticipantId {
+        ParticipantId(self.id)
+    }
+
+    /// The arena.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    #[inline]
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.arena.0
+    }
+
+    /// May hold references from now on. A dead predecessor of this number must have been recovered.
+    pub fn online(&mut self) {
+        if !self.online {
+            self.online = true;
+            self.quiescent();
+        }
+    }
+
+    /// Holds no references until `online`: before sleeping.
+    pub fn offline(&mut self) {
+        if self.online {
+            self.online = false;
+            self.inner().announce_offline(self.id);
+        }
+    }
+
+    /// Once per turn: no reference from before is held any more. Frees what nobody can hold, a bounded number.
+    pub fn quiescent(&mut self) {
+        debug_assert!(self.online, "only who is online holds references");
+        let now = self.inner().announce(self.id);
+        let tagged = self.tagged;
+        for limbo in self.limbo.iter_mut().skip(tagged) {
+            limbo.epoch = now;
+        }
+        self.tagged = self.limbo.len();
+        for list in self.classes.iter_mut().chain(&mut self.tables) {
+            list.exhausted = [false; 2];
+        }
+        let Some(front) = self.limbo.front() else {
+            return;
+        };
+        if front.epoch >= self.oldest {
+            self.oldest = self.inner().oldest();
+        }
+        for _ in 0..RECLAIM_MIN.max(self.limbo.len() / 8) {
+            match self.limbo.front() {
+                Some(l) if l.epoch < self.oldest => {}
+                _ => break,
+            }
+            let Some(limbo) = self.limbo.pop_front() else {
+                break;
+            };
+            self.tagged -= 1;
+            self.reclaim(limbo);
+        }
+    }
+
+    /// RETIRED → FREE. Lost if somebody else did it, or if we die here: the word then stays RETIRED for the next sweep.
+    fn reclaim(&mut self, limbo: Limbo) {
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        match limbo.item {
+            Item::Row(index) => {
+                let retired = Ctl(limbo.word);
+                if !inner
+                    .row(index)
+                    .is_some_and(|row| row.change(retired, retired.free()))
+                {
+                    return;
+                }
+                let slab = row_slab(index);
+                let d = inner.descriptor(slab);
+                match d.kind() {
+                    Some(Kind::Rows(table)) if d.owner() == self.id => {
+                        if let Some(list) = self.tables.get_mut(usize::from(table.0)) {
+                            list.free.push_back(index);
+                        }
+                    }
+                    _ => self.tell_owner(slab),
+                }
+            }
+            Item::Block(block) => {
+                let retired = Meta(limbo.word);
+                if inner.change_meta(block, retired, retired.free()) {
+                    self.freed_block(block);
+                }
+            }
+        }
+    }
+
+    /// A block has become FREE by our hand.
+    pub(crate) fn freed_block(&mut self, block: u32) {
+        let slab = block_slab(block);
+        let d = self.inner().descriptor(slab);
+        match d.kind() {
+            Some(Kind::Blocks(class)) if d.owner() == self.id => {
+                // The youngest first: its bytes are in the cache.
+                self.classes[usize::from(class)].free.push_front(block);
+            }
+            _ => self.tell_owner(slab),
+        }
+    }
+
+    fn tell_owner(&self, slab: u32) {
+        // Relaxed: a hint to look at words that are ordered by themselves.
+        self.inner().freed(slab).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn push_limbo(&mut self, item: Item, word: u64) {
+        self.limbo.push_back(Limbo {
+            epoch: u64::MAX,
+            item,
+            word,
+        });
+    }
+
+    /// How many objects wait for their grace period: for tests and statistics.
+    pub fn limbo_len(&self) -> usize {
+        self.limbo.len()
+    }
+
+    /// Finds out which slabs are ours: once, and again after recovery.
+    pub(crate) fn adopt(&mut self) {
+        self.adopted = true;
+        for list in self.classes.iter_mut().chain(&mut self.tables) {
+            *list = List::default();
+        }
+        let arena = Rc::clone(&self.arena);
+        for slab in 0..arena.0.geometry.slabs {
+            let d = arena.0.descriptor(slab);
+            if d.owner() == self.id {
+                match d.kind() {
+                    Some(Kind::Rows(t)) => {
+                        if let Some(list) = self.tables.get_mut(usize::from(t.0)) {
+                            list.slabs.push((slab, None));
+                        }
+                    }
+                    Some(Kind::Blocks(class)) => {
+                        self.classes[usize::from(class)].slabs.push((slab, None))
+                    }
+                    Some(Kind::Free | Kind::Taking) | None => {}
+                }
+            }
+        }
+    }
+
+    /// FREE → PENDING for a row in one of our slabs of this table.
+    pub(crate) fn allocate_row(&mut self, table: TableId) -> Option<RowRef> {
+        let arena = Rc::clone(&self.arena);
+        loop {
+            while let Some(index) = self.tables.get_mut(usize::from(table.0))?.free.pop_front() {
+                let Some(row) = arena.0.row(index) else {
+                    continue;
+                };
+                let free = row.load();
+                if free.state() == Some(RowState::Free) && row.change(free, free.pending()) {
+                    return Some(RowRef {
+                        index,
+                        generation: free.pending().generation(),
+                    });
+                }
+            }
+            self.refill(Kind::Rows(table), AllocClass::New)?;
+        }
+    }
+
+    /// FREE → LOOSE for a block of at least this many bytes in one of our slabs.
+    pub(crate) fn allocate_block(
+        &mut self,
+        bytes: usize,
+        for_what: AllocClass,
+    ) -> Result<u32, Full> {
+        let first = CLASSES.partition_point(|&size| (size as usize) < bytes);
+        for class in first..CLASSES.len() {
+            match self.allocate_in(class as u8, for_what) {
+                Some(block) => return Ok(block),
+                // An update takes a bigger one, if we have it, before it fails.
+                None if for_what == AllocClass::Update => {}
+                None => break,
+            }
+        }
+        Err(Full)
+    }
+
+    fn allocate_in(&mut self, class: u8, for_what: AllocClass) -> Option<u32> {
+        let arena = Rc::clone(&self.arena);
+        let which = usize::from(class);
+        loop {
+            let list = &mut self.classes[which];
+            // When slabs run out, new records leave some blocks of each class to updates.
+            let kept = match for_what {
+                AllocClass::New if arena.0.tight() => {
+                    (list.slabs.len() * blocks_in(class) as usize / 16).max(2)
+                }
+                _ => 0,
+            };
+            while list.free.len() > kept {
+                let Some(block) = list.free.pop_front() else {
+                    break;
+                };
+                let Some(free) = arena.0.load_meta(block) else {
+                    continue;
+                };
+                if free.is_free() && arena.0.change_meta(block, free, free.loose()) {
+                    return Some(block);
+                }
+            }
+            self.refill(Kind::Blocks(class), for_what)?;
+        }
+    }
+
+    fn list(&mut self, kind: Kind) -> Option<&mut List> {
+        match kind {
+            Kind::Rows(table) => self.tables.get_mut(usize::from(table.0)),
+            Kind::Blocks(class) => self.classes.get_mut(usize::from(class)),
+            Kind::Free | Kind::Taking => None,
+        }
+    }
+
+    /// More free objects: where others have freed some, else in a new slab. `None`: there are none in this turn.
+    fn refill(&mut self, kind: Kind, for_what: AllocClass) -> Option<()> {
+        if !self.adopted {
+            self.adopt();
+        }
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        let (id, next_slab) = (self.id, self.next_slab);
+        let list = self.list(kind)?;
+        let exhausted = usize::from(for_what == AllocClass::Update);
+        if list.exhausted[exhausted] {
+            return None;
+        }
+        let before = list.free.len();
+        for nth in 0..list.slabs.len() {
+            let (slab, seen) = list.slabs[nth];
+            // Relaxed: a hint.
+            let freed = inner.freed(slab).load(Ordering::Relaxed);
+            if seen != Some(freed) {
+                list.slabs[nth].1 = Some(freed);
+                list.look(inner, kind, slab);
+                if list.free.len() > before {
+                    return Some(());
+                }
+            }
+        }
+        let free = inner.slabs_free();
+        let least = if for_what == AllocClass::New {
+            inner.slabs_reserved()
+        } else {
+            0
+        };
+        if free > least
+            && let Some(slab) = inner.take_slab(kind, id, next_slab)
+        {
+            inner.note_slabs_free(free - 1);
+            // Relaxed: a hint.
+            let freed = inner.freed(slab).load(Ordering::Relaxed);
+            list.slabs.push((slab, Some(freed)));
+            list.look(inner, kind, slab);
+            self.next_slab = slab + 1;
+            return Some(());
+        }
+        inner.note_slabs_free(free);
+        list.exhausted[exhausted] = true;
+        None
+    }
+
+    /// Has all our slabs looked at again, in case hints were lost: for the scrubber.
+    pub(crate) fn doubt_hints(&mut self) {
+        for list in self.classes.iter_mut().chain(&mut self.tables) {
+            for (_, seen) in &mut list.slabs {
+                *seen = None;
+            }
+        }
+    }
+
+    /// Forgets hints into a slab that is being given back.
+    pub(crate) fn forget_slab(&mut self, class: u8, slab: u32) {
+        let list = &mut self.classes[usize::from(class)];
+        list.slabs.retain(|(s, _)| *s != slab);
+        list.free.retain(|&b| block_slab(b) != slab);
+    }
+
+    /// How many slabs of this class are ours.
+    pub(crate) fn slabs_of_class(&self, class: u8) -> usize {
+        self.classes[usize::from(class)].slabs.len()
+    }
+
+    /// LOOSE or USED → FREE for a block that no row has named yet.
+    pub(crate) fn free_unseen(&mut self, block: u32) {
+        let arena = Rc::clone(&self.arena);
+        if let Some(meta) = arena.0.load_meta(block)
+            && matches!(meta.state(), Some(BlockState::Loose | BlockState::Used))
+            && arena.0.change_meta(block, meta, meta.free())
+        {
+            self.freed_block(block);
+        }
+    }
+
+    /// USED by this row → RETIRED, by exactly one party; the winner waits out the grace period.
+    pub(crate) fn retire_block(&mut self, row: RowRef, block: u32) -> bool {
+        let arena = Rc::clone(&self.arena);
+        let Some(meta) = arena.0.load_meta(block) else {
+            return false;
+        };
+        let ours = meta.state() == Some(BlockState::Used) && meta.row() == row;
+        let won = ours && arena.0.change_meta(block, meta, meta.retired());
+        if won {
+            self.push_limbo(Item::Block(block), meta.retired().0);
+        }
+        won
+    }
+
+    /// An unattached block of `len` bytes, to be filled and then listed as a child of a row. Dropped, it is freed; so it is if we die first.
+    pub fn allocate(&mut self, len: usize, for_what: AllocClass) -> Result<BlockMut, Full> {
+        let block = self.allocate_block(HEADER_BYTES.saturating_add(len), for_what)?;
+        let Some((at, _)) = self.inner().block_bytes(block) else {
+            return Err(Full);
+        };
+        // SAFETY: a LOOSE block of ours of at least HEADER_BYTES + len bytes: nobody else touches it.
+        unsafe { crate::body::write_child_header(at, len) };
+        Ok(BlockMut {
+            arena: Rc::clone(&self.arena),
+            block: Block(block),
+            len,
+        })
+    }
+
+    /// The bytes of a child, valid until the next `quiescent`: of a row that was found since the last one, or of an unattached block
+    /// of our own. Empty if there is no such block.
+    pub fn block(&self, block: Block) -> &[u8] {
+        debug_assert!(self.online);
+        self.inner().body(block.0).map_or(&[], |b| b.payload)
+    }
+
+    pub(crate) fn record<'a>(&self, row: RowRef, ctl: Ctl, body: &BodyView<'a>) -> Record<'a> {
+        Record {
+            row,
+            version: Version(ctl.0),
+            owner: self.inner().descriptor(row_slab(row.index)).owner(),
+            flags: ctl.flags(),
+            expires_at: expiry(body.expires_at),
+            key: body.key,
+            payload: body.payload,
+            children: body.children,
+        }
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        // What waits in limbo stays RETIRED, for the sweep of the slab's owner.
+        self.offline();
+    }
+}
+
+impl List {
+    /// Collects the free objects of one slab.
+    fn look(&mut self, inner: &Inner, kind: Kind, slab: u32) {
+        match kind {
+            Kind::Rows(_) => {
+                self.free.retain(|&index| row_slab(index) != slab);
+                let free = |row: &crate::slab::Row<'_>| row.load().state() == Some(RowState::Free);
+                self.free.extend(
+                    inner
+                        .rows_in(slab)
+                        .filter(|(_, row)| free(row))
+                        .map(|(index, _)| index),
+                );
+            }
+            Kind::Blocks(class) => {
+                self.free.retain(|&block| block_slab(block) != slab);
+                let first = slab * BLOCKS_PER_SLAB;
+                let free = |&b: &u32| inner.load_meta(b).is_some_and(Meta::is_free);
+                self.free
+                    .extend((first..first + blocks_in(class)).filter(free));
+            }
+            Kind::Free | Kind::Taking => {}
+        }
+    }
+}
+
+impl Inner {
+    /// Whether only the reserve for updates is left, as of the last time anybody took or gave back a slab.
+    pub(crate) fn tight(&self) -> bool {
+        // Relaxed: a hint; off by the takers that died in between.
+        self.map.word(AT_SLABS_FREE).load(Ordering::Relaxed) <= u64::from(self.slabs_reserved())
+    }
+
+    pub(crate) fn note_slabs_free(&self, free: u32) {
+        // Relaxed: a hint.
+        self.map
+            .word(AT_SLABS_FREE)
+            .store(u64::from(free), Ordering::Relaxed);
+    }
+}
+
+/// A block that no row has yet: to be filled, then frozen and listed as a child.
+#[derive(Debug)]
+#[must_use = "a block that is dropped is freed"]
+pub struct BlockMut {
+    arena: Rc<Arena>,
+    block: Block,
+    len: usize,
+}
+
+impl BlockMut {
+    /// The finished block. To be listed in the next `insert`, `publish` or `replace`, which frees it when it fails.
+    pub fn freeze(self) -> Block {
+        let block = self.block;
+        let mut this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped or used again, so the Rc is dropped once.
+        unsafe { core::ptr::drop_in_place(&raw mut this.arena) };
+        block
+    }
+
+    /// Fills the block from parts, as far as they fit, and freezes it.
+    pub fn fill(mut self, parts: &[&[u8]]) -> Block {
+        let mut rest: &mut [u8] = &mut self;
+        for part in parts {
+            let len = part.len().min(rest.len());
+            let (head, tail) = rest.split_at_mut(len);
+            head.copy_from_slice(&part[..len]);
+            rest = tail;
+        }
+        self.freeze()
+    }
+}
+
+impl core::ops::Deref for BlockMut {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.arena.0.body(self.block.0).map_or(&[], |b| b.payload)
+    }
+}
+
+impl core::ops::DerefMut for BlockMut {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let Some((at, size)) = self.arena.0.block_bytes(self.block.0) else {
+            return &mut [];
+        };
+        let len = self.len.min(size - HEADER_BYTES);
+        // SAFETY: HEADER_BYTES < the smallest block.
+        let at = unsafe { at.add(HEADER_BYTES) };
+        // SAFETY: `len` bytes inside a LOOSE block of ours; nobody else knows of it, and `self` is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(at.as_ptr(), len) }
+    }
+}
+
+impl Drop for BlockMut {
+    fn drop(&mut self) {
+        let inner = &self.arena.0;
+        if let Some(meta) = inner.load_meta(self.block.0)
+            && meta.state() == Some(BlockState::Loose)
+            && inner.change_meta(self.block.0, meta, meta.free())
+        {
+            // Relaxed: a hint, here to ourselves.
+            inner
+                .freed(block_slab(self.block.0))
+                .fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What brings the arena back in order: the sweep of a slab, the scrubber that does it now and then, recovery that does it for the dead.
+//!
+//! *Sweep of a slab by its owner, or for a dead one.* It relies on one fact: nobody but a slab's owner hands out its rows and blocks, so what the
+//! owner is not in the middle of handing out can only go downhill.
+//!
+//! | seen | meaning | done |
+//! |---|---|---|
+//! | row PENDING, owner dead | an insert that never ended | abort it (DYING), finish it |
+//! | row DYING | a removal that is under way, or whose remover died | finish it; every step is idempotent |
+//! | row or block RETIRED | in somebody's limbo, or lost with it | into our limbo too; freed once, by CAS of the exact word |
+//! | block LOOSE, owner dead | never shown to anybody | FREE |
+//! | block USED by a row that does not hold it | an operation that did not end, or one that is just retiring it | RETIRED, by CAS; then limbo |
+//! | all blocks of a slab FREE | | the slab goes back |
+//!
+//! A row that does not hold a block will never again, so one look is enough; readers who found it through the old body are protected by the grace period that every RETIRED
+//! object still waits out from the moment that it was seen.
+//!
+//! *Recovery* of a dead participant, by exactly one party at a time, with the supervisor's leave, after a pidfd has proved the death:
+//! 1. finish its intent: a row that is DYING; blocks of the old body that the row does not hold any more;
+//! 2. sweep its slabs (TAKING slabs go back);
+//! 3. raise the mail flags of all its rings;
+//! 4. clear the intent;
+//! 5. announce it offline, or go on in its place under its number: only now may the epoch move on.
+//!
+//! Until step 5 nothing that was retired after its death can be reused, so the words and bodies that the intent names still are what they were. Every step can be
+//! repeated: a recovery that dies is done again from the start.
+
+use std::rc::Rc;
+
+use sync::Ordering;
+
+use crate::ctl::{BlockState, Ctl, RowState};
+use crate::epoch::OFFLINE;
+use crate::id::{ParticipantId, RowRef};
+use crate::layout::{BLOCKS_PER_SLAB, blocks_in};
+use crate::participant::{Item, Participant};
+use crate::slab::Kind;
+
+/// What recovery or a scrub found to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// PENDING rows aborted.
+    pub aborted: u32,
+    /// Removals finished.
+    pub finished: u32,
+    /// Blocks that no row held.
+    pub blocks: u32,
+    /// RETIRED rows and blocks taken over into limbo.
+    pub retired: u32,
+    /// Slabs given back.
+    pub slabs: u32,
+    /// Index entries that led nowhere.
+    pub entries: u32,
+}
+
+/// Where the scrubber goes on.
+#[derive(Debug, Default)]
+pub(crate) struct ScrubCursor {
+    slab: u32,
+    line: u64,
+}
+
+/// Buckets that the scrubber looks at for each slab.
+const LINES_PER_SLAB: u64 = 64;
+/// RETIRED objects that one sweep takes into limbo while that is long already.
+const LIMBO_ENOUGH: usize = 65_536;
+
+impl Participant {
+    /// Looks at `budget` slabs (our own) and a share of the index for what was lost. A pass over everything takes as many calls as there are slabs, divided
+    /// by `budget`; the next call goes on where this one ended.
+    pub fn scrub(&mut self, budget: u32) -> Recovered {
+        debug_assert!(self.online, "a sweep needs an announced epoch");
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        let mut done = Recovered::default();
+        for _ in 0..budget.min(inner.geometry.slabs) {
+            let slab = self.scrub.slab;
+            self.scrub.slab += 1;
+            if self.scrub.slab >= inner.geometry.slabs {
+                self.scrub.slab = 0;
+                self.doubt_hints();
+                inner.note_slabs_free(inner.slabs_free());
+            }
+            if inner.descriptor(slab).owner() == self.id {
+                self.sweep(slab, false, &mut done);
+            }
+            self.scrub_lines(&mut done);
+        }
+        done
+    }
+
+    /// A share of the index: every slot looks at other lines.
+    fn scrub_lines(&mut self, done: &mut Recovered) {
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        let slots = u64::from(inner.geometry.layout.slots);
+        if u64::from(self.id) >= slots {
+            return;
+        }
+        for _ in 0..LINES_PER_SLAB {
+            let line = self.scrub.line * slots + u64::from(self.id);
+            if line >= inner.index_lines() {
+                self.scrub.line = 0;
+                return;
+            }
+            self.scrub.line += 1;
+            done.entries += inner
+                .index_line(line)
+                .iter()
+                .filter(|w| inner.clear_if_stale(w))
+                .count() as u32;
+        }
+    }
+
+    /// Puts in order what a dead participant left. `dead` is another number than ours, and we are online; or it is ours, and we act in its place from now on
+    /// (online afterwards). To be called by one party at a time, after the proof of the death.
+    pub fn recover(&mut self, dead: ParticipantId) -> Recovered {
+        assert!(
+            dead.0 < self.arena.participants(),
+            "a participant of this arena"
+        );
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        if dead.0 == self.id {
+            // Its epoch, where it stopped, protects us as it did the dead one.
+            if inner.announced(self.id) == OFFLINE {
+                inner.announce(self.id);
+            }
+            self.online = true;
+        }
+        assert!(self.online, "recovery needs an announced epoch");
+        let mut done = Recovered::default();
+        if let Some(intent) = inner.intent(dead.0)
+            && let Some(words) = inner.row(intent.row)
+        {
+            let (old, now) = (Ctl(intent.old), words.load());
+            let row = RowRef {
+                index: intent.row,
+                generation: old.generation(),
+            };
+            if now.generation() == old.generation() && old.is_live() {
+                if now.state() == Some(RowState::Dying) {
+                    self.finish(row, now);
+                    done.finished += 1;
+                } else if now.body() != old.body() {
+                    self.release_unheld(row, old, &mut done);
+                }
+            }
+        }
+        for slab in 0..inner.geometry.slabs {
+            if inner.descriptor(slab).owner() == dead.0 {
+                self.sweep(slab, true, &mut done);
+            }
+        }
+        inner.raise_mail_flags(dead);
+        inner.clear_intent(dead.0);
+        if dead.0 == self.id {
+            self.adopt();
+        } else {
+            inner.announce_offline(dead.0);
+        }
+        done
+    }
+
+    /// Retires those blocks of an old body that the row does not hold any more.
+    fn release_unheld(&mut self, row: RowRef, old: Ctl, done: &mut Recovered) {
+        let arena = Rc::clone(&self.arena);
+        let Some(block) = old.body() else { return };
+        let children = arena.0.body(block).map_or(&[][..], |b| b.children);
+        for child in children.iter().map(|c| c.0).chain([block]) {
+            if !arena.0.holds(row, child) && self.retire_block(row, child) {
+                done.blocks += 1;
+            }
+        }
+    }
+
+    /// One slab, see the head of this module. `dead`: its owner is; otherwise we are its owner, between two operations.
+    fn sweep(&mut self, slab: u32, dead: bool, done: &mut Recovered) {
+        let arena = Rc::clone(&self.arena);
+        let d = arena.0.descriptor(slab);
+        match d.kind() {
+            Some(Kind::Rows(_)) => self.sweep_rows(slab, dead, done),
+            Some(Kind::Blocks(class)) => {
+                let empty = self.sweep_blocks(slab, class, dead, done);
+                // Our last slab of a class stays with us.
+                if empty && (dead || self.slabs_of_class(class) > 1) {
+                    if d.owner() == self.id {
+                        self.forget_slab(class, slab);
+                    }
+                    done.slabs += u32::from(arena.0.give_back(slab, d));
+                }
+            }
+            Some(Kind::Taking) if dead => done.slabs += u32::from(arena.0.give_back(slab, d)),
+            Some(Kind::Taking | Kind::Free) | None => {}
+        }
+    }
+
+    fn sweep_rows(&mut self, slab: u32, dead: bool, done: &mut Recovered) {
+        let arena = Rc::clone(&self.arena);
+        for (index, words) in arena.0.rows_in(slab) {
+            let ctl = words.load();
+            let row = RowRef {
+                index,
+                generation: ctl.generation(),
+            };
+            match ctl.state() {
+                Some(RowState::Pending) if dead => {
+                    if words.change(ctl, ctl.dying()) {
+                        self.finish(row, ctl.dying());
+                        done.aborted += 1;
+                    }
+                }
+                Some(RowState::Dying) => {
+                    self.finish(row, ctl);
+                    done.finished += 1;
+                }
+                Some(RowState::Retired) if self.limbo_len() < LIMBO_ENOUGH => {
+                    self.push_limbo(Item::Row(index), ctl.0);
+                    done.retired += 1;
+                }
+                Some(RowState::Live) => {
+                    // An expiry hint that is later than the truth: its scan died between two stores.
+                    if let Some(body) = ctl.body().and_then(|b| arena.0.body(b)) {
+                        // Relaxed: a hint that only goes down here.
+                        words
+                            .expires_at
+                            .fetch_min(body.expires_at, Ordering::Relaxed);
+                    }
+                }
+                Some(RowState::Free | RowState::Pending | RowState::Retired) | None => {}
+            }
+        }
+    }
+
+    /// Returns whether all blocks are FREE.
+    fn sweep_blocks(&mut self, slab: u32, class: u8, dead: bool, done: &mut Recovered) -> bool {
+        let arena = Rc::clone(&self.arena);
+        let first = slab * BLOCKS_PER_SLAB;
+        let mut empty = true;
+        for block in first..first + blocks_in(class) {
+            let Some(meta) = arena.0.load_meta(block) else {
+                continue;
+            };
+            match meta.state() {
+                Some(BlockState::Free) => continue,
+                Some(BlockState::Loose) if dead => {
+                    done.blocks += u32::from(arena.0.change_meta(block, meta, meta.free()));
+                    continue;
+                }
+                Some(BlockState::Used) => {
+                    if !arena.0.holds(meta.row(), block) && self.retire_block(meta.row(), block) {
+                        done.blocks += 1;
+                    }
+                }
+                Some(BlockState::Retired) if self.limbo_len() < LIMBO_ENOUGH => {
+                    self.push_limbo(Item::Block(block), meta.0);
+                    done.retired += 1;
+                }
+                Some(BlockState::Loose | BlockState::Retired) | None => {}
+            }
+            empty = false;
+        }
+        empty
+    }
+}

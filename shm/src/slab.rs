@@ -1,0 +1,393 @@
+//! Slabs: 64 KiB each, taken whole by one participant, for rows of one table or for blocks of one class.
+//!
+//! ```text
+//! descriptor   kind:4 | what (table or class):8 | owner:16 | turn:32       FREE TAKING ROWS BLOCKS
+//! ```
+//!
+//! Taking a slab:
+//! 1. back its extent (`fallocate`, idempotent), raise the number of backed slabs;
+//! 2. CAS the descriptor FREE → TAKING (rows) or BLOCKS (blocks): the linearization point; lock-free;
+//! 3. rows only: zero the payload, then TAKING → ROWS.
+//!
+//! A death after 1 leaves backed bytes for the next taker; after 2, a TAKING slab, which recovery of its owner frees, or an empty
+//! slab of the owner, which its heir uses. A row slab stays one for ever, so that a stale row reference always
+//! meets a control word; a block slab whose blocks are all free goes back (BLOCKS → FREE by its owner).
+//!
+//! Only the owner allocates from a slab, anybody frees. Meta words of a slab's blocks are a dense array far from the
+//! payload. `freed` counts frees by others: a hint that tells the owner which slabs are worth another look.
+
+use core::ptr::NonNull;
+
+use sync::{AtomicU64, Ordering};
+
+use crate::arena::{Inner, Usage};
+use crate::body::{BodyView, HEADER_BYTES};
+use crate::ctl::{Ctl, Meta};
+use crate::id::{Block, RowRef, TableId};
+use crate::layout::{
+    AT_BACKED, BLOCKS_PER_SLAB, CLASSES, EXTENT_SLABS, ROW_BYTES, ROWS_PER_SLAB, SLAB_BYTES,
+    blocks_in,
+};
+
+/// What a slab is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Free,
+    /// Being zeroed to become ROWS.
+    Taking,
+    /// Rows of this table.
+    Rows(TableId),
+    /// Blocks of this class.
+    Blocks(u8),
+}
+
+/// A decoded slab descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor(pub(crate) u64);
+
+impl Descriptor {
+    fn new(kind: u64, what: u8, owner: u16, turn: u32) -> Self {
+        Self((kind << 60) | (u64::from(what) << 48) | (u64::from(owner) << 32) | u64::from(turn))
+    }
+
+    /// `None`: no word that we wrote.
+    pub(crate) fn kind(self) -> Option<Kind> {
+        let what = (self.0 >> 48) as u8;
+        match self.0 >> 60 {
+            0 => Some(Kind::Free),
+            1 => Some(Kind::Taking),
+            2 => Some(Kind::Rows(TableId(what))),
+            3 if usize::from(what) < CLASSES.len() => Some(Kind::Blocks(what)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn owner(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// The same slab as another thing; `turn` tells lives of a slab apart.
+    fn become_(self, kind: Kind, owner: u16) -> Self {
+        let turn = (self.0 as u32).wrapping_add(1);
+        match kind {
+            Kind::Free => Self::new(0, 0, 0, turn),
+            Kind::Taking => Self::new(1, 0, owner, turn),
+            Kind::Rows(table) => Self::new(2, table.0, owner, turn),
+            Kind::Blocks(class) => Self::new(3, class, owner, turn),
+        }
+    }
+}
+
+/// A row's four words.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) ctl: &'a AtomicU64,
+    /// Keyed hash of table and key, written while PENDING, before the row is in any index.
+    pub(crate) hash: &'a AtomicU64,
+    /// Never later than the body's `expires_at`, but for a death at the wrong moment (the scrubber corrects it).
+    pub(crate) expires_at: &'a AtomicU64,
+}
+
+impl Row<'_> {
+    pub(crate) fn load(&self) -> Ctl {
+        // SYNC ctl: Acquire; pairs with every CAS of a control word, which is AcqRel: who sees a state sees what led to it.
+        Ctl(self.ctl.load(Ordering::Acquire))
+    }
+
+    /// One change of the truth.
+    pub(crate) fn change(&self, from: Ctl, to: Ctl) -> bool {
+        // SYNC ctl: AcqRel, see `load`. The row's own words and its body were written before.
+        self.ctl
+            .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+/// Where a row is.
+pub(crate) const fn row_slab(index: u32) -> u32 {
+    index / ROWS_PER_SLAB
+}
+
+/// Where a block is.
+pub(crate) const fn block_slab(block: u32) -> u32 {
+    block / BLOCKS_PER_SLAB
+}
+
+impl Inner {
+    pub(crate) fn descriptor_word(&self, slab: u32) -> &AtomicU64 {
+        self.map
+            .word(self.geometry.descriptors + u64::from(slab) * 8)
+    }
+
+    /// The descriptor of a slab; FREE past the end.
+    pub(crate) fn descriptor(&self, slab: u32) -> Descriptor {
+        if slab >= self.geometry.slabs {
+            return Descriptor(0);
+        }
+        // SYNC slab-take: Acquire, pairs with the Release in `change_descriptor`: who sees ROWS sees zeroed rows.
+        Descriptor(self.descriptor_word(slab).load(Ordering::Acquire))
+    }
+
+    fn change_descriptor(&self, slab: u32, from: Descriptor, to: Descriptor) -> bool {
+        let word = self.descriptor_word(slab);
+        // SYNC slab-take: AcqRel, pairs with the load in `descriptor` and with the last owner's give-back.
+        word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// How often others freed something in this slab. A hint: lost or doubled counts are harmless.
+    pub(crate) fn freed(&self, slab: u32) -> &AtomicU64 {
+        self.map.word(self.geometry.freed + u64::from(slab) * 8)
+    }
+
+    /// The row of this number, whatever its state; `None` where no row has ever been.
+    pub(crate) fn row(&self, index: u32) -> Option<Row<'_>> {
+        match self.descriptor(row_slab(index)).kind() {
+            Some(Kind::Rows(_)) => Some(self.row_words(index)),
+            _ => None,
+        }
+    }
+
+    fn row_words(&self, index: u32) -> Row<'_> {
+        let at = self.geometry.slab(row_slab(index)) + u64::from(index % ROWS_PER_SLAB) * ROW_BYTES;
+        Row {
+            ctl: self.map.word(at),
+            hash: self.map.word(at + 8),
+            expires_at: self.map.word(at + 16),
+        }
+    }
+
+    /// The meta word of a block; `None` past the end.
+    pub(crate) fn meta(&self, block: u32) -> Option<&AtomicU64> {
+        let slab = block_slab(block);
+        (slab < self.geometry.slabs).then(|| {
+            let at = self.geometry.metas_of(slab) + u64::from(block % BLOCKS_PER_SLAB) * 8;
+            self.map.word(at)
+        })
+    }
+
+    pub(crate) fn load_meta(&self, block: u32) -> Option<Meta> {
+        // SYNC meta: Acquire, pairs with the AcqRel in `change_meta`.
+        self.meta(block).map(|m| Meta(m.load(Ordering::Acquire)))
+    }
+
+    pub(crate) fn change_meta(&self, block: u32, from: Meta, to: Meta) -> bool {
+        let Some(word) = self.meta(block) else {
+            return false;
+        };
+        // SYNC meta: AcqRel: who takes a FREE block comes after everything that was done with it before.
+        word.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// Where a block's bytes are and how many; `None` if there is no such block.
+    pub(crate) fn block_bytes(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+        let slab = block_slab(block);
+        let Some(Kind::Blocks(class)) = self.descriptor(slab).kind() else {
+            return None;
+        };
+        let nth = block % BLOCKS_PER_SLAB;
+        if nth >= blocks_in(class) {
+            return None;
+        }
+        let size = CLASSES[usize::from(class)];
+        let at = self.geometry.slab(slab) + u64::from(nth) * u64::from(size);
+        Some((self.map.bytes(at, u64::from(size)), size as usize))
+    }
+
+    /// A block's contents. To be called by a participant that is online and learned of the block since it last was quiescent, from a
+    /// control word, from such a block, or as the block's owner.
+    pub(crate) fn body(&self, block: u32) -> Option<BodyView<'_>> {
+        let (at, size) = self.block_bytes(block)?;
+        debug_assert!(size > HEADER_BYTES);
+        // SAFETY: `size` bytes inside the map, 64-aligned. Nobody writes them: the block was named by a record after our last
+        // quiescence (caller), so it cannot be FREE, let alone LOOSE, before the next one. A process that breaks this protocol can
+        // change bytes under us; lengths are clamped, and contents are parsed as from the network.
+        Some(unsafe { BodyView::read(at, size) })
+    }
+
+    /// Whether this row holds this block: names it as its body, or its body lists it. Once it does not, it never will again, as long
+    /// as the block's owner is not in the middle of giving it to the row.
+    pub(crate) fn holds(&self, row: RowRef, block: u32) -> bool {
+        let Some(words) = self.row(row.index) else {
+            return false;
+        };
+        let ctl = words.load();
+        if ctl.generation() != row.generation {
+            return false;
+        }
+        match (ctl.state(), ctl.body()) {
+            (Some(crate::ctl::RowState::Live | crate::ctl::RowState::Dying), Some(body)) => {
+                body == block
+                    || self
+                        .body(body)
+                        .is_some_and(|b| b.children.contains(&Block(block)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Slabs that nobody has taken.
+    pub(crate) fn slabs_free(&self) -> u32 {
+        let free = |&s: &u32| self.descriptor(s).kind() == Some(Kind::Free);
+        (0..self.geometry.slabs).filter(free).count() as u32
+    }
+
+    /// 5 % of all slabs are for updates of records that exist, and two for each participant of a small arena.
+    pub(crate) fn slabs_reserved(&self) -> u32 {
+        (self.geometry.slabs / 20)
+            .max(2 * u32::from(self.geometry.participants))
+            .min(self.geometry.slabs / 4)
+    }
+
+    /// Takes the lowest free slab, looking from `from` on first; see the head of this module. `None`: no slab, or the kernel has no memory.
+    pub(crate) fn take_slab(&self, kind: Kind, owner: u16, from: u32) -> Option<u32> {
+        let all = self.geometry.slabs;
+        let free = |s: &u32| self.descriptor(*s).kind() == Some(Kind::Free);
+        for _ in 0..all {
+            let slab = (from.min(all)..all)
+                .find(free)
+                .or_else(|| (0..from.min(all)).find(free))?;
+            self.back_slab(slab)?;
+            let found = self.descriptor(slab);
+            if found.kind() != Some(Kind::Free) {
+                continue;
+            }
+            match kind {
+                Kind::Rows(_) => {
+                    let taking = found.become_(Kind::Taking, owner);
+                    if !self.change_descriptor(slab, found, taking) {
+                        continue;
+                    }
+                    self.zero_rows(slab);
+                    assert!(
+                        self.change_descriptor(slab, taking, taking.become_(kind, owner)),
+                        "a slab that is being taken is its taker's alone"
+                    );
+                }
+                _ => {
+                    if !self.change_descriptor(slab, found, found.become_(kind, owner)) {
+                        continue;
+                    }
+                }
+            }
+            return Some(slab);
+        }
+        None
+    }
+
+    fn zero_rows(&self, slab: u32) {
+        let at = self.geometry.slab(slab);
+        for word in 0..SLAB_BYTES / 8 {
+            // Relaxed: the descriptor's CAS publishes them (SYNC slab-take).
+            self.map.word(at + word * 8).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a slab back: a TAKING one of a dead owner, or block slabs that are empty. The caller owns it, and all its blocks are FREE.
+    pub(crate) fn give_back(&self, slab: u32, found: Descriptor) -> bool {
+        self.change_descriptor(slab, found, found.become_(Kind::Free, 0))
+    }
+
+    /// Has the kernel reserve the extent of a slab, before its first use.
+    fn back_slab(&self, slab: u32) -> Option<()> {
+        let backed = self.map.word(AT_BACKED);
+        // Relaxed: the kernel is the truth about what is backed; too low a number only repeats a request.
+        let mut known = backed.load(Ordering::Relaxed);
+        while u64::from(slab) >= known {
+            let first = known as u32;
+            let count = EXTENT_SLABS.min(self.geometry.slabs - first);
+            let g = &self.geometry;
+            self.back(
+                g.metas_of(first),
+                g.metas_of(first + count) - g.metas_of(first),
+            )
+            .ok()?;
+            self.back(g.slab(first), u64::from(count) * SLAB_BYTES)
+                .ok()?;
+            let next = u64::from(first + count);
+            // Relaxed: as above.
+            known = match backed.compare_exchange(known, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => next,
+                Err(other) => other,
+            };
+        }
+        Some(())
+    }
+
+    /// Calls `f` for each row slab of a table (or of all).
+    pub(crate) fn row_slabs(
+        &self,
+        table: Option<TableId>,
+    ) -> impl Iterator<Item = (u32, u16)> + '_ {
+        (0..self.geometry.slabs).filter_map(move |slab| {
+            let d = self.descriptor(slab);
+            match d.kind() {
+                Some(Kind::Rows(t)) if table.is_none_or(|table| table == t) => {
+                    Some((slab, d.owner()))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// All rows of a slab that `row_slabs` named.
+    pub(crate) fn rows_in(&self, slab: u32) -> impl Iterator<Item = (u32, Row<'_>)> {
+        let first = slab * ROWS_PER_SLAB;
+        (first..first + ROWS_PER_SLAB).map(|index| (index, self.row_words(index)))
+    }
+
+    pub(crate) fn live_rows(&self, table: Option<TableId>) -> u64 {
+        let live = |slab| {
+            self.rows_in(slab)
+                .filter(|(_, row)| row.load().is_live())
+                .count() as u64
+        };
+        self.row_slabs(table).map(|(slab, _)| live(slab)).sum()
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        let g = &self.geometry;
+        let bytes_fixed = g.metas;
+        let mut blocks: Vec<(u32, u64)> = CLASSES.iter().map(|&size| (size, 0)).collect();
+        let mut live_rows = vec![0; usize::from(g.layout.tables)];
+        let (mut rows_used, mut slabs_free) = (0, 0);
+        for slab in 0..g.slabs {
+            match self.descriptor(slab).kind() {
+                Some(Kind::Free) => slabs_free += 1,
+                Some(Kind::Rows(TableId(table))) => {
+                    for (_, row) in self.rows_in(slab) {
+                        let ctl = row.load();
+                        rows_used += u64::from(ctl.state() != Some(crate::ctl::RowState::Free));
+                        if let Some(n) = live_rows.get_mut(usize::from(table)) {
+                            *n += u64::from(ctl.is_live());
+                        }
+                    }
+                }
+                Some(Kind::Blocks(class)) => {
+                    let first = slab * BLOCKS_PER_SLAB;
+                    let used = (first..first + blocks_in(class))
+                        .filter(|&b| self.load_meta(b).is_some_and(|m| !m.is_free()));
+                    if let Some((_, n)) = blocks.get_mut(usize::from(class)) {
+                        *n += used.count() as u64;
+                    }
+                }
+                Some(Kind::Taking) | None => {}
+            }
+        }
+        let in_blocks: u64 = blocks.iter().map(|&(size, n)| u64::from(size) * n).sum();
+        // Relaxed: a number for people.
+        let backed = self.map.word(AT_BACKED).load(Ordering::Relaxed);
+        Usage {
+            bytes_used: bytes_fixed + rows_used * ROW_BYTES + in_blocks,
+            bytes_fixed,
+            bytes_mapped: bytes_fixed + backed * (SLAB_BYTES + u64::from(BLOCKS_PER_SLAB) * 8),
+            limit: g.layout.limit,
+            slabs_free,
+            slabs: g.slabs,
+            blocks,
+            live_rows,
+        }
+    }
+}
