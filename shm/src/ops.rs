@@ -526,8 +526,8 @@ impl Participant {
         }
     }
 
-    /// Frees the unattached ones among these blocks.
-    fn free_children(&mut self, children: &[Block]) {
+    /// Frees the unattached ones among these blocks; those that a row has are left alone, so that a caller need not know which they are.
+    pub fn free_children(&mut self, children: &[Block]) {
         for child in children {
             let inner = self.inner();
             let loose = inner

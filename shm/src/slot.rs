@@ -64,6 +64,17 @@ impl SlotHeader {
     }
 }
 
+impl crate::Participant {
+    /// Adds to one of our own counter cells: a plain load and store, since nobody else writes it.
+    #[inline]
+    pub fn count(&self, counter: u8, by: u64) {
+        if let Some(cell) = self.arena().counters().cell(self.id(), counter) {
+            // Relaxed: a counter orders nothing.
+            cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+        }
+    }
+}
+
 /// The counter cells: one row of [`CELLS`] per participant, each cell with one writer, so that counting costs one store and
 /// a death loses nothing. A total is the sum over participants.
 #[derive(Clone, Copy, Debug)]

@@ -1,1 +1,23 @@
-//! Lays bindings, transactions and counters onto the arena.
+//! Lays bindings, transactions and counters onto the arena: typed rows over `shm`'s untyped ones.
+//!
+//! | table | key | body | changed by |
+//! |---|---|---|---|
+//! | [`LOCATION`] | canonical AOR | the whole binding set (`registrar::BindingSet`) | any slot, by compare-and-swap of the body |
+//! | [`TRANSACTION`] | server transaction key (RFC 3261 §17.2.3) | `proxy`'s context | its owner slot only |
+
+#![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod location;
+
+pub use counters::Counter;
+pub use location::{Location, UpdateError};
+
+use shm::TableId;
+
+/// AOR to bindings.
+pub const LOCATION: TableId = TableId(0);
+/// What an heir needs to go on with a transaction.
+pub const TRANSACTION: TableId = TableId(1);
+/// How many tables there are.
+pub const TABLES: u8 = 2;

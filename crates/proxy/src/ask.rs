@@ -1,0 +1,103 @@
+//! What the machine asks of the outside, and the answers (DESIGN §4: questions, not calls).
+//!
+//! A question is an output that names its request; whoever answers may look at the request through
+//! [`crate::Proxy::question`] and hands the answer in as an input: within the same turn (the script-free router), or any time later
+//! and in any order (scripts, databases, DNS). Until then the request is a row in the arena, not a thread, and an heir asks again.
+
+use std::net::SocketAddr;
+
+use crate::context::ContextId;
+
+/// Names one open question. A stale one, whose request has ended or which was answered before, is counted and ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AskId {
+    pub(crate) context: ContextId,
+    /// Which question of that request: they are numbered as they are asked.
+    pub(crate) number: u16,
+}
+
+/// A question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub id: AskId,
+    pub kind: AskKind,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskKind {
+    /// May this request in? Answer: [`Answer::Admitted`].
+    Admit,
+    /// The secret of the user that the request's credentials name. Answer: [`Answer::Credentials`].
+    Credentials,
+    /// Where does this request go? Answer: [`Answer::Routed`].
+    Route,
+    /// The address of the next hop of this branch (RFC 3263). Answer: [`Answer::Resolved`].
+    Resolve { branch: u8 },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Admitted(Admission),
+    /// `None`: no such user.
+    Credentials(Option<Secret>),
+    Routed(Decision),
+    /// Where to send, best first; empty: the name has no address.
+    Resolved(Vec<SocketAddr>),
+}
+
+/// Whether a request may in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    Allow,
+    /// Only with credentials for this realm (401 as registrar, 407 as proxy).
+    Authenticate {
+        realm: Vec<u8>,
+        /// Offer SHA-256 before MD5: some users of the realm have no MD5 secret.
+        sha256: bool,
+    },
+    Reject {
+        code: u16,
+    },
+}
+
+/// What proves a user (RFC 7616 §3.4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    Password(Vec<u8>),
+    /// Hex of MD5(user:realm:password).
+    Ha1Md5(Vec<u8>),
+    /// Hex of SHA-256(user:realm:password).
+    Ha1Sha256(Vec<u8>),
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// This server's own business: a REGISTER is served, OPTIONS for the server itself is answered, everything else goes to the bindings
+    /// of the Request-URI's AOR. A user with no binding is temporarily unavailable (480) if it is known to exist, else not found (404).
+    Location {
+        known: bool,
+    },
+    /// To these targets, all at once.
+    Targets(Vec<Target>),
+    /// Where the Request-URI says.
+    Dns,
+    Reject {
+        code: u16,
+    },
+}
+
+/// One target of a request (§16.5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The new Request-URI; `None` keeps the one that came.
+    pub uri: Option<Vec<u8>>,
+    /// A URI to send to instead of what Route or Request-URI say, as an outbound proxy.
+    pub next_hop: Option<Vec<u8>>,
+    /// Path of the binding: becomes the Route set (RFC 3327 §5.3), comma separated.
+    pub path: Option<Vec<u8>>,
+    /// The listener to send from; `None` chooses by address family.
+    pub listener: Option<u32>,
+}

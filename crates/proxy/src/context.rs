@@ -1,0 +1,314 @@
+//! One request on its way: the server transaction, the branches and the response context of RFC 3261 §16.
+//!
+//! A context on the heap is a working copy. Its record in the arena is written by [`crate::persist`] before anything that
+//! follows from a change is sent, so that an heir finds what it needs.
+
+use std::net::SocketAddr;
+
+use shm::{Block, Reserved, RowRef, Version};
+use sip::Method;
+use stdx::Instant;
+use transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
+
+use crate::ask::Target;
+
+/// Names a context on this slot's heap. The generation keeps a late tick or answer from meeting a stranger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ContextId {
+    pub index: u32,
+    pub generation: u32,
+}
+
+impl ContextId {
+    /// As one word, for a timing wheel.
+    pub fn pack(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    pub fn unpack(word: u64) -> Self {
+        Self {
+            index: word as u32,
+            generation: (word >> 32) as u32,
+        }
+    }
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    Admission = 1,
+    Credentials = 2,
+    Routing = 3,
+    /// Branches exist; some may wait for addresses.
+    Forwarding = 4,
+    /// The final answer is with the server transaction.
+    Answered = 5,
+}
+
+impl Stage {
+    pub fn decode(byte: u8) -> Option<Self> {
+        [
+            Self::Admission,
+            Self::Credentials,
+            Self::Routing,
+            Self::Forwarding,
+            Self::Answered,
+        ]
+        .into_iter()
+        .find(|&stage| stage as u8 == byte)
+    }
+}
+
+/// The server transaction.
+#[derive(Clone, Copy, Debug)]
+pub enum Server {
+    Invite(InviteServer),
+    NonInvite(NonInviteServer),
+}
+
+/// A client transaction.
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
+    Invite(InviteClient),
+    NonInvite(NonInviteClient),
+}
+
+/// What has become of cancelling a branch (§9.1).
+#[derive(Clone, Copy, Debug)]
+pub enum Cancel {
+    No,
+    /// To be sent as soon as the branch has shown a sign of life.
+    Wanted,
+    /// Sent; this is its own client transaction.
+    Sent(NonInviteClient),
+    /// Sent, and its transaction has ended.
+    Done,
+}
+
+/// One client transaction of a request (§16.6 step 10) and its part in the response context.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// Number within the request; part of the branch parameter.
+    pub number: u8,
+    /// `None` before the request is sent, and once the transaction has terminated.
+    pub client: Option<Client>,
+    pub to: SocketAddr,
+    pub listener: u32,
+    /// The request as sent; after a final response of 300..=699 to INVITE the ACK.
+    pub sent: Option<Block>,
+    /// The final response; 0 is none yet.
+    pub code: u16,
+    /// Whether a provisional response has come.
+    pub rang: bool,
+    pub cancel: Cancel,
+    /// Timer C (§16.6 step 11), or how long to wait for a final response after a CANCEL (§9.1).
+    pub timer_c: Option<Instant>,
+    /// Where it goes, while the address is being asked for.
+    pub waiting: Option<Box<Target>>,
+}
+
+impl Branch {
+    /// Whether a final response may still come.
+    pub fn is_pending(&self) -> bool {
+        self.code == 0
+    }
+}
+
+/// A response that was kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    pub code: u16,
+    /// `None`: made by ourselves from the request and the code alone, and made again when it is needed.
+    pub block: Option<Block>,
+}
+
+/// One request on its way.
+#[derive(Debug)]
+pub struct Context {
+    pub id: ContextId,
+    /// The key of the server transaction.
+    pub key: Vec<u8>,
+    pub row: Row,
+    pub stage: Stage,
+    pub method: Method,
+    /// The listener that the request came in by.
+    pub listener: u32,
+    pub source: SocketAddr,
+    /// Where responses go (§18.2.2, RFC 3581 §4).
+    pub reply_to: SocketAddr,
+    /// `None` once the server transaction has terminated.
+    pub server: Option<Server>,
+    /// The request as it came, while it is needed and no longer at hand.
+    pub request: Option<Block>,
+    pub branches: Vec<Branch>,
+    /// The best final response so far (§16.7 step 6).
+    pub best: Option<Kept>,
+    /// Challenges of other branches' 401 and 407, as header lines (§16.7 step 7).
+    pub challenges: Option<Block>,
+    /// The last response sent upstream, for retransmission.
+    pub last: Option<Kept>,
+    /// The realm that credentials are wanted for; empty before and without.
+    pub realm: Vec<u8>,
+    /// A CANCEL has come.
+    pub cancelled: bool,
+    /// Number of the open question, 0 if none; resolve questions are numbered by their branch.
+    pub asked: u16,
+    /// Differs from the record in the arena.
+    pub dirty: bool,
+    /// Turn of the last change (see `Env::turn`).
+    pub turn: u64,
+    /// The tick that is armed.
+    pub armed: Option<Instant>,
+}
+
+/// The record of a context in the arena.
+#[derive(Debug)]
+pub enum Row {
+    None,
+    /// Its place is known, nobody else sees it.
+    Reserved(Reserved),
+    Live(RowRef, Version),
+}
+
+impl Context {
+    /// The earliest deadline of any machine or timer.
+    pub fn deadline(&self) -> Option<Instant> {
+        let server = match &self.server {
+            Some(Server::Invite(machine)) => machine.deadline(),
+            Some(Server::NonInvite(machine)) => machine.deadline(),
+            None => None,
+        };
+        let branches = self.branches.iter().flat_map(|branch| {
+            let client = match &branch.client {
+                Some(Client::Invite(machine)) => machine.deadline(),
+                Some(Client::NonInvite(machine)) => machine.deadline(),
+                None => None,
+            };
+            let cancel = match &branch.cancel {
+                Cancel::Sent(machine) => machine.deadline(),
+                Cancel::No | Cancel::Wanted | Cancel::Done => None,
+            };
+            [client, cancel, branch.timer_c]
+        });
+        branches.chain([server]).flatten().min()
+    }
+
+    /// Whether nothing is left to do or to wait for.
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Answered
+            && self.server.is_none()
+            && self
+                .branches
+                .iter()
+                .all(|branch| branch.client.is_none() && !matches!(branch.cancel, Cancel::Sent(_)))
+    }
+
+    pub fn is_invite(&self) -> bool {
+        self.method == Method::Invite
+    }
+
+    pub fn branch(&mut self, number: u8) -> Option<&mut Branch> {
+        self.branches
+            .iter_mut()
+            .find(|branch| branch.number == number)
+    }
+}
+
+/// The contexts of a slot.
+#[derive(Debug, Default)]
+pub struct Contexts {
+    list: Vec<(u32, Option<Box<Context>>)>,
+    free: Vec<u32>,
+    by_row: std::collections::HashMap<u32, ContextId, RowHasher>,
+}
+
+/// Row indices are spread well enough as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RowHasher(u64);
+
+impl std::hash::BuildHasher for RowHasher {
+    type Hasher = Self;
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl std::hash::Hasher for RowHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+    fn write_u32(&mut self, index: u32) {
+        self.0 = u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Contexts {
+    /// Adds a context, made for the id that it gets.
+    pub fn add(&mut self, make: impl FnOnce(ContextId) -> Box<Context>) -> ContextId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.list.push((0, None));
+            u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+        });
+        let id = ContextId {
+            index,
+            generation: self.list.get(index as usize).map_or(0, |entry| entry.0),
+        };
+        let context = make(id);
+        if let Row::Live(row, _) = &context.row {
+            self.by_row.insert(row.index, id);
+        }
+        if let Some(entry) = self.list.get_mut(index as usize) {
+            entry.1 = Some(context);
+        }
+        id
+    }
+
+    /// Takes a context out to work on it; it is put back by [`Contexts::put`] or ended by [`Contexts::end`].
+    pub fn take(&mut self, id: ContextId) -> Option<Box<Context>> {
+        self.list
+            .get_mut(id.index as usize)
+            .filter(|entry| entry.0 == id.generation)?
+            .1
+            .take()
+    }
+
+    pub fn put(&mut self, context: Box<Context>) {
+        if let Some(entry) = self.list.get_mut(context.id.index as usize) {
+            entry.1 = Some(context);
+        }
+    }
+
+    /// Ends a context that was taken.
+    pub fn end(&mut self, context: Box<Context>) {
+        if let Row::Live(row, _) = &context.row {
+            self.by_row.remove(&row.index);
+        }
+        if let Some(entry) = self.list.get_mut(context.id.index as usize) {
+            entry.0 = entry.0.wrapping_add(1);
+            self.free.push(context.id.index);
+        }
+    }
+
+    /// Notes which row a context has got.
+    pub fn placed(&mut self, row: RowRef, id: ContextId) {
+        self.by_row.insert(row.index, id);
+    }
+
+    pub fn of_row(&self, row: RowRef) -> Option<ContextId> {
+        self.by_row.get(&row.index).copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,251 @@
+//! Answers to questions, and what follows from them.
+
+use sip::{HeaderName, Message, Method, uri::Uri};
+use tables::Counter;
+
+use crate::{
+    ask::{Admission, Answer, AskId, AskKind, Decision, Secret, Target},
+    context::{Context, Stage},
+    digest::{self, Checked, Presented},
+    intake,
+    io::Disposition,
+    proxy::{Hand, RESOLVE_BASE, Step},
+};
+
+impl Step<'_, '_> {
+    /// An answer, for the request at hand or for a stored one.
+    pub(crate) fn on_answer(
+        &mut self,
+        id: AskId,
+        answer: Answer,
+        at_hand: Option<Message<'_>>,
+    ) -> Disposition {
+        let Some(mut context) = self.contexts.take(id.context) else {
+            self.env.count(Counter::AnswerStale);
+            return Disposition::Served;
+        };
+        match at_hand {
+            Some(message) => self.decide(&mut context, &message, id.number, answer),
+            None => {
+                let done = context.request.map(|block| {
+                    self.with_stored(block, |step, message| {
+                        step.decide(&mut context, message, id.number, answer)
+                    })
+                });
+                if done.flatten().is_none() {
+                    self.env.count(Counter::AnswerStale);
+                }
+            }
+        }
+        self.contexts.put(context);
+        Disposition::Served
+    }
+
+    fn decide(
+        &mut self,
+        context: &mut Context,
+        message: &Message<'_>,
+        number: u16,
+        answer: Answer,
+    ) {
+        let value = message.first_value(HeaderName::Via);
+        let path = value.and_then(|value| {
+            Some(intake::reply_path(
+                value.value,
+                &sip::Via::parse(value.value).ok()?,
+                context.source,
+            ))
+        });
+        let via = path.as_ref().and_then(|path| path.via.as_deref());
+        let hand = Hand {
+            message: *message,
+            via,
+            sent: false,
+        };
+        if let (Answer::Resolved(addresses), Some(branch)) =
+            (&answer, number.checked_sub(RESOLVE_BASE))
+        {
+            self.on_resolved(
+                context,
+                &hand,
+                u8::try_from(branch).unwrap_or(u8::MAX),
+                addresses,
+            );
+            return;
+        }
+        if number != context.asked {
+            self.env.count(Counter::AnswerStale);
+            return;
+        }
+        match (context.stage, answer) {
+            (Stage::Admission, Answer::Admitted(admission)) => {
+                self.on_admitted(context, &hand, admission)
+            }
+            (Stage::Credentials, Answer::Credentials(secret)) => {
+                self.on_credentials(context, &hand, secret)
+            }
+            (Stage::Routing, Answer::Routed(decision)) => self.on_routed(context, &hand, decision),
+            // An answer of the wrong kind, or one that comes after a CANCEL.
+            _ => self.env.count(Counter::AnswerStale),
+        }
+    }
+
+    fn on_admitted(&mut self, context: &mut Context, hand: &Hand<'_>, admission: Admission) {
+        match admission {
+            Admission::Allow => self.ask_route(context),
+            Admission::Reject { code } => self.end_with(context, hand, code, counter_of(code), b""),
+            Admission::Authenticate { realm, sha256 } => {
+                self.authenticate(context, hand, realm, sha256)
+            }
+        }
+    }
+
+    pub(crate) fn ask_route(&mut self, context: &mut Context) {
+        context.stage = Stage::Routing;
+        self.touch(context);
+        self.ask(context, AskKind::Route);
+    }
+
+    fn authenticate(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        realm: Vec<u8>,
+        sha256: bool,
+    ) {
+        match digest::present(&hand.message, &realm, self.key, self.env.now) {
+            Presented::Usable => {
+                context.stage = Stage::Credentials;
+                context.realm = realm;
+                self.touch(context);
+                self.ask(context, AskKind::Credentials);
+            }
+            Presented::None => self.challenge(context, hand, &realm, sha256, false),
+            Presented::Stale => self.challenge(context, hand, &realm, sha256, true),
+            Presented::Malformed => self.end_with(context, hand, 400, Counter::BadRequest, b""),
+        }
+    }
+
+    fn challenge(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        realm: &[u8],
+        sha256: bool,
+        stale: bool,
+    ) {
+        let (code, headers) =
+            digest::challenge(&hand.message, realm, sha256, self.key, self.env.now, stale);
+        self.end_with(context, hand, code, Counter::Unauthorized, &headers);
+    }
+
+    fn on_credentials(&mut self, context: &mut Context, hand: &Hand<'_>, secret: Option<Secret>) {
+        match digest::check(&hand.message, &context.realm, secret.as_ref()) {
+            Checked::Good => self.ask_route(context),
+            // Challenged anew, as if there had been none: the nonce says that this is no replay of an old one (§22.4).
+            Checked::Wrong => {
+                let sha256 = matches!(secret, Some(Secret::Ha1Sha256(_)));
+                let realm = std::mem::take(&mut context.realm);
+                self.challenge(context, hand, &realm, sha256, false);
+            }
+            Checked::Foreign => self.end_with(context, hand, 403, Counter::Forbidden, b""),
+        }
+    }
+
+    fn on_routed(&mut self, context: &mut Context, hand: &Hand<'_>, decision: Decision) {
+        match decision {
+            Decision::Reject { code } => {
+                self.end_with(context, hand, code, Counter::RejectedByRoute, b"")
+            }
+            Decision::Targets(targets) => self.forward(context, hand, targets),
+            Decision::Dns => self.forward_as_addressed(context, hand),
+            Decision::Location { known } => self.on_location(context, hand, known),
+        }
+    }
+
+    /// Our own business: REGISTER, OPTIONS for the server, and users who have registered.
+    fn on_location(&mut self, context: &mut Context, hand: &Hand<'_>, known: bool) {
+        let Some(line) = hand.message.request() else {
+            return;
+        };
+        if line.method == Method::Register {
+            self.on_register(context, hand);
+            return;
+        }
+        let Ok(uri) = Uri::parse(line.uri) else {
+            self.end_with(context, hand, 400, Counter::BadRequest, b"");
+            return;
+        };
+        let last_hop = matches!(hand.message.max_forwards(), Ok(Some(0)));
+        if line.method == Method::Options && (uri.user.is_none() || last_hop) {
+            self.answer_options(context, hand);
+            return;
+        }
+        let mut targets = Vec::new();
+        let found = crate::registration::targets(self.env, &uri, &mut targets);
+        match (targets.is_empty(), found || known) {
+            (false, _) => self.forward(context, hand, targets),
+            (true, true) => self.end_with(context, hand, 480, Counter::Unavailable, b""),
+            (true, false) => self.end_with(context, hand, 404, Counter::NotFound, b""),
+        }
+    }
+
+    /// What this server can do (§11.2).
+    fn answer_options(&mut self, context: &mut Context, hand: &Hand<'_>) {
+        let unsupported = required(&hand.message);
+        if !unsupported.is_empty() {
+            self.end_with(context, hand, 420, Counter::BadExtension, &unsupported);
+            return;
+        }
+        self.end_with(context, hand, 200, Counter::AnsweredHere, OPTIONS_HEADERS);
+    }
+}
+
+/// An Unsupported line for what Require names, all of which we lack (§8.2.2.3); empty if there is nothing.
+pub(crate) fn required(message: &Message<'_>) -> Vec<u8> {
+    let mut line = Vec::new();
+    for option in message
+        .values(HeaderName::Require)
+        .filter(|option| !option.value.eq_ignore_ascii_case(b"path"))
+    {
+        line.extend_from_slice(if line.is_empty() {
+            b"Unsupported: "
+        } else {
+            b", "
+        });
+        line.extend_from_slice(option.value);
+    }
+    if !line.is_empty() {
+        line.extend_from_slice(b"\r\n");
+    }
+    line
+}
+
+const OPTIONS_HEADERS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER\r\nAccept: application/sdp\r\nSupported: path\r\n";
+
+fn counter_of(code: u16) -> Counter {
+    match code {
+        404 => Counter::NotFound,
+        480 => Counter::Unavailable,
+        _ => Counter::Forbidden,
+    }
+}
+
+/// Only used by the router's answers.
+impl Target {
+    /// A new Request-URI.
+    pub fn uri(uri: impl Into<Vec<u8>>) -> Self {
+        Self {
+            uri: Some(uri.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Another next hop, with the Request-URI kept.
+    pub fn next_hop(uri: impl Into<Vec<u8>>) -> Self {
+        Self {
+            next_hop: Some(uri.into()),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What goes into the machine and what comes out of it.
+
+use std::{net::SocketAddr, ops::Range};
+
+use shm::Participant;
+use stdx::Instant;
+use tables::Counter;
+
+use crate::{
+    ask::{Answer, Ask, AskId},
+    context::ContextId,
+};
+
+/// The world as one step sees it.
+pub struct Env<'e> {
+    pub now: Instant,
+    /// Number of the reactor turn: what it changes is stamped with it, so that an heir knows whose sends may be missing.
+    pub turn: u64,
+    pub arena: &'e mut Participant,
+}
+
+impl Env<'_> {
+    pub(crate) fn count(&mut self, counter: Counter) {
+        self.arena.count(counter.cell(), 1);
+    }
+}
+
+/// A datagram as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'m> {
+    pub bytes: &'m [u8],
+    pub source: SocketAddr,
+    /// The listener that it came in by.
+    pub listener: u32,
+    /// The kernel had more than fits a buffer.
+    pub truncated: bool,
+}
+
+/// What can happen to the machine.
+#[derive(Debug)]
+pub enum Input<'m> {
+    Datagram(Datagram<'m>),
+    /// A deadline that was armed for this context has come. Early, late and repeated ticks are harmless.
+    Tick(ContextId),
+    /// An answer, in any order. `at_hand` is the datagram being served, if this is still its turn.
+    Answer {
+        id: AskId,
+        answer: Answer,
+        at_hand: Option<Datagram<'m>>,
+    },
+}
+
+/// What became of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    Served,
+    /// The datagram belongs to a transaction of this slot; nothing was done with it here.
+    Owner(u16),
+    /// Another slot was about to take the same request, and did not: step it again.
+    Again,
+    /// There was no memory to record the request, and nothing was sent.
+    Unserved,
+}
+
+/// A datagram to send; its bytes are in [`Outputs::bytes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    pub listener: u32,
+    pub to: SocketAddr,
+    pub bytes: Range<usize>,
+}
+
+/// The caller's lists that a step writes to. Nothing in them may be acted upon before [`crate::Proxy::settle`] has put
+/// what they follow from into the arena.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// The text of everything in `sends`.
+    pub bytes: Vec<u8>,
+    pub sends: Vec<Send>,
+    pub asks: Vec<Ask>,
+    /// Deadlines to tick at. A later one for the same context replaces nothing: ticks are cheap and idempotent.
+    pub arms: Vec<(Instant, ContextId)>,
+}
+
+impl Outputs {
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.sends.clear();
+        self.asks.clear();
+        self.arms.clear();
+    }
+
+    /// The text of one send.
+    pub fn text(&self, send: &Send) -> &[u8] {
+        self.bytes.get(send.bytes.clone()).unwrap_or_default()
+    }
+
+    /// Queues what `write` appends to the byte buffer; returns its place.
+    pub(crate) fn send(
+        &mut self,
+        listener: u32,
+        to: SocketAddr,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Range<usize> {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let bytes = start..self.bytes.len();
+        self.sends.push(Send {
+            listener,
+            to,
+            bytes: bytes.clone(),
+        });
+        bytes
+    }
+}

@@ -1,0 +1,97 @@
+//! REGISTER (§10.3) and the look-up of registered users (§16.5).
+
+use registrar::Reply;
+use sip::{
+    HeaderName, NameAddr,
+    uri::{Aor, Uri},
+};
+use tables::{Counter, Location, UpdateError};
+
+use crate::{
+    ask::Target,
+    context::Context,
+    io::Env,
+    proxy::{Hand, Step},
+};
+
+/// The targets of a local user: its current bindings, best first. False if the AOR has no row at all.
+pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -> bool {
+    let mut aor = Vec::with_capacity(64);
+    if Aor::of(uri, &mut aor).is_err() {
+        return false;
+    }
+    let now = env.now;
+    let found = Location(env.arena).lookup(&aor, |bindings| {
+        out.extend(bindings.current(now).map(|binding| Target {
+            uri: Some(binding.contact.to_vec()),
+            next_hop: None,
+            path: (!binding.path.is_empty()).then(|| binding.path.to_vec()),
+            listener: Some(binding.listener),
+        }));
+    });
+    found.is_some()
+}
+
+impl Step<'_, '_> {
+    /// A REGISTER for one of our domains. It is answered without a transaction: a retransmission meets the
+    /// CSeq that it has set itself and gets the same answer (§8.2.7, §10.3 step 7).
+    pub(crate) fn on_register(&mut self, context: &mut Context, hand: &Hand<'_>) {
+        let message = &hand.message;
+        let mut aor = Vec::with_capacity(64);
+        let Some(to) = message
+            .first(HeaderName::To)
+            .and_then(|to| NameAddr::parse(to.value).ok())
+        else {
+            self.end_with(context, hand, 400, Counter::RegisterRefused, b"");
+            return;
+        };
+        if Aor::of(&to.uri, &mut aor).is_err() {
+            self.end_with(context, hand, 400, Counter::RegisterRefused, b"");
+            return;
+        }
+        if self.settings.domain_of(&to.uri).is_none() {
+            // §10.3 step 5: an AOR that is not one of this domain's.
+            self.end_with(context, hand, 404, Counter::RegisterRefused, b"");
+            return;
+        }
+        let (policy, now, source, listener) = (
+            &self.settings.registrar,
+            self.env.now,
+            context.source,
+            context.listener,
+        );
+        let updated = Location(self.env.arena).update(&aor, |current| {
+            let outcome = registrar::register(policy, now, &current, message, source, listener);
+            (outcome.changed.then(|| outcome.set.clone()), outcome)
+        });
+        match updated {
+            Ok(outcome) => {
+                let counter = match outcome.reply {
+                    Reply::Ok if outcome.changed => Counter::Registered,
+                    Reply::Ok => Counter::RegisterQueried,
+                    _ => Counter::RegisterRefused,
+                };
+                let mut headers = Vec::with_capacity(256);
+                outcome.write_headers(policy, now, message, &mut headers);
+                self.end_saying(
+                    context,
+                    hand,
+                    outcome.reply.code(),
+                    Some(outcome.reply.reason()),
+                    counter,
+                    &headers,
+                );
+            }
+            Err(UpdateError::Full) => {
+                self.end_with(context, hand, 503, Counter::Full, b"Retry-After: 30\r\n")
+            }
+            Err(UpdateError::Busy) => self.end_with(
+                context,
+                hand,
+                500,
+                Counter::RegisterRefused,
+                b"Retry-After: 1\r\n",
+            ),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the machine is configured with. One value is one version of the configuration, and a transaction keeps the one that it began with.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use sip::uri::{Host, Uri};
+use transaction::Timers;
+
+/// One version of the configuration, as the machine needs it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Counts reloads.
+    pub version: u64,
+    pub listeners: Vec<Listener>,
+    pub domains: Vec<Domain>,
+    pub timers: Timers,
+    /// Timer C (§16.6 step 11): how long a branch may ring; more than 3 minutes by the RFC.
+    pub timer_c: Duration,
+    pub registrar: registrar::Policy,
+    /// Most branches of one request.
+    pub branches_max: usize,
+}
+
+/// A local address that we receive on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Given by the supervisor, never used twice.
+    pub id: u32,
+    pub address: SocketAddr,
+    /// The host[:port] for Via and Record-Route.
+    pub sent_by: Vec<u8>,
+    /// The host part of `sent_by`, lower case.
+    pub host: Vec<u8>,
+    /// The port that `sent_by` means.
+    pub port: u16,
+}
+
+impl Listener {
+    /// A listener that names itself by `advertise` (a host or host:port), or else by its address.
+    pub fn new(id: u32, address: SocketAddr, advertise: Option<&str>) -> Self {
+        let (host, port) = match advertise {
+            Some(name) => split_port(name),
+            None => (address.ip().to_string(), Some(address.port())),
+        };
+        let host = if host.contains(':') && !host.starts_with('[') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        let port = port.unwrap_or_else(|| address.port());
+        let sent_by = format!("{host}:{port}").into_bytes();
+        Self {
+            id,
+            address,
+            sent_by,
+            host: host.to_ascii_lowercase().into_bytes(),
+            port,
+        }
+    }
+}
+
+/// `host`, `host:port`, `[v6]:port` apart.
+fn split_port(name: &str) -> (String, Option<u16>) {
+    match name.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
+            Ok(port) => (host.to_owned(), Some(port)),
+            Err(_) => (name.to_owned(), None),
+        },
+        _ => (name.to_owned(), None),
+    }
+}
+
+/// A domain that we are responsible for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// Lower case, no trailing dot.
+    pub name: Vec<u8>,
+    /// The name, where it is an address.
+    pub ip: Option<IpAddr>,
+    /// Whether dialogs begun for this domain keep passing through us (§16.6 step 4).
+    pub record_route: bool,
+}
+
+impl Domain {
+    pub fn new(name: &str, record_route: bool) -> Self {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let ip = name.trim_matches(['[', ']']).parse().ok();
+        Self {
+            name: name.into_bytes(),
+            ip,
+            record_route,
+        }
+    }
+}
+
+/// The port of a sip: URI that names none (§19.1.2).
+pub const PORT_DEFAULT: u16 = 5060;
+
+impl Settings {
+    pub fn listener(&self, id: u32) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.id == id)
+    }
+
+    /// The listener to send from: the wanted one if its address family can reach `to`, else the first that can.
+    pub fn listener_towards(&self, to: &SocketAddr, wanted: u32) -> Option<&Listener> {
+        let reaches = |listener: &&Listener| {
+            listener.address.is_ipv4() == to.is_ipv4()
+                && (!listener.address.ip().is_loopback() || to.ip().is_loopback())
+        };
+        self.listener(wanted)
+            .filter(reaches)
+            .or_else(|| self.listeners.iter().find(reaches))
+    }
+
+    /// The domain of this name.
+    pub fn domain(&self, name: &[u8]) -> Option<&Domain> {
+        let name = name.strip_suffix(b".").unwrap_or(name);
+        self.domains
+            .iter()
+            .find(|domain| domain.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The listener that this host and port name: by its own address, by what it advertises, or by one of our domains.
+    pub fn listener_named(&self, uri: &Uri<'_>) -> Option<&Listener> {
+        let port = uri.port.unwrap_or(PORT_DEFAULT);
+        self.listeners.iter().find(|listener| {
+            uri.host
+                .is_some_and(|host| self.names(listener, &host, port))
+        })
+    }
+
+    /// Whether this host and port name this listener.
+    pub fn names(&self, listener: &Listener, host: &Host<'_>, port: u16) -> bool {
+        if port == listener.port && host_is(host, &listener.host) {
+            return true;
+        }
+        if port != listener.address.port() {
+            return false;
+        }
+        match *host {
+            Host::V4(ip) => listener.address.ip() == ip,
+            Host::V6(ip) => listener.address.ip() == ip,
+            Host::Name(name) => self.domain(name).is_some(),
+        }
+    }
+
+    /// The domain that a Request-URI belongs to, if it is ours to serve.
+    pub fn domain_of(&self, uri: &Uri<'_>) -> Option<&Domain> {
+        let port_is_ours = match uri.port {
+            None => true,
+            Some(port) => self
+                .listeners
+                .iter()
+                .any(|listener| listener.port == port || listener.address.port() == port),
+        };
+        if !port_is_ours {
+            return None;
+        }
+        match uri.host {
+            Some(Host::Name(name)) => self.domain(name),
+            Some(Host::V4(ip)) => self
+                .domains
+                .iter()
+                .find(|domain| domain.ip == Some(IpAddr::V4(ip))),
+            Some(Host::V6(ip)) => self
+                .domains
+                .iter()
+                .find(|domain| domain.ip == Some(IpAddr::V6(ip))),
+            None => None,
+        }
+    }
+}
+
+fn host_is(host: &Host<'_>, text: &[u8]) -> bool {
+    match *host {
+        Host::Name(name) => name.eq_ignore_ascii_case(text),
+        Host::V4(ip) => core::str::from_utf8(text).is_ok_and(|text| text.parse() == Ok(ip)),
+        Host::V6(ip) => core::str::from_utf8(text)
+            .is_ok_and(|text| text.trim_matches(['[', ']']).parse() == Ok(ip)),
+    }
+}

@@ -1,0 +1,108 @@
+//! Every counter of the server, with the words that `tandem stats` shows.
+//!
+//! A counter is a cell per slot in the arena, written only by that slot's owner, so it costs one plain store and survives
+//! its worker. Readers add the cells up.
+
+macro_rules! counters {
+    ($($variant:ident $name:literal $description:literal,)*) => {
+        /// A counter. The discriminant is its cell; new ones go to the end, so that workers of two releases agree.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Counter { $(#[doc = $description] $variant,)* }
+
+        impl Counter {
+            /// Every counter, by cell.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in `tandem stats`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What is counted.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $description,)* }
+            }
+
+            /// The index of its cell.
+            pub const fn cell(self) -> u8 {
+                self as u8
+            }
+        }
+    };
+}
+
+counters! {
+    Received "messages.received" "datagrams taken from sockets",
+    Sent "messages.sent" "datagrams given to the kernel",
+    Requests "messages.requests" "well-formed requests",
+    Responses "messages.responses" "well-formed responses",
+    KeepAlives "messages.keep_alives" "datagrams of CR, LF and NUL only, or empty (RFC 5626 section 3.5.1)",
+    Malformed "messages.malformed" "datagrams that are no SIP message; no answer was possible",
+    BadRequest "rejected.bad_request" "requests answered 400: broken syntax or missing headers",
+    BadVersion "rejected.bad_version" "requests answered 505: not SIP/2.0",
+    TooLarge "rejected.too_large" "requests answered 513: larger than a receive buffer",
+    TooManyHops "rejected.too_many_hops" "requests answered 483: Max-Forwards used up (RFC 3261 section 16.3)",
+    BadExtension "rejected.bad_extension" "requests answered 420: Proxy-Require or Require names an extension that we lack",
+    Loop "rejected.loop" "requests answered 482: the request has been here before, unchanged (RFC 5393)",
+    Unauthorized "rejected.unauthorized" "requests answered 401 or 407: credentials wanted",
+    Forbidden "rejected.forbidden" "requests answered 403 by policy or with wrong credentials",
+    NotFound "rejected.not_found" "requests answered 404: no such domain or user here",
+    Unavailable "rejected.unavailable" "requests answered 480: no current binding",
+    Full "rejected.full" "requests answered 503 because a table is full",
+    RejectedByRoute "rejected.by_route" "requests answered with the code of a reject rule",
+    Unroutable "rejected.unroutable" "requests answered because no next hop could be found",
+    Forwarded "proxy.forwarded" "requests forwarded by a transaction, one for each branch",
+    ForwardedStateless "proxy.forwarded_stateless" "requests forwarded without a transaction (ACK to a 2xx)",
+    RequestRetransmitted "proxy.request_retransmitted" "requests sent again by Timer A or E",
+    ResponseRetransmitted "proxy.response_retransmitted" "responses sent again: request retransmitted, or Timer G",
+    RequestAbsorbed "proxy.request_absorbed" "retransmitted requests and ACKs that ended at a transaction",
+    ResponseForwarded "proxy.response_forwarded" "responses passed upstream by a transaction",
+    ResponseStateless "proxy.response_stateless" "responses passed upstream by Via alone: their transaction is gone",
+    ResponseForeign "proxy.response_foreign" "responses dropped: the top Via is not ours",
+    ResponseAbsorbed "proxy.response_absorbed" "retransmitted responses that ended at a transaction",
+    AckUnmatched "proxy.ack_unmatched" "ACKs dropped: no transaction and no route",
+    CancelUnmatched "proxy.cancel_unmatched" "CANCELs answered 481: no such transaction",
+    Cancelled "proxy.cancelled" "branches that we cancelled",
+    BranchTimeout "proxy.branch_timeout" "branches ended by Timer B, F or C",
+    NoAck "proxy.no_ack" "final responses to INVITE that nobody acknowledged (Timer H)",
+    TransactionsCreated "transactions.created" "transaction records published",
+    TransactionsEnded "transactions.ended" "transaction records removed",
+    TransactionsAdopted "transactions.adopted" "transaction records taken over from a dead worker",
+    TransactionsBroken "transactions.broken" "transaction records that could not be read and were dropped",
+    CommitFailed "transactions.commit_failed" "changes to a transaction that found no memory; kept on the heap only",
+    Registered "registrar.updated" "REGISTERs that changed bindings",
+    RegisterQueried "registrar.queried" "REGISTERs that changed nothing: queries and retransmissions",
+    RegisterRefused "registrar.refused" "REGISTERs answered with an error",
+    BindingsExpired "registrar.expired" "address-of-record rows removed because their last binding expired",
+    MailSent "slots.mail_sent" "messages handed to the slot that owns their transaction",
+    MailReceived "slots.mail_received" "messages taken from other slots",
+    Replayed "slots.replayed" "messages served again or for the first time after a worker's death",
+    Poisoned "slots.poisoned" "messages dropped because workers died of them twice",
+    SendFailed "transport.send_failed" "datagrams that the kernel refused",
+    AnswerStale "questions.stale" "answers that came after their request had ended",
+    AnsweredHere "messages.answered_here" "requests for the server itself answered 200 (OPTIONS)",
+    ReplySuppressed "messages.reply_suppressed" "replies not sent because no address could be derived",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counter;
+
+    #[test]
+    fn names_are_unique_and_cells_dense() {
+        for (cell, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(usize::from(counter.cell()), cell);
+            assert!(!counter.description().is_empty());
+            assert_eq!(
+                Counter::ALL
+                    .iter()
+                    .filter(|other| other.name() == counter.name())
+                    .count(),
+                1,
+                "{}",
+                counter.name()
+            );
+        }
+    }
+}
