@@ -134,19 +134,22 @@ fn write_vias(
     top_via: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) -> Result<(), BuildError> {
-    let mut vias = request.all(HeaderName::Via);
+    let first = request
+        .first_value(HeaderName::Via)
+        .ok_or(BuildError::Missing(HeaderName::Via))?;
+    // A line without a value may stand before the topmost one; it goes, or what replaces the top would be doubled.
+    let mut vias = request
+        .all(HeaderName::Via)
+        .skip_while(|line| !line.value_span.contains(first.span));
     let top = vias.next().ok_or(BuildError::Missing(HeaderName::Via))?;
     match top_via {
         None => write_line(HeaderName::Via, top.value, out),
         Some(value) => {
             check(value)?;
-            let old = request
-                .first_value(HeaderName::Via)
-                .map_or(top.value_span, |first| first.span);
             out.extend_from_slice(b"Via: ");
             out.extend_from_slice(value);
             out.extend_from_slice(
-                crate::Span::new(old.end, top.value_span.end).slice(request.bytes()),
+                crate::Span::new(first.span.end, top.value_span.end).slice(request.bytes()),
             );
             out.extend_from_slice(b"\r\n");
         }

@@ -150,12 +150,19 @@ impl Layout {
 
     /// After an error: what could be read of a request, if that suffices to answer it (start line, Via, From, To,
     /// Call-ID and CSeq were told apart, and it is no ACK). Only good for building that answer.
+    ///
+    /// None of these holds a bare CR: whoever takes that for the end of a line would find another header in our
+    /// response.
     pub fn partial<'a>(&'a self, bytes: &'a [u8]) -> Option<Message<'a>> {
         use HeaderName::{CSeq, CallId, From, To, Via};
+        let may_be_copied = |line: &Line| {
+            self.chain(line)
+                .all(|line| !has_bare_cr(line.value.slice(bytes)))
+        };
         let answerable = matches!(self.start, Start::Request { method, .. } if method != Method::Ack)
             && [Via, From, To, CallId, CSeq]
                 .into_iter()
-                .all(|name| self.first_line(name).is_some());
+                .all(|name| self.first_line(name).is_some_and(may_be_copied));
         answerable.then_some(Message {
             bytes,
             layout: self,
@@ -177,6 +184,11 @@ impl Layout {
     pub(super) fn last_line(&self, name: HeaderName) -> Option<&Line> {
         self.first_line(name)?;
         self.line_at(*self.last.get(name as usize)?)
+    }
+
+    /// This line and those of the same name after it.
+    fn chain<'l>(&'l self, line: &'l Line) -> impl Iterator<Item = &'l Line> {
+        std::iter::successors(Some(line), |line| self.line_after(line))
     }
 
     /// The next line of the same name.
@@ -498,6 +510,10 @@ impl Layout {
         }
         Ok(length)
     }
+}
+
+fn has_bare_cr(value: &[u8]) -> bool {
+    memchr::memchr_iter(b'\r', value).any(|at| value.get(at.wrapping_add(1)) != Some(&b'\n'))
 }
 
 /// Of a malformed request line what its answer needs: a method in front, a SIP version behind, whatever is between.

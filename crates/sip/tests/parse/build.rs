@@ -197,3 +197,29 @@ fn ack_and_cancel() {
     );
     assert_eq!(cancel_for(answer, &mut out), Err(BuildError::NotARequest));
 }
+
+#[test]
+fn the_topmost_via_is_not_doubled_behind_an_empty_line() {
+    let bytes = b"OPTIONS sip:a@b SIP/2.0\r\nVia:\r\nVia: , SIP/2.0/UDP h;branch=z9hG4bK1, SIP/2.0/UDP i;branch=z9hG4bK2\r\n\
+        To: <sip:c@d>\r\nFrom: <sip:a@b>;tag=1\r\nCall-ID: x\r\nCSeq: 1 OPTIONS\r\n\r\n";
+    let mut layout = Layout::new();
+    let request = sip::parse(bytes, &mut layout).unwrap();
+    let via = b"SIP/2.0/UDP h;branch=z9hG4bK1;received=192.0.2.1";
+    let mut out = Vec::new();
+    response_via(request, Some(via), 200, "", Some(b"t"), &mut out)
+        .finish()
+        .unwrap();
+    check(
+        &out,
+        expect![[r#"
+        SIP/2.0 200 OK
+        Via: SIP/2.0/UDP h;branch=z9hG4bK1;received=192.0.2.1, SIP/2.0/UDP i;branch=z9hG4bK2
+        From: <sip:a@b>;tag=1
+        To: <sip:c@d>;tag=t
+        Call-ID: x
+        CSeq: 1 OPTIONS
+        Content-Length: 0
+
+    "#]],
+    );
+}
