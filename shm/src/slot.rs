@@ -70,7 +70,10 @@ impl crate::Participant {
     pub fn count(&self, counter: u8, by: u64) {
         if let Some(cell) = self.arena().counters().cell(self.id(), counter) {
             // Relaxed: a counter orders nothing.
-            cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+            cell.store(
+                cell.load(Ordering::Relaxed).wrapping_add(by),
+                Ordering::Relaxed,
+            );
         }
     }
 }
