@@ -9,7 +9,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
 )]
 
 pub mod build;
@@ -21,8 +26,8 @@ pub mod uri;
 
 pub use header::*;
 pub use message::{
-    Essentials, Glitch, Glitches, HEADERS_MAX, Header, HeaderError, Layout, MESSAGE_BYTES_MAX, Message, ParseError,
-    RequestLine, StatusLine, VALUES_MAX, Value, Values, Verdict, parse,
+    Essentials, Glitch, Glitches, HEADERS_MAX, Header, HeaderError, Layout, MESSAGE_BYTES_MAX,
+    Message, ParseError, RequestLine, StatusLine, VALUES_MAX, Value, Values, Verdict, parse,
 };
 pub use patch::{Patch, PatchError, PatchSpace};
 pub use span::{ByteAt, Span};

@@ -266,6 +266,7 @@ impl HeaderName {
                 | Self::Supported
                 | Self::TriggerConsent
                 | Self::Unsupported
+                | Self::UserToUser
                 | Self::Via
                 | Self::Warning
         )

@@ -151,9 +151,7 @@ fn header_lines() {
     // A response would copy this CR.
     check(
         "OPTIONS sip:a SIP/2.0\r\n@From: <sip:a>\rX: y;tag=1\r\n\r\n",
-        expect![[
-            r#"bare CR at byte 139 | Reply(400, "Bare CR in Header") | unanswerable"#
-        ]],
+        expect![[r#"bare CR at byte 139 | Reply(400, "Bare CR in Header") | unanswerable"#]],
     );
     check(
         "OPTIONS sip:a SIP/2.0\r\n@no colon\r\n\r\n",
