@@ -47,10 +47,10 @@ impl Baresip {
             .find(|m| Path::new(m).is_dir())
             .expect("baresip brings its modules");
         let config = format!(
-            "sip_listen {ip}:{sip}\nmodule_path {modules}\nnet_interface lo\n\
-             module g711.so\nmodule ausine.so\nmodule aufile.so\n\
+            "sip_listen {ip}:{sip}\nmodule_path {modules}\nnet_interface {ip}\n\
+             module g711.so\nmodule aufile.so\n\
              module_app account.so\nmodule_app contact.so\nmodule_app menu.so\nmodule_app ctrl_tcp.so\n\
-             audio_player aufile,out.wav\naudio_source ausine,440\naudio_alert aufile,alert.wav\n\
+             audio_player aufile,out.wav\naudio_source aufile,in.wav\naudio_alert aufile,alert.wav\n\
              ctrl_tcp_listen {ip}:{control}\nring_aufile none\n"
         );
         let account =
@@ -58,6 +58,7 @@ impl Baresip {
         std::fs::write(dir.path().join("config"), config).expect("a file");
         std::fs::write(dir.path().join("accounts"), account).expect("a file");
         std::fs::write(dir.path().join("contacts"), "").expect("a file");
+        std::fs::write(dir.path().join("in.wav"), silence()).expect("a file");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
         let errors = log.try_clone().expect("a second descriptor");
         let mut child = Command::new("baresip")
@@ -143,6 +144,30 @@ impl Drop for Baresip {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Ten seconds of silence: 8 kHz, one channel, 16 bit.
+fn silence() -> Vec<u8> {
+    const BYTES: u32 = 160_000;
+    let mut wav = Vec::new();
+    wav.extend_from_slice(b"RIFF");
+    wav.extend_from_slice(&(BYTES + 36).to_le_bytes());
+    wav.extend_from_slice(b"WAVEfmt ");
+    for (value, bytes) in [
+        (16_u32, 4),
+        (1, 2),
+        (1, 2),
+        (8_000, 4),
+        (16_000, 4),
+        (2, 2),
+        (16, 2),
+    ] {
+        wav.extend(value.to_le_bytes().into_iter().take(bytes));
+    }
+    wav.extend_from_slice(b"data");
+    wav.extend_from_slice(&BYTES.to_le_bytes());
+    wav.resize(wav.len() + BYTES as usize, 0);
+    wav
 }
 
 /// Takes one whole `LENGTH:BYTES,` off the front.
