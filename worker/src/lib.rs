@@ -1,1 +1,20 @@
-//! What a worker process runs: reactors and everything wired together; decides nothing itself.
+//! What a worker process runs: reactors, and everything wired together. It decides nothing itself.
+//!
+//! - `process`: the control thread: takes orders from the supervisor, answers what needs the tables.
+//! - `slot`: a reactor thread: one slot, one ring, one [`proxy::Proxy`]; its turn.
+//! - `takeover`: how a slot begins: recovery, adoption, the journal of what its predecessor had read.
+//! - `policy`, `active`, `hosts`: the configuration put to work.
+//! - `queries`: table commands of the command line.
+
+#![forbid(unsafe_code)]
+
+mod active;
+mod hosts;
+mod inbox;
+mod policy;
+mod process;
+mod queries;
+mod slot;
+mod takeover;
+
+pub use process::run;

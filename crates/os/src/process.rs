@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -159,6 +159,12 @@ pub fn pin_current_thread(core: usize) -> io::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core)?;
     Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+}
+
+/// Lets the scheduler run the calling thread on every core again that the process's main thread may use.
+pub fn unpin_current_thread() -> io::Result<()> {
+    let all = sched_getaffinity(Pid::this())?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &all)?)
 }
 
 #[cfg(test)]

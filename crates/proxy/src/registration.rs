@@ -22,7 +22,7 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
     }
     let now = env.now;
     let found = Location(env.arena).lookup(&aor, |bindings| {
-        out.extend(bindings.current(now).map(|binding| Target {
+        out.extend(bindings.targets(now).map(|binding| Target {
             uri: Some(binding.contact.to_vec()),
             next_hop: None,
             path: (!binding.path.is_empty()).then(|| binding.path.to_vec()),

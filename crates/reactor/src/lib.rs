@@ -10,6 +10,7 @@
 //! What survives a death of the process: a buffer whose first 16 bytes are not zero holds a whole datagram. They are
 //! zeroed before the kernel gets the buffer, and the kernel writes them last.
 
+mod arena;
 mod buffers;
 mod datagram;
 mod doorbell;

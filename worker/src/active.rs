@@ -1,0 +1,79 @@
+//! A configuration put to work.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+
+use config::Config;
+use proxy::{Domain, Listener, Settings};
+
+use crate::hosts::Hosts;
+
+/// One version of the configuration, shared by the reactors of a process.
+#[derive(Debug)]
+pub struct Active {
+    pub settings: Arc<Settings>,
+    /// For each reactor to build its own router from.
+    pub config: Arc<Config>,
+    pub hosts: Arc<Hosts>,
+}
+
+/// Where the sockets of this process are bound, by listener id.
+pub type Listeners = HashMap<u32, SocketAddr>;
+
+impl Active {
+    /// Puts a configuration to work over the listeners that there are.
+    pub fn new(
+        version: u64,
+        config: Arc<Config>,
+        listeners: &Listeners,
+        hosts: Arc<Hosts>,
+    ) -> Self {
+        let mut list: Vec<Listener> = listeners
+            .iter()
+            .map(|(&id, &address)| {
+                let configured = config
+                    .listen
+                    .iter()
+                    .find(|listen| same_listener(listen.address, address));
+                Listener::new(
+                    id,
+                    address,
+                    configured.and_then(|listen| listen.advertise.as_deref()),
+                )
+            })
+            .collect();
+        list.sort_by_key(|listener| listener.id);
+        let settings = Settings {
+            version,
+            listeners: list,
+            domains: config
+                .domains
+                .iter()
+                .map(|domain| Domain::new(&domain.name, domain.record_route))
+                .collect(),
+            timers: transaction::Timers {
+                t1: config.timers.t1,
+                t2: config.timers.t2,
+                t4: config.timers.t4,
+                ..transaction::Timers::default()
+            },
+            timer_c: config.timers.c,
+            registrar: registrar::Policy {
+                expires_default: config.registrar.expires_default,
+                expires_min: config.registrar.expires_min,
+                expires_max: config.registrar.expires_max,
+                bindings_max: usize::from(config.registrar.bindings_max),
+            },
+            branches_max: usize::from(config.limits.branches_max),
+        };
+        Self {
+            settings: Arc::new(settings),
+            config,
+            hosts,
+        }
+    }
+}
+
+/// A listener on port 0 was given a port by the kernel.
+fn same_listener(configured: SocketAddr, bound: SocketAddr) -> bool {
+    configured.ip() == bound.ip() && (configured.port() == bound.port() || configured.port() == 0)
+}

@@ -1,0 +1,238 @@
+//! The script-free router: answers the machine's questions from the configuration, within the same turn.
+
+use std::{cell::Cell, collections::HashMap, net::SocketAddr};
+
+use config::{Auth, Config, Router, Secret as ConfigSecret, Target as ConfigTarget};
+use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Settings, Target};
+use sip::{
+    Message, Method,
+    uri::{Host, Scheme, Uri},
+};
+
+use crate::hosts::Hosts;
+
+/// The configuration's rules, made ready for one thread.
+#[derive(Debug)]
+pub struct Policy {
+    router: Router,
+    /// Secrets by user and domain.
+    users: HashMap<Vec<u8>, HashMap<Vec<u8>, Secret>>,
+    groups: HashMap<String, Group>,
+    /// Domains of which some users have no other secret than one for SHA-256.
+    sha256: Vec<String>,
+}
+
+/// Destinations, and whose turn it is; each slot counts for itself.
+#[derive(Debug)]
+struct Group {
+    destinations: Vec<Vec<u8>>,
+    turn: Cell<usize>,
+}
+
+impl Policy {
+    pub fn new(config: &Config) -> Self {
+        let mut users: HashMap<Vec<u8>, HashMap<Vec<u8>, Secret>> = HashMap::new();
+        let mut sha256 = Vec::new();
+        for user in &config.users {
+            let domain = user.domain.to_ascii_lowercase();
+            if matches!(user.secret, ConfigSecret::Ha1Sha256(_)) {
+                sha256.push(domain.clone());
+            }
+            users
+                .entry(domain.into_bytes())
+                .or_default()
+                .insert(user.name.clone().into_bytes(), secret_of(&user.secret));
+        }
+        let groups = config.groups.iter().map(|group| {
+            let destinations = group
+                .destinations
+                .iter()
+                .map(|to| to.uri.clone().into_bytes())
+                .collect();
+            (
+                group.name.clone(),
+                Group {
+                    destinations,
+                    turn: Cell::new(0),
+                },
+            )
+        });
+        Self {
+            router: Router::new(config),
+            users,
+            groups: groups.collect(),
+            sha256,
+        }
+    }
+
+    /// Answers one question.
+    pub fn answer(
+        &self,
+        kind: AskKind,
+        question: &Question<'_>,
+        settings: &Settings,
+        hosts: &Hosts,
+    ) -> Answer {
+        match kind {
+            AskKind::Admit => Answer::Admitted(self.admit(&question.message)),
+            AskKind::Credentials => Answer::Credentials(
+                question
+                    .credentials()
+                    .and_then(|(user, realm)| self.secret(user, realm))
+                    .cloned(),
+            ),
+            AskKind::Route => Answer::Routed(self.route(question, settings)),
+            AskKind::Resolve { branch } => Answer::Resolved(
+                question
+                    .next_hop(branch)
+                    .map(|uri| resolve(&uri, hosts))
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// Credentials are wanted of whoever claims to be one of ours, and of whoever registers.
+    fn admit(&self, message: &Message<'_>) -> Admission {
+        let method = message.request().map(|line| line.method);
+        let claimed = if method == Some(Method::Register) {
+            message.to()
+        } else {
+            message.from()
+        };
+        let domain = claimed
+            .ok()
+            .and_then(|address| self.router.domain(address.uri.host?));
+        match domain {
+            Some(domain) if domain.auth == Auth::Digest && method != Some(Method::Options) => {
+                Admission::Authenticate {
+                    sha256: self
+                        .sha256
+                        .iter()
+                        .any(|name| name.eq_ignore_ascii_case(&domain.name)),
+                    realm: domain.name.clone().into_bytes(),
+                }
+            }
+            _ => Admission::Allow,
+        }
+    }
+
+    fn secret(&self, user: &[u8], realm: &[u8]) -> Option<&Secret> {
+        // A user name may be given with its domain.
+        let user = user.split(|&byte| byte == b'@').next()?;
+        self.users
+            .get(realm.to_ascii_lowercase().as_slice())?
+            .get(user)
+    }
+
+    fn route(&self, question: &Question<'_>, settings: &Settings) -> Decision {
+        let Some(line) = question.message.request() else {
+            return Decision::Reject { code: 400 };
+        };
+        let Ok(uri) = Uri::parse(line.uri) else {
+            return Decision::Reject { code: 400 };
+        };
+        let served = settings.domain_of(&uri).is_some();
+        let for_server = uri.user.is_none() && (served || settings.listener_named(&uri).is_some());
+        // REGISTER, and OPTIONS for the server itself, are no traffic to be routed, where they are for us.
+        if for_server && matches!(line.method, Method::Register | Method::Options) {
+            return Decision::Location { known: false };
+        }
+        let asked = config::Question {
+            // A served domain counts only at a port of ours.
+            domain: uri.host,
+            method: line.method_text,
+            user: uri.user.unwrap_or_default(),
+            source: question.source().ip(),
+        };
+        match self.router.rule(&asked) {
+            Some(ConfigTarget::Location) => self.location(&uri),
+            Some(ConfigTarget::Group(name)) => self.group(name),
+            Some(ConfigTarget::Uri(to)) => {
+                Decision::Targets(vec![Target::uri(with_user_of(to, &uri))])
+            }
+            Some(ConfigTarget::Dns) => Decision::Dns,
+            Some(ConfigTarget::Reject(code)) => Decision::Reject { code: *code },
+            None if served => self.location(&uri),
+            None => Decision::Reject { code: 403 },
+        }
+    }
+
+    fn location(&self, uri: &Uri<'_>) -> Decision {
+        let mut realm = Vec::new();
+        if let Some(host) = uri.host {
+            host.write_canonical(&mut realm);
+        }
+        Decision::Location {
+            known: uri
+                .user
+                .is_some_and(|user| self.secret(user, &realm).is_some()),
+        }
+    }
+
+    /// The next destination of a group. The Request-URI stays as it is.
+    fn group(&self, name: &str) -> Decision {
+        let Some(group) = self
+            .groups
+            .get(name)
+            .filter(|group| !group.destinations.is_empty())
+        else {
+            return Decision::Reject { code: 503 };
+        };
+        let turn = group.turn.replace(group.turn.get().wrapping_add(1));
+        let uri = group
+            .destinations
+            .get(turn % group.destinations.len())
+            .cloned();
+        Decision::Targets(uri.into_iter().map(Target::next_hop).collect())
+    }
+}
+
+/// The URI of a rule; one that names no user gets that of the Request-URI, as a trunk wants it.
+fn with_user_of(to: &str, request: &Uri<'_>) -> Vec<u8> {
+    let plain = to.as_bytes().to_vec();
+    let (Ok(rule), Some(user)) = (Uri::parse(&plain), request.user) else {
+        return plain;
+    };
+    if rule.user.is_some() || !matches!(rule.scheme, Scheme::Sip | Scheme::Sips) {
+        return plain;
+    }
+    let Some((scheme, rest)) = to.split_once(':') else {
+        return plain;
+    };
+    [scheme.as_bytes(), b":", user, b"@", rest.as_bytes()].concat()
+}
+
+fn secret_of(secret: &ConfigSecret) -> Secret {
+    match secret {
+        ConfigSecret::Password(password) => Secret::Password(password.clone().into_bytes()),
+        ConfigSecret::Ha1(bytes) => Secret::Ha1Md5(hex(bytes)),
+        ConfigSecret::Ha1Sha256(bytes) => Secret::Ha1Sha256(hex(bytes)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    let mut text = vec![0; bytes.len() * 2];
+    stdx::text::encode_hex(bytes, &mut text);
+    text
+}
+
+/// The addresses of a URI's host, as far as the hosts file knows it.
+fn resolve(uri: &[u8], hosts: &Hosts) -> Vec<SocketAddr> {
+    let Ok(uri) = Uri::parse(uri) else {
+        return Vec::new();
+    };
+    let port = uri.port.unwrap_or(proxy::PORT_DEFAULT);
+    match uri.host {
+        Some(Host::Name(name)) => {
+            let Ok(name) = std::str::from_utf8(name) else {
+                return Vec::new();
+            };
+            hosts
+                .lookup(name)
+                .iter()
+                .map(|&ip| SocketAddr::new(ip, port))
+                .collect()
+        }
+        _ => proxy::literal_address(&uri).into_iter().collect(),
+    }
+}

@@ -1,0 +1,198 @@
+//! Table commands of the command line, answered on the client's own connection.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    os::fd::OwnedFd,
+};
+
+use control::{ClientReply, ContactLine, RegistrationLine, TableRequest, write_message};
+use registrar::{BindingSet, BindingView, BindingsView};
+use shm::Participant;
+use sip::uri::{Aor, Uri};
+use stdx::Instant;
+use tables::{LOCATION, Location, UpdateError};
+
+/// Rows looked at between two announcements of quiescence, so that a long list holds nothing up.
+const CHUNK: usize = 1024;
+
+/// Answers one request; a client that goes away ends it.
+pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, connection: OwnedFd) {
+    let mut out = BufWriter::new(File::from(connection));
+    participant.online();
+    let done = match request {
+        TableRequest::RegistrationsList { domain, limit } => {
+            list(participant, domain.as_deref(), *limit, &mut out)
+        }
+        TableRequest::RegistrationsShow { aor } => show(participant, aor, &mut out),
+        TableRequest::RegistrationsRemove { aor, contact } => {
+            remove(participant, aor, contact.as_deref(), &mut out)
+        }
+    };
+    participant.offline();
+    let last = match done {
+        Ok(()) => ClientReply::Done,
+        Err(error) => error,
+    };
+    // A client that does not read its answer has gone.
+    let _ = write_message(&mut out, &last);
+    let _ = out.flush();
+}
+
+type Answered = Result<(), ClientReply>;
+
+fn failed(message: impl Into<String>, remedy: impl Into<String>) -> ClientReply {
+    ClientReply::Error {
+        message: message.into(),
+        remedy: remedy.into(),
+    }
+}
+
+fn say(out: &mut impl Write, reply: &ClientReply) -> Answered {
+    write_message(out, reply).map_err(|_| failed("the client is gone", ""))
+}
+
+fn list(
+    participant: &mut Participant,
+    domain: Option<&str>,
+    limit: Option<u32>,
+    out: &mut impl Write,
+) -> Answered {
+    let now = os::now();
+    let mut left = limit.map_or(u64::MAX, u64::from);
+    let mut next = Some(shm::Cursor::default());
+    while let Some(cursor) = next
+        && left > 0
+    {
+        let mut lines = Vec::new();
+        next = participant.scan(LOCATION, cursor, CHUNK, |record| {
+            let wanted = domain.is_none_or(|domain| {
+                record
+                    .key
+                    .rsplit(|&byte| byte == b'@')
+                    .next()
+                    .is_some_and(|host| host.eq_ignore_ascii_case(domain.as_bytes()))
+            });
+            if wanted {
+                lines.extend(line(record.key, record.payload, now));
+            }
+        });
+        participant.quiescent();
+        for line in lines {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            say(out, &ClientReply::Registration(line))?;
+        }
+    }
+    Ok(())
+}
+
+fn line(aor: &[u8], payload: &[u8], now: Instant) -> Option<RegistrationLine> {
+    let bindings = BindingsView::new(payload).ok()?;
+    let contacts: Vec<ContactLine> = bindings
+        .current(now)
+        .map(|binding| contact(&binding, now))
+        .collect();
+    (!contacts.is_empty()).then(|| RegistrationLine {
+        aor: text(aor),
+        contacts,
+    })
+}
+
+fn contact(binding: &BindingView<'_>, now: Instant) -> ContactLine {
+    ContactLine {
+        uri: text(binding.contact),
+        q: binding.q,
+        expires_s: binding.expires_at.saturating_duration_since(now).as_secs(),
+        call_id: text(binding.call_id),
+        cseq: binding.cseq,
+        path: text(binding.path),
+        instance: binding.instance.map(text),
+        reg_id: binding.reg_id,
+        received: binding.received.map(|address| address.to_string()),
+        user_agent: Some(text(binding.user_agent)).filter(|agent| !agent.is_empty()),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An AOR as people write it, `alice@example.com` or a URI, in canonical form.
+fn canonical(aor: &str) -> Result<Vec<u8>, ClientReply> {
+    let spelled = if aor.starts_with("sip:") || aor.starts_with("sips:") || aor.starts_with("tel:")
+    {
+        aor.to_owned()
+    } else {
+        format!("sip:{aor}")
+    };
+    let mut buffer = Vec::new();
+    let uri = Uri::parse(spelled.as_bytes()).map_err(|error| {
+        failed(
+            format!("{aor} is not an address-of-record: {error}"),
+            "write it as sip:alice@example.com",
+        )
+    })?;
+    Aor::of(&uri, &mut buffer).map_err(|error| {
+        failed(
+            format!("{aor} is not an address-of-record: {error}"),
+            "write it as sip:alice@example.com",
+        )
+    })?;
+    Ok(buffer)
+}
+
+fn show(participant: &mut Participant, aor: &str, out: &mut impl Write) -> Answered {
+    let key = canonical(aor)?;
+    let now = os::now();
+    match participant
+        .find(LOCATION, &key, |record| {
+            line(record.key, record.payload, now)
+        })
+        .flatten()
+    {
+        Some(line) => say(out, &ClientReply::Registration(line)),
+        None => Ok(()),
+    }
+}
+
+fn remove(
+    participant: &mut Participant,
+    aor: &str,
+    contact_uri: Option<&str>,
+    out: &mut impl Write,
+) -> Answered {
+    let key = canonical(aor)?;
+    let now = os::now();
+    let removed = Location(participant).update(&key, |mut set: BindingSet| {
+        let mut encoded = Vec::new();
+        set.encode(&mut encoded);
+        let before = line(&key, &encoded, now);
+        let gone = set.remove(|binding| {
+            contact_uri.is_none_or(|wanted| is_same_contact(&binding.contact, wanted))
+        });
+        let removed = before.map(|mut line| {
+            line.contacts.retain(|contact| {
+                contact_uri.is_none_or(|wanted| is_same_contact(contact.uri.as_bytes(), wanted))
+            });
+            line
+        });
+        ((gone > 0).then_some(set), removed)
+    });
+    match removed {
+        Ok(Some(line)) if !line.contacts.is_empty() => say(out, &ClientReply::Registration(line)),
+        Ok(_) => Ok(()),
+        Err(UpdateError::Full) => Err(failed("no memory for the change", "raise memory.limit")),
+        Err(UpdateError::Busy) => Err(failed(
+            "the address-of-record is being changed too often",
+            "try again",
+        )),
+    }
+}
+
+fn is_same_contact(contact: &[u8], wanted: &str) -> bool {
+    contact == wanted.as_bytes()
+        || matches!((Uri::parse(contact), Uri::parse(wanted.as_bytes())), (Ok(a), Ok(b)) if sip::uri::equivalent(&a, &b))
+}

@@ -1,0 +1,626 @@
+//! A reactor thread: one slot, one ring, one machine.
+//!
+//! ```text
+//! turn   submit last turn's sends | note it as done, give its buffers back | sleep if there is nothing to do
+//!        datagrams, mail, timers, orders: step, answers, settle
+//! ```
+//!
+//! The order is what makes a death harmless: a message's consequences are in the arena (settle) before they are on the wire
+//! (submit), and its buffer is given back only after that. Whoever finds the buffer serves it again and meets its transaction.
+
+use std::{collections::VecDeque, os::fd::AsFd, sync::Arc, time::Duration};
+
+use control::FromWorker;
+use crossbeam_channel::Receiver;
+use os::now;
+use proxy::{ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy};
+use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
+use shm::{
+    Arena, BufferRef, Cursor, Doorbell, Mail, Participant, ParticipantId, RxPool, RxState, SlotId,
+};
+use stdx::Instant;
+use sync::Ordering;
+use tables::{Counter, LOCATION};
+
+use crate::{
+    active::Active,
+    inbox::{Channel, Command, Socket},
+    policy::Policy,
+    takeover::{self, Inheritance},
+};
+
+/// What a reactor thread starts with.
+pub(crate) struct Begin {
+    pub(crate) slot: u16,
+    pub(crate) core: Option<u16>,
+    pub(crate) recover: bool,
+    pub(crate) fault: bool,
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) arena: Arena,
+    pub(crate) active: Arc<Active>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) doorbells: Arc<Vec<std::os::fd::OwnedFd>>,
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) spin: Duration,
+}
+
+/// How often expired bindings are looked for and lost memory is swept up.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// Rows looked at for expiry, and slabs swept, each time.
+const EXPIRY_ROWS: usize = 16_384;
+const SCRUB_SLABS: u32 = 20;
+/// Tries of a request that two slots take at the same moment.
+const TRIES_MAX: usize = 8;
+/// The token of the slot's own doorbell.
+const DOORBELL: u32 = 0;
+
+/// Runs a slot until it is told to stop; reports to the supervisor if it can't.
+pub(crate) fn run_slot(begin: Begin) {
+    let channel = Arc::clone(&begin.channel);
+    let slot = begin.slot;
+    if let Err(error) = Slot::begin(begin).and_then(Slot::run) {
+        let message = format!("slot {slot}: {error:#}");
+        tracing::error!(%message, "a reactor can't go on");
+        channel.tell(&FromWorker::Failed { message });
+        // The other slots of this process go to the heir as well: half a worker is no worker.
+        std::process::exit(1);
+    }
+}
+
+struct Slot {
+    slot: u16,
+    arena: Arena,
+    participant: Participant,
+    pools: Vec<RxPool>,
+    driver: UringDriver<RxPool>,
+    sockets: Vec<Option<Socket>>,
+    proxy: Proxy,
+    policy: Policy,
+    active: Arc<Active>,
+    commands: Receiver<Command>,
+    doorbells: Arc<Vec<std::os::fd::OwnedFd>>,
+    wheel: Wheel<ContextId>,
+    out: Outputs,
+    now: Instant,
+    turn: u64,
+    /// Buffers whose messages were served in this turn.
+    served: Vec<BufferRef>,
+    /// Mail that found its ring full.
+    outbox: VecDeque<(SlotId, Mail)>,
+    /// Whether something was given to the driver since the last submission.
+    queued: bool,
+    messages: u64,
+    housekeeping_at: Instant,
+    expiry: Cursor,
+    stopping: bool,
+}
+
+impl Slot {
+    /// Takes over what there is, and serves what the predecessor had read.
+    fn begin(begin: Begin) -> anyhow::Result<Self> {
+        if let Some(core) = begin.core
+            && let Err(error) = os::pin_current_thread(usize::from(core))
+        {
+            tracing::warn!(slot = begin.slot, core, %error, "the reactor can't be pinned");
+        }
+        let arena = begin.arena.clone();
+        let mut participant = arena.participant(ParticipantId(begin.slot));
+        let header = arena.slot(SlotId(begin.slot));
+        // Relaxed, here and below: announcements, see `SlotHeader`.
+        header
+            .pid
+            .store(u64::from(std::process::id()), Ordering::Relaxed);
+        header.core.store(
+            begin.core.map_or(0, |core| u64::from(core) + 1),
+            Ordering::Relaxed,
+        );
+        header.first_served_ns.store(0, Ordering::Relaxed);
+        let inheritance = takeover::recover(&begin, &mut participant);
+        participant.online();
+        let pool = arena.rx(SlotId(begin.slot));
+        let mut free = vec![false; usize::from(pool.count())];
+        for index in pool.for_a_new_ring().collect::<Vec<_>>() {
+            pool.provide(index);
+            if let Some(free) = free.get_mut(usize::from(index)) {
+                *free = true;
+            }
+        }
+        let options = Options {
+            spin: begin.spin,
+            ..Options::default()
+        };
+        let mut driver = UringDriver::new(pool, options, |index| {
+            free.get(usize::from(index)).copied().unwrap_or(false)
+        })?;
+        if let Some(bell) = begin.doorbells.get(usize::from(begin.slot)) {
+            driver.arm_poll(DOORBELL, bell.as_fd())?;
+        }
+        let time = now();
+        let mut slot = Self {
+            slot: begin.slot,
+            pools: (0..arena.layout().slots)
+                .map(|slot| arena.rx(SlotId(slot)))
+                .collect(),
+            participant,
+            driver,
+            sockets: Vec::new(),
+            proxy: Proxy::new(begin.slot, arena.key(), Arc::clone(&begin.active.settings)),
+            policy: Policy::new(&begin.active.config),
+            active: Arc::clone(&begin.active),
+            commands: begin.commands.clone(),
+            doorbells: Arc::clone(&begin.doorbells),
+            wheel: Wheel::new(time),
+            out: Outputs::default(),
+            now: time,
+            turn: inheritance.turn_started + 1,
+            served: Vec::new(),
+            outbox: VecDeque::new(),
+            queued: false,
+            messages: header.messages.load(Ordering::Relaxed),
+            housekeeping_at: time + HOUSEKEEPING,
+            expiry: Cursor::default(),
+            stopping: false,
+            arena,
+        };
+        slot.take_over(begin, &inheritance)?;
+        Ok(slot)
+    }
+
+    fn take_over(&mut self, mut begin: Begin, inheritance: &Inheritance) -> anyhow::Result<()> {
+        self.header()
+            .turn_started
+            .store(self.turn, Ordering::Relaxed);
+        let adopted = if begin.recover {
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            self.proxy
+                .adopt(&mut env, inheritance.turn_done, &mut self.out)
+        } else {
+            0
+        };
+        // Sockets first: what an adopted transaction sends goes out by them. Reading begins with the first turn.
+        for socket in std::mem::take(&mut begin.sockets) {
+            self.arm(socket)?;
+        }
+        self.answer_asks(None);
+        self.dispatch();
+        let recovered = now();
+        self.header()
+            .recovered_ns
+            .store(recovered.as_nanos(), Ordering::Relaxed);
+        begin.channel.tell(&FromWorker::Serving {
+            slot: self.slot,
+            replayed: u32::try_from(inheritance.journal.len()).unwrap_or(u32::MAX),
+            transactions: u32::try_from(adopted).unwrap_or(u32::MAX),
+            recovered_ns: recovered.as_nanos(),
+        });
+        for &buffer in &inheritance.journal {
+            let last = inheritance.journal.last() == Some(&buffer);
+            if last && inheritance.suspect.is_some() {
+                // The suspect comes alone: everything before it is safe.
+                self.submit()?;
+            }
+            if takeover::is_poison(&begin, inheritance, buffer) {
+                self.count(Counter::Poisoned);
+                self.served.push(buffer);
+                continue;
+            }
+            self.count(Counter::Replayed);
+            if !begin.fault
+                && let Some(pool) = self.pools.get(usize::from(buffer.slot))
+            {
+                pool.forgive(buffer.index);
+            }
+            self.serve(buffer);
+        }
+        self.submit()
+    }
+
+    fn header(&self) -> &shm::SlotHeader {
+        self.arena.slot(SlotId(self.slot))
+    }
+
+    fn count(&self, counter: Counter) {
+        self.participant.count(counter.cell(), 1);
+    }
+
+    fn arm(&mut self, socket: Socket) -> anyhow::Result<()> {
+        let index = self
+            .sockets
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.sockets.len());
+        self.driver
+            .arm_udp(SocketIndex(u16::try_from(index)?), socket.fd.as_fd())?;
+        if index == self.sockets.len() {
+            self.sockets.push(None);
+        }
+        if let Some(place) = self.sockets.get_mut(index) {
+            *place = Some(socket);
+        }
+        Ok(())
+    }
+
+    /// Turns until told to stop.
+    fn run(mut self) -> anyhow::Result<()> {
+        let mut events = Vec::with_capacity(1024);
+        while !self.stopping {
+            if self.queued || !self.served.is_empty() {
+                self.driver.turn(Some(self.now), &mut events)?;
+                self.finish_turn();
+            }
+            if events.is_empty() {
+                self.sleep(&mut events)?;
+            }
+            self.turn(&mut events);
+        }
+        // What was read is served by the heir; what was served is sent.
+        self.driver.quiesce(&mut events)?;
+        self.finish_turn();
+        self.participant.offline();
+        Ok(())
+    }
+
+    /// Waits for an event or the next deadline, unless there is mail.
+    fn sleep(&mut self, events: &mut Vec<Event>) -> anyhow::Result<()> {
+        let deadline = self
+            .wheel
+            .next_deadline()
+            .map_or(self.housekeeping_at, |next| next.min(self.housekeeping_at));
+        self.header().sleeping.store(1, Ordering::SeqCst);
+        let wait = if self.arena.has_mail(SlotId(self.slot)) || !self.commands.is_empty() {
+            Instant::ZERO
+        } else if self.outbox.is_empty() {
+            deadline
+        } else {
+            deadline.min(now() + Duration::from_millis(1))
+        };
+        self.participant.offline();
+        let result = self.driver.turn(Some(wait), events);
+        self.header().sleeping.store(0, Ordering::SeqCst);
+        self.participant.online();
+        Ok(result?)
+    }
+
+    fn turn(&mut self, events: &mut Vec<Event>) {
+        self.now = now();
+        self.turn += 1;
+        let header = self.header();
+        header.turn_started.store(self.turn, Ordering::Relaxed);
+        header
+            .heartbeat_ns
+            .store(self.now.as_nanos(), Ordering::Relaxed);
+        self.participant.quiescent();
+        for event in events.drain(..) {
+            match event {
+                Event::Datagram { socket, buffer, .. } => {
+                    if let Some(pool) = self.pools.get(usize::from(self.slot)) {
+                        pool.hold(buffer, socket.0);
+                    }
+                    self.count(Counter::Received);
+                    self.serve(BufferRef {
+                        slot: self.slot,
+                        index: buffer,
+                    });
+                }
+                Event::SendFailed { .. } => self.count(Counter::SendFailed),
+                Event::Poll { .. } | Event::Starved { .. } | Event::ReceiveFailed { .. } => {}
+            }
+        }
+        self.take_mail();
+        self.tick();
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command);
+        }
+        if self.now >= self.housekeeping_at {
+            self.keep_house();
+        }
+    }
+
+    /// Serves one message: steps, answers what is asked, settles, queues what is to be sent.
+    fn serve(&mut self, buffer: BufferRef) {
+        let Some(pool) = self.pools.get(usize::from(buffer.slot)).cloned() else {
+            return;
+        };
+        let Some(found) = reactor::datagram(&pool, buffer.index) else {
+            self.served.push(buffer);
+            return;
+        };
+        let Some(listener) = self.listener_of(&found, &pool, buffer) else {
+            self.served.push(buffer);
+            return;
+        };
+        pool.begin(buffer.index, SlotId(self.slot));
+        self.messages += 1;
+        let datagram = Datagram {
+            bytes: found.payload,
+            source: found.source,
+            listener,
+            truncated: found.truncated,
+        };
+        let mut disposition = Disposition::Again;
+        for _ in 0..TRIES_MAX {
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            disposition = self
+                .proxy
+                .step(&mut env, Input::Datagram(datagram), &mut self.out);
+            if disposition == Disposition::Served {
+                self.answer_asks(Some(datagram));
+                let mut env = Env {
+                    now: self.now,
+                    turn: self.turn,
+                    arena: &mut self.participant,
+                };
+                disposition = self.proxy.settle(&mut env, Some(datagram), &mut self.out);
+            }
+            if disposition != Disposition::Again {
+                break;
+            }
+        }
+        match disposition {
+            Disposition::Owner(owner) if owner != self.slot => {
+                pool.pass(buffer.index, SlotId(owner));
+                self.count(Counter::MailSent);
+                self.post(SlotId(owner), Mail::Serve(buffer));
+            }
+            _ => self.served.push(buffer),
+        }
+        self.dispatch();
+    }
+
+    /// The listener that a datagram came in by: noted when it was read, or told by the address that it was sent to.
+    fn listener_of(
+        &self,
+        found: &reactor::Datagram<'_>,
+        pool: &RxPool,
+        buffer: BufferRef,
+    ) -> Option<u32> {
+        let by_address = found.local.and_then(|local| {
+            let named = |socket: &&Socket| {
+                socket.address.port() == local.port()
+                    && (socket.address.ip() == local.ip() || socket.address.ip().is_unspecified())
+            };
+            self.sockets.iter().flatten().find(named)
+        });
+        let by_tag = || {
+            self.sockets
+                .get(usize::from(pool.meta(buffer.index).tag))
+                .and_then(Option::as_ref)
+        };
+        by_address.or_else(by_tag).map(|socket| socket.listener)
+    }
+
+    /// Answers what the machine asks, as far as the configuration can, until it asks nothing more.
+    fn answer_asks(&mut self, at_hand: Option<Datagram<'_>>) {
+        while let Some(ask) = self.out.asks.pop() {
+            let env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            let (policy, active) = (&self.policy, &self.active);
+            let settings = Arc::clone(self.proxy.settings());
+            let answer = self.proxy.question(&env, ask.id, at_hand, |question| {
+                policy.answer(ask.kind, &question, &settings, &active.hosts)
+            });
+            if let Some(answer) = answer {
+                let mut env = Env {
+                    now: self.now,
+                    turn: self.turn,
+                    arena: &mut self.participant,
+                };
+                self.proxy.step(
+                    &mut env,
+                    Input::Answer {
+                        id: ask.id,
+                        answer,
+                        at_hand,
+                    },
+                    &mut self.out,
+                );
+            }
+        }
+    }
+
+    /// Gives what was settled to the driver and the wheel.
+    fn dispatch(&mut self) {
+        for send in &self.out.sends {
+            let socket = self.sockets.iter().position(|socket| {
+                socket
+                    .as_ref()
+                    .is_some_and(|socket| socket.listener == send.listener)
+            });
+            let Some(index) = socket.and_then(|index| u16::try_from(index).ok()) else {
+                self.participant.count(Counter::SendFailed.cell(), 1);
+                continue;
+            };
+            self.driver
+                .send_udp(SocketIndex(index), &send.to, self.out.text(send));
+            self.participant.count(Counter::Sent.cell(), 1);
+            self.queued = true;
+        }
+        for &(deadline, id) in &self.out.arms {
+            self.wheel.insert(deadline, id);
+        }
+        self.out.clear();
+    }
+
+    fn tick(&mut self) {
+        let mut due = Vec::new();
+        self.wheel.expire(self.now, &mut due);
+        for id in due {
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            self.proxy.step(&mut env, Input::Tick(id), &mut self.out);
+            self.proxy.settle(&mut env, None, &mut self.out);
+            self.dispatch();
+        }
+    }
+
+    /// The turn's sends have gone out: its messages are served.
+    fn finish_turn(&mut self) {
+        let header = self.arena.slot(SlotId(self.slot));
+        header.turn_done.store(self.turn, Ordering::Release);
+        header.messages.store(self.messages, Ordering::Relaxed);
+        if !self.served.is_empty() && header.first_served_ns.load(Ordering::Relaxed) == 0 {
+            header
+                .first_served_ns
+                .store(now().as_nanos(), Ordering::Relaxed);
+        }
+        self.queued = false;
+        header.set_at_hand(None);
+        for buffer in std::mem::take(&mut self.served) {
+            if buffer.slot == self.slot {
+                self.give_back(buffer.index);
+            } else if let Some(pool) = self.pools.get(usize::from(buffer.slot)) {
+                pool.done(buffer.index, SlotId(self.slot));
+                self.post(SlotId(buffer.slot), Mail::Release(buffer));
+            }
+        }
+    }
+
+    fn submit(&mut self) -> anyhow::Result<()> {
+        let mut events = Vec::new();
+        self.driver.turn(Some(Instant::ZERO), &mut events)?;
+        self.finish_turn();
+        self.turn(&mut events);
+        Ok(())
+    }
+
+    fn give_back(&mut self, index: u16) {
+        if let Some(pool) = self.pools.get(usize::from(self.slot)) {
+            pool.provide(index);
+        }
+        self.driver.release(index);
+    }
+
+    fn post(&mut self, to: SlotId, mail: Mail) {
+        match self.participant.send(to, mail) {
+            Ok(Doorbell::Ring) => {
+                if let Some(bell) = self.doorbells.get(usize::from(to.0)) {
+                    // A bell that can't be rung is full: it has been rung.
+                    let _ = os::ring_eventfd(bell.as_fd());
+                }
+            }
+            Ok(Doorbell::Awake) => {}
+            Err(_) => self.outbox.push_back((to, mail)),
+        }
+    }
+
+    fn take_mail(&mut self) {
+        for (to, mail) in std::mem::take(&mut self.outbox) {
+            self.post(to, mail);
+        }
+        let mut inbox = Vec::new();
+        self.participant.receive(|_, mail| inbox.push(mail));
+        for mail in inbox {
+            match mail {
+                Mail::Serve(buffer) => {
+                    let meta = self
+                        .pools
+                        .get(usize::from(buffer.slot))
+                        .filter(|pool| buffer.index < pool.count())
+                        .map(|pool| pool.meta(buffer.index));
+                    // A ring is a hint: who has to serve a buffer is in its meta word.
+                    if meta
+                        .is_some_and(|meta| meta.state == RxState::Held && meta.holder == self.slot)
+                        && !self.served.contains(&buffer)
+                    {
+                        self.count(Counter::MailReceived);
+                        self.serve(buffer);
+                    }
+                }
+                Mail::Release(buffer) => {
+                    let own = self
+                        .pools
+                        .get(usize::from(self.slot))
+                        .filter(|pool| buffer.slot == self.slot && buffer.index < pool.count());
+                    if own.is_some_and(|pool| pool.meta(buffer.index).state == RxState::Done) {
+                        self.give_back(buffer.index);
+                    }
+                }
+                Mail::Wake => {}
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Apply(active, note) => {
+                self.proxy.configure(Arc::clone(&active.settings));
+                self.policy = Policy::new(&active.config);
+                self.active = active;
+                drop(note);
+            }
+            Command::Arm(socket) => {
+                let listener = socket.listener;
+                if let Err(error) = self.arm(socket) {
+                    tracing::error!(slot = self.slot, listener, %error, "a listener can't be read");
+                }
+            }
+            Command::Disarm { listener } => {
+                let index = self.sockets.iter().position(|socket| {
+                    socket
+                        .as_ref()
+                        .is_some_and(|socket| socket.listener == listener)
+                });
+                if let Some(index) = index {
+                    self.driver
+                        .disarm_udp(SocketIndex(u16::try_from(index).unwrap_or(u16::MAX)));
+                    if let Some(place) = self.sockets.get_mut(index) {
+                        *place = None;
+                    }
+                }
+            }
+            Command::Pin(core) => {
+                let done = match core {
+                    Some(core) => os::pin_current_thread(usize::from(core)),
+                    None => os::unpin_current_thread(),
+                };
+                match done {
+                    Ok(()) => self.header().core.store(
+                        core.map_or(0, |core| u64::from(core) + 1),
+                        Ordering::Relaxed,
+                    ),
+                    Err(error) => {
+                        tracing::warn!(slot = self.slot, %error, "the reactor can't be pinned")
+                    }
+                }
+            }
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    /// Slow things, a little at a time: expired bindings, lost memory, mail that was lost with its sender.
+    fn keep_house(&mut self) {
+        self.housekeeping_at = self.now + HOUSEKEEPING;
+        let mut expired = 0;
+        let next = self
+            .participant
+            .expire(LOCATION, self.now, self.expiry, EXPIRY_ROWS, |_| {
+                expired += 1
+            });
+        self.expiry = next.unwrap_or_default();
+        self.participant
+            .count(Counter::BindingsExpired.cell(), expired);
+        self.participant.scrub(SCRUB_SLABS);
+        let forgotten: Vec<u16> = self
+            .pools
+            .get(usize::from(self.slot))
+            .map(|pool| pool.released().collect())
+            .unwrap_or_default();
+        for index in forgotten {
+            self.give_back(index);
+        }
+    }
+}
