@@ -10,7 +10,6 @@
 //! What survives a death of the process: a buffer whose first 16 bytes are not zero holds a whole datagram. They are
 //! zeroed before the kernel gets the buffer, and the kernel writes them last.
 
-mod arena;
 mod buffers;
 mod datagram;
 mod doorbell;
@@ -24,7 +23,7 @@ mod wheel;
 pub use datagram::{Datagram, OVERHEAD_BYTES, datagram, parse};
 pub use doorbell::{Asleep, Doorbell};
 pub use driver::{Driver, Event, SocketIndex};
-pub use pool::{HEADER_BYTES, Pool, buffer, holds_datagram};
+pub use pool::{HEADER_BYTES, Pool, buffer, clear, holds_datagram};
 pub use probe::{Refused, Why, probe};
 pub use uring::{DriverError, Options, UringDriver};
 pub use wheel::Wheel;
