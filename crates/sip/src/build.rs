@@ -1,9 +1,10 @@
 //! The messages a proxy makes itself: responses (§8.2.6), ACK for a non-2xx (§17.1.1.3), CANCEL (§9.1).
 //!
-//! All write into the caller's buffer, which is as it was before when a message cannot be made.
+//! All write into the caller's buffer, which is as it was before when a message cannot be made. Values copied from
+//! another message are unfolded: no line of ours is continued.
 
 use crate::header::{HeaderName, Method};
-use crate::message::{Header, Message, is_token};
+use crate::message::{Header, Message, is_token, unfold};
 use crate::patch::{Decimal, FieldName, check_text};
 
 /// Max-Forwards of a request we start (§8.1.1.6).
@@ -148,9 +149,8 @@ fn write_vias(
             check(value)?;
             out.extend_from_slice(b"Via: ");
             out.extend_from_slice(value);
-            out.extend_from_slice(
-                crate::Span::new(first.span.end, top.value_span.end).slice(request.bytes()),
-            );
+            let others = crate::Span::new(first.span.end, top.value_span.end);
+            unfold(others.slice(request.bytes()), out);
             out.extend_from_slice(b"\r\n");
         }
     }
@@ -162,7 +162,7 @@ fn write_vias(
 
 fn write_to(to: &[u8], tag: Option<&[u8]>, out: &mut Vec<u8>) -> Result<(), BuildError> {
     out.extend_from_slice(b"To: ");
-    out.extend_from_slice(to);
+    unfold(to, out);
     if let Some(tag) = tag.filter(|_| !has_tag(to)) {
         if !is_token(tag) {
             return Err(BuildError::Name);
@@ -311,7 +311,7 @@ fn write_line(name: HeaderName, value: &[u8], out: &mut Vec<u8>) {
 fn write_text_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
+    unfold(value, out);
     out.extend_from_slice(b"\r\n");
 }
 

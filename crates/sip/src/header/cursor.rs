@@ -15,11 +15,7 @@ pub fn trim(bytes: &[u8]) -> &[u8] {
 
 /// Whether `b` may be in a `token` (§25.1).
 pub(crate) fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-        || matches!(
-            b,
-            b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~'
-        )
+    crate::message::is_token_byte(b)
 }
 
 /// A reading position in `bytes`. It only moves forward, and never past the end.

@@ -12,6 +12,8 @@ pub const HEADERS_MAX: usize = 256;
 /// Bytes in one message, so that every place in it fits a `u32` with room to spare.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 24;
 
+const VERSION: &[u8] = b"SIP/2.0";
+
 /// No line: the end of a chain of lines of one name.
 const NONE: u16 = u16::MAX;
 
@@ -297,7 +299,7 @@ impl Layout {
         }
         let version_start = uri_end.wrapping_add(1);
         let version = line.get(version_start..).unwrap_or_default();
-        if version_digits(version).is_none() {
+        if version != VERSION && version_digits(version).is_none() {
             return Err(malformed(version_start));
         }
         Ok(Start::Request {
@@ -341,7 +343,7 @@ impl Layout {
             Start::Request { version, .. } | Start::Status { version, .. } => version,
         };
         let version = span.slice(bytes);
-        if version == b"SIP/2.0" {
+        if version == VERSION {
             return None;
         }
         if version_digits(version) != Some(b"2.0") {
@@ -380,14 +382,8 @@ impl Layout {
     /// Reads the header line at `start` with its continuation lines and returns the place after them.
     #[inline]
     fn read_header(&mut self, bytes: &[u8], start: usize, fault: &mut Option<ParseError>) -> usize {
-        let name_end = scan::token_end(bytes, start);
-        let colon = scan::skip_blank(bytes, name_end);
-        let well_formed = name_end > start && bytes.get(colon) == Some(&b':');
-        let mut from = if well_formed {
-            colon.wrapping_add(1)
-        } else {
-            start
-        };
+        let name = header_name(bytes, start);
+        let mut from = name.map_or(start, |name| name.colon.wrapping_add(1));
         let value_start = from;
         let (value_end, next) = loop {
             let (end, next) = match scan::line_end(bytes, from) {
@@ -411,16 +407,21 @@ impl Layout {
             }
             from = next;
         };
-        if !well_formed {
+        let Some(NameAt {
+            name,
+            end: name_end,
+            ..
+        }) = name
+        else {
             fault.get_or_insert(ParseError::HeaderLine(ByteAt::new(start)));
             return next;
-        }
+        };
         let (value_start, value_end) = scan::trim(bytes, value_start, value_end);
         self.push(Line {
             line: Span::of(start, next),
             value: Span::of(value_start, value_end),
             name_end: Span::of(start, name_end).end,
-            name: HeaderName::of(bytes.get(start..name_end).unwrap_or_default()),
+            name,
             next: NONE,
         });
         next
@@ -510,6 +511,34 @@ impl Layout {
         }
         Ok(length)
     }
+}
+
+/// A header name and its colon.
+#[derive(Clone, Copy)]
+struct NameAt {
+    name: HeaderName,
+    end: usize,
+    colon: usize,
+}
+
+/// The name at `start`: `token *( SP / HTAB ) ":"` (§7.3.1).
+#[inline]
+fn header_name(bytes: &[u8], start: usize) -> Option<NameAt> {
+    // A name we know is a token, whatever else was between: usually it need not be walked byte by byte.
+    if let Some(colon) = scan::near_colon(bytes, start) {
+        let name = HeaderName::of(bytes.get(start..colon).unwrap_or_default());
+        if name != HeaderName::Other {
+            return Some(NameAt {
+                name,
+                end: colon,
+                colon,
+            });
+        }
+    }
+    let end = scan::token_end(bytes, start);
+    let colon = scan::skip_blank(bytes, end);
+    let name = HeaderName::of(bytes.get(start..end).unwrap_or_default());
+    (end > start && bytes.get(colon) == Some(&b':')).then_some(NameAt { name, end, colon })
 }
 
 fn has_bare_cr(value: &[u8]) -> bool {

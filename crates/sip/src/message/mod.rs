@@ -9,8 +9,8 @@ mod view;
 
 pub use error::{Glitch, Glitches, ParseError, Verdict};
 pub use layout::{HEADERS_MAX, Layout, MESSAGE_BYTES_MAX, parse};
-pub(crate) use scan::{is_token, value_end};
+pub(crate) use scan::{is_token, is_token_byte, value_end};
 pub use typed::{Essentials, HeaderError};
 pub(crate) use values::has_comments;
-pub use values::{VALUES_MAX, Value, Values};
+pub use values::{VALUES_MAX, Value, Values, unfold};
 pub use view::{Header, Headers, Message, RequestLine, StatusLine};

@@ -73,6 +73,24 @@ pub(super) fn token_end(bytes: &[u8], from: usize) -> usize {
     )
 }
 
+/// The first colon at or after `from`, if it is as near as that of any header we know: found eight bytes a step.
+#[inline]
+pub(super) fn near_colon(bytes: &[u8], from: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const STEPS: usize = 4;
+    let (steps, _) = bytes.get(from..)?.as_chunks::<8>();
+    for (step, eight) in steps.iter().take(STEPS).enumerate() {
+        // A colon becomes a zero byte, and the lowest bit found belongs to the first zero byte.
+        let eight = u64::from_le_bytes(*eight) ^ ONES.wrapping_mul(b':' as u64);
+        let found = eight.wrapping_sub(ONES) & !eight & ONES.wrapping_shl(7);
+        if found != 0 {
+            let byte = (found.trailing_zeros() / 8) as usize;
+            return Some(from.wrapping_add(step.wrapping_mul(8)).wrapping_add(byte));
+        }
+    }
+    None
+}
+
 /// The first byte at or after `from` that is neither space nor tab.
 #[inline]
 pub(super) fn skip_blank(bytes: &[u8], mut from: usize) -> usize {

@@ -82,3 +82,42 @@ impl<'a> Iterator for Values<'a> {
 pub(crate) fn has_comments(name: HeaderName) -> bool {
     name == HeaderName::Via
 }
+
+/// Adds `value` to `out` with every fold, and every stray line end, as one space (§7.3.1): what a value must look like
+/// before it goes into a line of our own making.
+pub fn unfold(value: &[u8], out: &mut Vec<u8>) {
+    let is_lws = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n');
+    let mut rest = value;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        let (before, after) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        let kept = before
+            .iter()
+            .rposition(|b| !is_lws(b))
+            .map_or(0, |last| last.wrapping_add(1));
+        out.extend_from_slice(before.get(..kept).unwrap_or_default());
+        out.push(b' ');
+        let next = after.iter().position(|b| !is_lws(b)).unwrap_or(after.len());
+        rest = after.get(next..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unfold;
+
+    #[test]
+    fn folds_become_one_space() {
+        let unfolded = |value: &str| {
+            let mut out = Vec::new();
+            unfold(value.as_bytes(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(unfolded("a  b"), "a  b");
+        assert_eq!(unfolded("a \r\n\t b\n c"), "a b c");
+        assert_eq!(unfolded("a\r\n \r\n b"), "a b");
+        assert_eq!(unfolded("a\rb"), "a b");
+        assert_eq!(unfolded("\r\n"), " ");
+        assert_eq!(unfolded(""), "");
+    }
+}

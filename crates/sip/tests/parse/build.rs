@@ -54,20 +54,17 @@ fn a_response_to_folded_lists_gets_a_tag_and_another_top_via() {
     check(
         &out,
         expect![[r#"
-        SIP/2.0 415 Unsupported Media Type
-        Via: SIP/2.0/UDP 192.0.2.77:5070;received=192.0.2.78;branch=z9hG4bK-9ikj8 ,
-         SIP/2.0/TCP first.example.com;branch=z9hG4bKab;hidden
-        From: "\"Quoted\\\", name" <sip:carol@[2001:db8::77]>
-         ;tag = 
-        	zz-top
-        To: sip:bob@example.com;tag=t1
-        Call-ID: 0ha0isndaksdj@10.0.0.1
-        CSeq: 0009  MESSAGE
-        Accept: application/sdp
-        Content-Type: text/plain
-        Content-Length: 2
+            SIP/2.0 415 Unsupported Media Type
+            Via: SIP/2.0/UDP 192.0.2.77:5070;received=192.0.2.78;branch=z9hG4bK-9ikj8 , SIP/2.0/TCP first.example.com;branch=z9hG4bKab;hidden
+            From: "\"Quoted\\\", name" <sip:carol@[2001:db8::77]> ;tag = zz-top
+            To: sip:bob@example.com;tag=t1
+            Call-ID: 0ha0isndaksdj@10.0.0.1
+            CSeq: 0009  MESSAGE
+            Accept: application/sdp
+            Content-Type: text/plain
+            Content-Length: 2
 
-        no"#]],
+            no"#]],
     );
 }
 

@@ -122,7 +122,7 @@ fn patch_apply(patch: &mut Patch<'_>, op: &Op) -> Result<(), PatchError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
 
     #[test]
     fn patch_then_parse_is_edit_then_parse(bytes in generate::message(), ops in prop::collection::vec(op(), 0..16)) {
