@@ -9,7 +9,7 @@ use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::pool::{Pool, address, clear};
+use crate::pool::{Pool, address};
 
 /// The only buffer group of a driver.
 pub(crate) const GROUP: u16 = 0;
@@ -82,7 +82,7 @@ impl<P: Pool> Buffers<P> {
             return;
         }
         *with_kernel = true;
-        clear(&self.pool, index);
+        self.pool.empty(index);
         let at = usize::from(self.tail & self.mask);
         // SAFETY: `at` is below the number of entries that the mapping holds.
         let at = unsafe { self.entries.add(at) };

@@ -11,7 +11,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use sync::{AtomicU32, Ordering, fence};
+use sync::{AtomicU64, Ordering, fence};
 
 /// The way to wake one slot.
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +19,12 @@ pub struct Doorbell<'a> {
     /// The slot's eventfd; the slot itself polls it ([`Driver::arm_poll`](crate::Driver::arm_poll)) and never reads it.
     bell: BorrowedFd<'a>,
     /// 1 while the slot sleeps or is about to, else 0.
-    sleeping: &'a AtomicU32,
+    sleeping: &'a AtomicU64,
 }
 
 impl<'a> Doorbell<'a> {
     /// The doorbell of the slot with this eventfd and this flag.
-    pub fn new(bell: BorrowedFd<'a>, sleeping: &'a AtomicU32) -> Self {
+    pub fn new(bell: BorrowedFd<'a>, sleeping: &'a AtomicU64) -> Self {
         Self { bell, sleeping }
     }
 
@@ -63,7 +63,7 @@ impl<'a> Doorbell<'a> {
 /// The slot counts as sleeping until this is dropped.
 #[derive(Debug)]
 pub struct Asleep<'a> {
-    sleeping: &'a AtomicU32,
+    sleeping: &'a AtomicU64,
 }
 
 impl Drop for Asleep<'_> {
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn it_rings_for_a_sleeper_only() {
         let bell = os::eventfd().unwrap();
-        let sleeping = AtomicU32::new(0);
+        let sleeping = AtomicU64::new(0);
         let doorbell = Doorbell::new(bell.as_fd(), &sleeping);
         assert!(!doorbell.ring().unwrap());
         assert!(

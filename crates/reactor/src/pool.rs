@@ -18,6 +18,27 @@ pub unsafe trait Pool {
     fn base(&self) -> NonNull<u8>;
     fn buffer_bytes(&self) -> usize;
     fn count(&self) -> u16;
+
+    /// Makes buffer `index` the kernel's: zeroes its header ([`clear`]) and notes what the pool's journal needs. Called by
+    /// the driver before it provides the buffer, and by nobody else.
+    fn empty(&self, index: u16);
+}
+
+// SAFETY: the region of a slot's pool is mapped while any clone of the arena lives, and starts and is divided at multiples
+// of 64 bytes; the journal's protocol gives each buffer to one party at a time.
+unsafe impl Pool for shm::RxPool {
+    fn base(&self) -> NonNull<u8> {
+        self.region().0
+    }
+    fn buffer_bytes(&self) -> usize {
+        Self::buffer_bytes(self)
+    }
+    fn count(&self) -> u16 {
+        Self::count(self)
+    }
+    fn empty(&self, index: u16) {
+        self.provide(index);
+    }
 }
 
 /// The whole buffer `index`; `None` if there is no such buffer. Only to be read while the kernel does not have it.
@@ -37,8 +58,8 @@ pub fn holds_datagram<P: Pool>(pool: &P, index: u16) -> bool {
     first.load(Ordering::Relaxed) != 0 || second.load(Ordering::Relaxed) != 0
 }
 
-/// Empties buffer `index` in the sense of [`holds_datagram`].
-pub(crate) fn clear<P: Pool>(pool: &P, index: u16) {
+/// Empties buffer `index` in the sense of [`holds_datagram`]; for implementations of [`Pool::empty`].
+pub fn clear<P: Pool>(pool: &P, index: u16) {
     let Some([first, second]) = header(pool, index) else {
         return;
     };
@@ -108,6 +129,9 @@ pub(crate) mod tests {
         }
         fn count(&self) -> u16 {
             self.count
+        }
+        fn empty(&self, index: u16) {
+            clear(self, index);
         }
     }
 

@@ -238,7 +238,10 @@ mod tests {
             wheel.expire(now, &mut out);
             assert!(out.len() - before <= WORK_MAX);
             // A timer at the end of time stays, however late it is.
-            if wheel.next_deadline().is_none_or(|next| next > now || next == Instant::MAX) {
+            if wheel
+                .next_deadline()
+                .is_none_or(|next| next > now || next == Instant::MAX)
+            {
                 return out;
             }
         }
