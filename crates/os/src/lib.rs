@@ -20,8 +20,8 @@ pub use channel::{FDS_MAX, recv_with_fds, send_with_fds, seqpacket_pair};
 pub use clock::{now, unix_now};
 pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
 pub use process::{
-    CONTROL_FD, Child, Exit, OURSELVES, pidfd_open, pidfd_signal, pin_current_thread, unpin_current_thread, reap,
-    spawn_worker, take_control_channel,
+    CONTROL_FD, Child, Exit, OURSELVES, pidfd_open, pidfd_signal, pin_current_thread, reap,
+    spawn_worker, take_control_channel, unpin_current_thread,
 };
 pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};
 pub use user::{User, drop_privileges, lookup_user};
