@@ -85,27 +85,20 @@ pub(crate) struct RunArgs {
     pub(crate) config: Option<PathBuf>,
 
     /// Listen here instead of where the configuration says; may be given several times
-    #[arg(long, value_name = "udp:HOST:PORT", value_parser = listen_address)]
+    #[arg(long, value_name = "udp:HOST:PORT", value_parser = config::parse_listen)]
     pub(crate) listen: Vec<SocketAddr>,
 
     /// Worker processes [default: `workers.count`]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(config::SLOTS_MAX)))]
     pub(crate) workers: Option<u16>,
 
     /// Reactor threads in each worker [default: `workers.reactors`]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(config::SLOTS_MAX)))]
     pub(crate) reactors: Option<u16>,
 
     /// Cores for the reactors, in order: `0,2,4-7`, `auto` or `none` [default: `workers.pin`]
-    #[arg(long, value_name = "LIST")]
-    pub(crate) pin: Option<PinArg>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PinArg {
-    Auto,
-    None,
-    Cores(Vec<u16>),
+    #[arg(long, value_name = "LIST", value_parser = config::parse_pin)]
+    pub(crate) pin: Option<config::Pin>,
 }
 
 #[derive(Debug, Args)]
@@ -175,65 +168,6 @@ pub(crate) struct RestartArgs {
     pub(crate) all: bool,
 }
 
-/// `udp:HOST:PORT` with an IP address as host; IPv6 in brackets. Port 0 takes a free one.
-fn listen_address(text: &str) -> Result<SocketAddr, String> {
-    let Some((transport, address)) = text.split_once(':') else {
-        return Err("write udp:HOST:PORT, for example udp:127.0.0.1:5060".into());
-    };
-    if !transport.eq_ignore_ascii_case("udp") {
-        return Err(format!(
-            "transport `{transport}` is not there yet; only udp is"
-        ));
-    }
-    if let Ok(address) = address.parse() {
-        return Ok(address);
-    }
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    if host == "localhost" {
-        return listen_address(&text.replacen("localhost", "127.0.0.1", 1));
-    }
-    Err(format!(
-        "`{address}` is not IP:PORT; write for example udp:127.0.0.1:5060 or udp:[::1]:5060"
-    ))
-}
-
-/// Most core numbers that a list may name, so that `0-99999` is an error and not a surprise.
-const CORES_MAX: usize = 1024;
-
-impl std::str::FromStr for PinArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => return Ok(Self::Auto),
-            "none" => return Ok(Self::None),
-            _ => {}
-        }
-        let number = |text: &str| {
-            text.trim()
-                .parse::<u16>()
-                .map_err(|_| format!("`{text}` is not a core number; write for example 0,2,4-7"))
-        };
-        let mut cores = Vec::new();
-        for part in text.split(',') {
-            match part.split_once('-') {
-                None => cores.push(number(part)?),
-                Some((first, last)) => {
-                    let (first, last) = (number(first)?, number(last)?);
-                    if first > last {
-                        return Err(format!("the range `{part}` runs backwards"));
-                    }
-                    cores.extend(first..=last);
-                }
-            }
-            if cores.len() > CORES_MAX {
-                return Err(format!("more than {CORES_MAX} cores"));
-            }
-        }
-        Ok(Self::Cores(cores))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +203,7 @@ mod tests {
             ]
         );
         assert_eq!((run.workers, run.reactors), (Some(2), Some(3)));
-        assert_eq!(run.pin, Some(PinArg::Cores(vec![0, 2, 3, 4])));
+        assert_eq!(run.pin, Some(config::Pin::List(vec![0, 2, 3, 4])));
         assert_eq!(cli.places.control, Some(PathBuf::from("c")));
         assert_eq!(cli.places.state, Some(PathBuf::from("s")));
     }
@@ -312,19 +246,6 @@ mod tests {
             "tandem frobnicate",
         ] {
             assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn pin_lists() {
-        for (text, pin) in [
-            ("auto", Ok(PinArg::Auto)),
-            ("none", Ok(PinArg::None)),
-            ("3", Ok(PinArg::Cores(vec![3]))),
-            ("0-2,7", Ok(PinArg::Cores(vec![0, 1, 2, 7]))),
-            ("0-65535", Err("more than 1024 cores".to_owned())),
-        ] {
-            assert_eq!(text.parse::<PinArg>(), pin);
         }
     }
 }

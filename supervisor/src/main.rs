@@ -1,5 +1,97 @@
+//! The `tandem` command: runs the server, or asks a running one.
 #![forbid(unsafe_code)]
+
 mod cli;
+mod commands;
 mod paths;
 mod run;
-fn main() {}
+mod size;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use nix::sys::signal::{SigSet, Signal};
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, Command, RunArgs};
+use paths::Environment;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_log(cli.log.as_deref()) {
+        eprintln!(
+            "error: the log filter is wrong: {error}\n  = help: write for example --log info,worker=debug"
+        );
+        return ExitCode::from(2);
+    }
+    let control = Environment::of_process().control_socket(cli.places.control.as_deref());
+    match cli.command.unwrap_or(Command::Run(RunArgs::default())) {
+        Command::Run(args) => {
+            let log = cli.log.map(|filter| vec!["--log".to_owned(), filter]);
+            let worker_arguments = [log.unwrap_or_default(), vec!["worker".to_owned()]].concat();
+            let state = cli.places.state.as_deref();
+            run::run(
+                &args,
+                run::Places {
+                    control: &control,
+                    state,
+                    worker_arguments,
+                },
+            )
+        }
+        Command::Check(args) => commands::check(&args),
+        Command::Status(args) => commands::status(&control, args.json),
+        Command::Stats(args) => commands::stats(&control, &args),
+        Command::Registrations(command) => commands::registrations(&control, &command),
+        Command::Restart(args) => commands::restart(&control, &args),
+        Command::Reload => commands::reload(&control),
+        Command::Stop => commands::stop(&control),
+        Command::Worker => worker(),
+    }
+}
+
+/// To standard error, for people; systemd's journal adds its own time.
+fn start_log(filter: Option<&str>) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = match filter {
+        Some(filter) => EnvFilter::try_new(filter)?,
+        None => match std::env::var("RUST_LOG") {
+            Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter)?,
+            _ => EnvFilter::new("info"),
+        },
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init()
+    } else {
+        log.init()
+    }
+    Ok(())
+}
+
+/// A worker process. What a terminal sends to its whole group (Ctrl-C, hang-up) is the supervisor's to act on.
+fn worker() -> ExitCode {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGINT);
+    mask.add(Signal::SIGHUP);
+    let channel = os::take_control_channel();
+    match (channel, mask.thread_block()) {
+        (Ok(channel), Ok(())) => {
+            // For `ps` and `top`; nothing depends on it.
+            let _ = nix::sys::prctl::set_name(c"tandem-worker");
+            worker::run(channel)
+        }
+        (Err(error), _) => {
+            eprintln!("error: {error}\n  = help: workers are started by `tandem run`");
+            ExitCode::FAILURE
+        }
+        (_, Err(error)) => {
+            eprintln!("error: signals can't be blocked: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -88,6 +88,7 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
     };
     let ToWorker::Hello {
         aux,
+        recover_aux,
         slots_total,
         user,
         spin_us,
@@ -121,7 +122,11 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
     if let Some(user) = &user {
         os::drop_privileges(user).with_context(|| format!("can't become the user {user}"))?;
     }
-    let participant = arena.participant(ParticipantId(aux));
+    let mut participant = arena.participant(ParticipantId(aux));
+    if recover_aux {
+        participant.recover(ParticipantId(aux));
+        participant.offline();
+    }
     let mut process = Process {
         channel: Arc::clone(channel),
         arena,
@@ -183,20 +188,11 @@ impl Process {
                 slots,
                 recover,
                 fault,
-                dead_aux,
                 ..
             } => {
                 for slot in &slots {
                     self.start(*slot, recover, fault)?;
                 }
-                // The slots are on their way; the control threads of the dead left less urgent things.
-                for aux in dead_aux {
-                    self.participant.recover(ParticipantId(aux));
-                }
-            }
-            ToWorker::Recover { aux } => {
-                self.participant.recover(ParticipantId(aux));
-                self.channel.tell(&FromWorker::Recovered { aux });
             }
             ToWorker::Pin { slots } => {
                 for SlotAssign { slot, core } in slots {

@@ -34,6 +34,8 @@ pub enum ToWorker {
         incarnation: u64,
         /// Participant id of the worker's control thread in the arena: at least `slots_total`.
         aux: u16,
+        /// Another process had this participant id and is proven dead: recover it before anything else.
+        recover_aux: bool,
         /// Slots of the whole server, over all workers.
         slots_total: u16,
         /// Reactor threads that this process may run.
@@ -69,12 +71,7 @@ pub enum ToWorker {
         fault: bool,
         /// When the death was seen. Unit: ns of the monotonic clock; 0 at the first start.
         died_at_ns: u64,
-        /// Participant ids of dead control threads that this process recovers besides the slots, before
-        /// the first [`FromWorker::Serving`]: those of the place's last owners.
-        dead_aux: Vec<u16>,
     },
-    /// Recover this dead control thread's participant (a spare died), then answer [`FromWorker::Recovered`].
-    Recover { aux: u16 },
     /// Pin the reactor threads of these slots anew, all of this process; `core` `None` unpins. No answer.
     Pin { slots: Vec<SlotAssign> },
     /// Planned restart: finish the turn, publish, answer [`FromWorker::HandedOver`], exit.
@@ -106,8 +103,6 @@ pub enum FromWorker {
         /// When recovery ended. Unit: ns of the monotonic clock.
         recovered_ns: u64,
     },
-    /// Answer to [`ToWorker::Recover`]: the participant id may be used again.
-    Recovered { aux: u16 },
     /// The worker cannot go on and is about to exit.
     Failed { message: String },
     /// Every reactor of this worker works by this configuration.

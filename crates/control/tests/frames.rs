@@ -27,6 +27,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
                 ToWorker::Hello {
                     incarnation,
                     aux,
+                    recover_aux: aux % 2 == 0,
                     slots_total,
                     reactors,
                     user,
@@ -54,7 +55,6 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
             recover,
             fault,
             died_at_ns,
-            dead_aux: vec![worker, 300],
         },
     );
     prop_oneof![
@@ -66,7 +66,6 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         any::<(u16, Option<u16>)>().prop_map(|(slot, core)| ToWorker::Pin {
             slots: vec![SlotAssign { slot, core }]
         }),
-        any::<u16>().prop_map(|aux| ToWorker::Recover { aux }),
         any::<u64>().prop_map(|version| ToWorker::Config { version }),
         Just(ToWorker::HandOver),
         table_request().prop_map(|request| ToWorker::Query { request }),
@@ -77,7 +76,6 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
         Just(FromWorker::Ready),
         Just(FromWorker::HandedOver),
-        any::<u16>().prop_map(|aux| FromWorker::Recovered { aux }),
         text().prop_map(|message| FromWorker::Failed { message }),
         any::<u64>().prop_map(|version| FromWorker::Applied { version }),
         any::<(u16, u32, u32, u64)>().prop_map(|(slot, replayed, transactions, recovered_ns)| {

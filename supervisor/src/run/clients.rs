@@ -140,12 +140,20 @@ impl Clients {
         }
     }
 
-    /// Gives the connection away, to be answered by somebody else. It blocks again, for a writer with [`PATIENCE`].
-    pub(crate) fn take(&mut self, id: ClientId) -> Option<UnixStream> {
-        let stream = self.clients.remove(&id)?.stream;
-        stream.set_nonblocking(false).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
-        Some(stream)
+    /// Forgets the connection; it stays open if somebody else holds it.
+    pub(crate) fn forget(&mut self, id: ClientId) {
+        self.clients.remove(&id);
+    }
+
+    /// Prepares a connection for a worker that answers on it: it blocks again, for [`PATIENCE`] at most.
+    pub(crate) fn lend(connection: BorrowedFd<'_>) -> io::Result<()> {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        use nix::sys::socket::{setsockopt, sockopt};
+        use nix::sys::time::{TimeVal, TimeValLike as _};
+        let flags = OFlag::from_bits_retain(fcntl(connection, FcntlArg::F_GETFL)?);
+        fcntl(connection, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+        let patience = TimeVal::seconds(PATIENCE.as_secs() as i64);
+        Ok(setsockopt(&connection, sockopt::SendTimeout, &patience)?)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

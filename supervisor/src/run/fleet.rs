@@ -54,11 +54,6 @@ pub(crate) enum Input {
     Ready(ProcessId),
     /// All slots of the process's seat are served.
     Serving(ProcessId),
-    /// A serving process has recovered what a dead spare's control thread left in the arena.
-    Recovered {
-        process: ProcessId,
-        aux: u16,
-    },
     /// The process reports that it can't go on (the reason is with the caller); it will exit or be killed.
     Failed(ProcessId),
     /// The process is gone: its pidfd says so and it was reaped, or it could not be started.
@@ -87,20 +82,17 @@ pub(crate) enum Seats {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
+    /// `recover_aux`: the participant was a dead process's; the new one recovers it before anything else.
     Spawn {
         process: ProcessId,
         aux: u16,
+        recover_aux: bool,
     },
     Assign {
         process: ProcessId,
         seat: u16,
         /// `None`: the seat has never been taken, there is nothing to recover.
         heritage: Option<Heritage>,
-    },
-    /// Recover a dead spare's control-thread participant.
-    Recover {
-        process: ProcessId,
-        aux: u16,
     },
     HandOver(ProcessId),
     Kill(ProcessId),
@@ -128,8 +120,6 @@ pub(crate) struct Heritage {
     pub(crate) cause: Cause,
     /// Some process died in this vacancy by its own fault, so the message at hand is under suspicion.
     pub(crate) suspect: bool,
-    /// Control-thread participants to recover besides the seat's slots.
-    pub(crate) dead: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +140,8 @@ pub(crate) struct Process {
     pub(crate) started_at: Instant,
     /// When the process is killed unless it has gone on to the next state.
     overdue: Option<Instant>,
+    /// Its participant was a dead process's.
+    recovers_aux: bool,
     hung: bool,
     served: bool,
 }
@@ -177,6 +169,10 @@ struct Restart {
 const RESTARTS_MAX: usize = 16;
 /// Processes in a row that may die before they serve, while nothing has been served yet.
 const START_FAILURES_MAX: u32 = 3;
+/// Failed starts in a row that cost no wait: while only the spare is missing, and while a seat waits for its heir. A
+/// take-over is not delayed (DESIGN §1) unless nothing starts at all.
+const SPARE_FAILURES_FREE: u32 = 2;
+const HEIR_FAILURES_FREE: u32 = 10;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(30);
 /// The new spare starts once the heir serves, or after this: a process start beside a take-over costs it a core.
@@ -188,15 +184,19 @@ pub(crate) struct Fleet {
     seats: Vec<Seat>,
     processes: BTreeMap<ProcessId, Process>,
     next: u32,
-    aux_free: BTreeSet<u16>,
-    /// Participants of dead spares, and who was asked to recover them.
-    aux_dead: BTreeMap<u16, Option<ProcessId>>,
+    /// Control-thread participants that nobody has had.
+    aux_fresh: BTreeSet<u16>,
+    /// Those of dead processes; the next ones to be used, so that none stays unrecovered for long.
+    aux_dead: BTreeSet<u16>,
     restarts: VecDeque<Restart>,
     /// Processes in a row that died before they served.
     failures: u32,
-    back_off: Option<Instant>,
+    /// When the last of them died.
+    failed_at: Instant,
     /// See [`SPARE_HOLD`].
     hold: Option<Instant>,
+    /// How the last process ended, whatever it was.
+    last_exit: Option<Cause>,
     all_served: bool,
     stopping: bool,
     stopped: bool,
@@ -210,25 +210,22 @@ impl Fleet {
             seats: (0..seats).map(|_| Seat::default()).collect(),
             processes: BTreeMap::new(),
             next: 0,
-            aux_free: (0..aux).collect(),
-            aux_dead: BTreeMap::new(),
+            aux_fresh: (0..aux).collect(),
+            aux_dead: BTreeSet::new(),
             restarts: VecDeque::new(),
             failures: 0,
-            back_off: None,
+            failed_at: Instant::ZERO,
             hold: None,
+            last_exit: None,
             all_served: false,
             stopping: false,
             stopped: false,
         }
     }
 
-    /// Enough for every seat and the spare, twice: the dead keep theirs until they are recovered.
+    /// One for each process that can be alive: a process is started only while fewer than that are.
     pub(crate) fn aux_wanted(seats: u16) -> u16 {
-        (seats + 1) * 2 + 2
-    }
-
-    pub(crate) fn set_drain(&mut self, drain: Duration) {
-        self.patience.drain = drain;
+        seats + 1
     }
 
     pub(crate) fn seats(&self) -> &[Seat] {
@@ -250,16 +247,12 @@ impl Fleet {
             .map(|(id, _)| id)
     }
 
+    pub(crate) fn last_exit(&self) -> Option<Cause> {
+        self.last_exit
+    }
+
     pub(crate) fn all_served(&self) -> bool {
         self.all_served
-    }
-
-    pub(crate) fn stopping(&self) -> bool {
-        self.stopping
-    }
-
-    pub(crate) fn restart_under_way(&self) -> bool {
-        !self.restarts.is_empty()
     }
 
     /// The earliest moment at which `Tick` has work to do.
@@ -268,7 +261,9 @@ impl Fleet {
             .processes
             .values()
             .filter_map(|process| process.overdue);
-        let spawn = self.back_off.max(self.hold).filter(|_| !self.stopping);
+        let spawn = self
+            .spawn_at()
+            .filter(|_| !self.stopping && self.spawns_wanted() > 0);
         overdue.chain(spawn).min()
     }
 
@@ -276,12 +271,6 @@ impl Fleet {
         match input {
             Input::Ready(id) => self.on_ready(now, id),
             Input::Serving(id) => self.on_serving(now, id, out),
-            Input::Recovered { process, aux } => {
-                if self.aux_dead.get(&aux) == Some(&Some(process)) {
-                    self.aux_dead.remove(&aux);
-                    self.aux_free.insert(aux);
-                }
-            }
             Input::Failed(id) => self.on_failed(id, out),
             Input::Exited { process, cause } => self.on_exited(now, process, cause),
             Input::Hung(id) => self.on_hung(id, out),
@@ -310,10 +299,9 @@ impl Fleet {
         process.go(State::Serving(seat), now, None);
         process.served = true;
         self.failures = 0;
-        (self.back_off, self.hold) = (None, None);
+        self.hold = None;
         let place = &mut self.seats[usize::from(seat)];
         if let Some(vacancy) = place.vacancy.take() {
-            self.aux_free.extend(&vacancy.dead);
             let waited = now.saturating_duration_since(vacancy.since);
             out.push(Output::TookOver {
                 seat,
@@ -351,34 +339,28 @@ impl Fleet {
         let Some(process) = self.processes.remove(&id) else {
             return;
         };
-        for asked in self.aux_dead.values_mut() {
-            *asked = asked.filter(|asked| *asked != id);
-        }
         let cause = match (process.hung, process.state, cause) {
             (true, _, _) => Cause::Hung,
             (false, State::Leaving(_), Cause::Code(0)) => Cause::Planned,
             (false, _, cause) => cause,
         };
         self.hold = None;
+        self.last_exit = Some(cause);
         if !process.served {
-            self.back_off =
-                (self.failures > 0).then(|| now.saturating_add(back_off(self.failures)));
+            self.failed_at = now;
             self.failures = self.failures.saturating_add(1);
         }
-        match process.state {
-            State::Assigned(seat) | State::Serving(seat) | State::Leaving(Some(seat)) => {
-                self.vacate(now, seat, cause, process.aux);
-            }
-            State::Starting | State::Spare | State::Leaving(None) if cause.never_ran() => {
-                self.aux_free.insert(process.aux);
-            }
-            State::Starting | State::Spare | State::Leaving(None) => {
-                self.aux_dead.insert(process.aux, None);
-            }
+        if cause.never_ran() && !process.recovers_aux {
+            self.aux_fresh.insert(process.aux);
+        } else {
+            self.aux_dead.insert(process.aux);
+        }
+        if let Some(seat) = process.seat() {
+            self.vacate(now, seat, cause);
         }
     }
 
-    fn vacate(&mut self, now: Instant, seat: u16, cause: Cause, aux: u16) {
+    fn vacate(&mut self, now: Instant, seat: u16, cause: Cause) {
         let seat = &mut self.seats[usize::from(seat)];
         seat.incumbent = None;
         seat.restarts += 1;
@@ -387,10 +369,8 @@ impl Fleet {
             since: now,
             cause,
             suspect: false,
-            dead: Vec::new(),
         });
         vacancy.suspect |= cause.suspect();
-        vacancy.dead.push(aux);
     }
 
     fn on_restart(&mut self, ticket: Ticket, seats: Seats, out: &mut Vec<Output>) {
@@ -449,7 +429,6 @@ impl Fleet {
                 out.push(Output::Kill(*id));
             }
         }
-        self.back_off = self.back_off.filter(|moment| *moment > now);
         self.hold = self.hold.filter(|moment| *moment > now);
     }
 
@@ -463,13 +442,12 @@ impl Fleet {
             return;
         }
         self.assign(now, out);
-        self.recover_aux(out);
         self.go_on_with_restart(now, out);
-        self.spawn(now, out);
         if !self.all_served && self.failures >= START_FAILURES_MAX {
             self.failures = 0;
-            out.push(Output::GiveUp);
+            return out.push(Output::GiveUp);
         }
+        self.spawn(now, out);
     }
 
     /// Gives vacant seats to spares, the longest vacant first.
@@ -505,20 +483,6 @@ impl Fleet {
             if self.all_served {
                 self.hold = Some(now.saturating_add(SPARE_HOLD));
             }
-        }
-    }
-
-    fn recover_aux(&mut self, out: &mut Vec<Output>) {
-        let Some(process) = self.anyone_serving() else {
-            return;
-        };
-        for (aux, asked) in self
-            .aux_dead
-            .iter_mut()
-            .filter(|(_, asked)| asked.is_none())
-        {
-            *asked = Some(process);
-            out.push(Output::Recover { process, aux: *aux });
         }
     }
 
@@ -558,22 +522,12 @@ impl Fleet {
     }
 
     fn spawn(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let enough_waited = |moment: Option<Instant>| moment.is_none_or(|moment| moment <= now);
-        if !enough_waited(self.back_off) || !enough_waited(self.hold) {
+        if self.spawn_at().is_some_and(|moment| moment > now) {
             return;
         }
-        let vacant = self
-            .seats
-            .iter()
-            .filter(|seat| seat.incumbent.is_none())
-            .count();
-        let coming = self
-            .processes
-            .values()
-            .filter(|p| matches!(p.state, State::Starting | State::Spare))
-            .count();
-        for _ in coming..vacant + 1 {
-            let Some(aux) = self.aux_free.pop_first() else {
+        for _ in 0..self.spawns_wanted() {
+            let dead = self.aux_dead.pop_first();
+            let Some(aux) = dead.or_else(|| self.aux_fresh.pop_first()) else {
                 return;
             };
             let id = ProcessId(self.next);
@@ -585,12 +539,47 @@ impl Fleet {
                 since: now,
                 started_at: now,
                 overdue,
+                recovers_aux: dead.is_some(),
                 hung: false,
                 served: false,
             };
             self.processes.insert(id, process);
-            out.push(Output::Spawn { process: id, aux });
+            out.push(Output::Spawn {
+                process: id,
+                aux,
+                recover_aux: dead.is_some(),
+            });
         }
+    }
+
+    fn vacant(&self) -> usize {
+        self.seats
+            .iter()
+            .filter(|seat| seat.incumbent.is_none())
+            .count()
+    }
+
+    /// Processes to start so that every seat and the spare's place can be filled.
+    fn spawns_wanted(&self) -> usize {
+        let coming = |process: &&Process| matches!(process.state, State::Starting | State::Spare);
+        let coming = self.processes.values().filter(coming).count();
+        (self.vacant() + 1).saturating_sub(coming)
+    }
+
+    /// The earliest moment for the next start; `None`: at once.
+    fn spawn_at(&self) -> Option<Instant> {
+        let free = if self.vacant() > 0 {
+            HEIR_FAILURES_FREE
+        } else {
+            SPARE_FAILURES_FREE
+        };
+        let back_off = self.failures.checked_sub(free).map(|more| {
+            let wait = BACK_OFF_MIN
+                .saturating_mul(1 << more.min(16))
+                .min(BACK_OFF_MAX);
+            self.failed_at.saturating_add(wait)
+        });
+        back_off.max(self.hold)
     }
 
     fn serving(&self, seat: &Seat) -> bool {
@@ -599,18 +588,15 @@ impl Fleet {
     }
 }
 
-/// How long the next start waits after `failures` in a row; the first one costs nothing.
-fn back_off(failures: u32) -> Duration {
-    BACK_OFF_MIN
-        .saturating_mul(1 << (failures - 1).min(16))
-        .min(BACK_OFF_MAX)
-}
-
 impl Process {
     fn go(&mut self, state: State, now: Instant, overdue: Option<Instant>) {
         self.state = state;
         self.since = now;
         self.overdue = overdue;
+    }
+
+    pub(crate) fn leaving(&self) -> bool {
+        matches!(self.state, State::Leaving(_))
     }
 
     pub(crate) fn seat(&self) -> Option<u16> {

@@ -49,10 +49,6 @@ fn inputs(step: &str, now: &mut Instant) -> Vec<Input> {
         }
         "ready" => vec![Input::Ready(id(0))],
         "serving" => vec![Input::Serving(id(0))],
-        "recovered" => vec![Input::Recovered {
-            process: id(0),
-            aux: rest[1].parse().unwrap(),
-        }],
         "failed" => vec![Input::Failed(id(0))],
         "hung" => vec![Input::Hung(id(0))],
         "kill9" => vec![Input::Exited {
@@ -86,22 +82,30 @@ fn inputs(step: &str, now: &mut Instant) -> Vec<Input> {
 
 fn text(output: &Output) -> String {
     match output {
-        Output::Spawn { process, aux } => format!("spawn {} aux {aux}", process.0),
+        Output::Spawn {
+            process,
+            aux,
+            recover_aux,
+        } => {
+            format!(
+                "spawn {} aux {aux}{}",
+                process.0,
+                if *recover_aux { "*" } else { "" }
+            )
+        }
         Output::Assign {
             process,
             seat,
             heritage,
         } => {
-            let recover = heritage.as_ref().map_or(String::new(), |heritage| {
-                format!(
-                    " recover {:?}{}",
-                    heritage.dead,
-                    if heritage.suspect { " suspect" } else { "" }
-                )
-            });
+            let recover = heritage
+                .as_ref()
+                .map_or("", |heritage| match heritage.suspect {
+                    true => " recover suspect",
+                    false => " recover",
+                });
             format!("assign {} seat {seat}{recover}", process.0)
         }
-        Output::Recover { process, aux } => format!("recover {aux} by {}", process.0),
         Output::HandOver(id) => format!("handover {}", id.0),
         Output::Kill(id) => format!("kill {}", id.0),
         Output::TookOver {
@@ -131,15 +135,8 @@ fn invariants(fleet: &Fleet) {
         .values()
         .map(|process| process.aux)
         .collect();
-    all.extend(&fleet.aux_free);
-    all.extend(fleet.aux_dead.keys());
-    all.extend(
-        fleet
-            .seats
-            .iter()
-            .filter_map(|seat| seat.vacancy.as_ref())
-            .flat_map(|vacancy| &vacancy.dead),
-    );
+    all.extend(&fleet.aux_fresh);
+    all.extend(&fleet.aux_dead);
     all.sort_unstable();
     assert_eq!(all, (0..Fleet::aux_wanted(2)).collect::<Vec<_>>());
     for (number, seat) in (0u16..).zip(&fleet.seats) {
@@ -177,9 +174,9 @@ fn a_death_is_taken_over_in_the_same_step() {
     check(
         "up | kill9 1 | +7 | serving 2 | ready 3",
         &[
-            "kill9 1: assign 2 seat 1 recover [1]",
+            "kill9 1: assign 2 seat 1 recover",
             "+7: -",
-            "serving 2: took over 1 by 2 after SIGKILL in 7ms, spawn 3 aux 1",
+            "serving 2: took over 1 by 2 after SIGKILL in 7ms, spawn 3 aux 1*",
             "ready 3: -",
         ],
     );
@@ -190,21 +187,21 @@ fn the_next_spare_comes_even_if_the_heir_takes_long() {
     check(
         "up | segv 0 | +60",
         &[
-            "segv 0: assign 2 seat 0 recover [0] suspect",
-            "+60: spawn 3 aux 3",
+            "segv 0: assign 2 seat 0 recover suspect",
+            "+60: spawn 3 aux 0*",
         ],
     );
 }
 
 #[test]
-fn an_heir_that_dies_is_replaced_and_both_are_recovered() {
+fn an_heir_that_dies_is_replaced_at_once() {
     check(
         "up | kill9 0 | kill9 2 | +9 | ready 3 | serving 3",
         &[
-            "kill9 0: assign 2 seat 0 recover [0]",
-            "kill9 2: spawn 3 aux 3, spawn 4 aux 4",
+            "kill9 0: assign 2 seat 0 recover",
+            "kill9 2: spawn 3 aux 0*, spawn 4 aux 2*",
             "+9: -",
-            "ready 3: assign 3 seat 0 recover [0, 2]",
+            "ready 3: assign 3 seat 0 recover",
             "serving 3: took over 0 by 3 after SIGKILL in 9ms",
         ],
     );
@@ -213,60 +210,60 @@ fn an_heir_that_dies_is_replaced_and_both_are_recovered() {
 #[test]
 fn two_deaths_with_one_spare_start_the_second_heir_at_once() {
     check(
-        "up | kill9 0 | kill9 1 | +50 | ready 3 | serving 2 | ready 4 | serving 3",
+        "up | kill9 0 | segv 1 | +50 | ready 3 | serving 2 | ready 4 | serving 3",
         &[
-            "kill9 0: assign 2 seat 0 recover [0]",
-            "kill9 1: spawn 3 aux 3, spawn 4 aux 4",
+            "kill9 0: assign 2 seat 0 recover",
+            "segv 1: spawn 3 aux 0*, spawn 4 aux 1*",
             "+50: -",
-            "ready 3: assign 3 seat 1 recover [1]",
+            "ready 3: assign 3 seat 1 recover suspect",
             "serving 2: took over 0 by 2 after SIGKILL in 50ms",
             "ready 4: -",
-            "serving 3: took over 1 by 3 after SIGKILL in 50ms",
+            "serving 3: took over 1 by 3 after SIGSEGV in 50ms",
         ],
     );
 }
 
 #[test]
-fn a_dead_spare_is_recovered_and_replaced_with_back_off() {
+fn spares_that_keep_dying_are_started_ever_more_slowly() {
     check(
-        "up | kill9 2 | recovered 0 2 | kill9 3 | +99 | +1 | kill9 4 | +199 | +1",
+        "up | kill9 2 | kill9 3 | +99 | +1 | kill9 4 | +199 | +1",
         &[
-            "kill9 2: recover 2 by 0, spawn 3 aux 3",
-            "recovered 0 2: -",
-            "kill9 3: recover 3 by 0",
+            "kill9 2: spawn 3 aux 2*",
+            "kill9 3: -",
             "+99: -",
-            "+1: spawn 4 aux 2",
-            "kill9 4: recover 2 by 0",
+            "+1: spawn 4 aux 2*",
+            "kill9 4: -",
             "+199: -",
-            "+1: spawn 5 aux 4",
+            "+1: spawn 5 aux 2*",
         ],
     );
 }
 
 #[test]
-fn a_recoverer_that_dies_hands_the_question_on() {
+fn heirs_are_started_at_once_however_many_die() {
     check(
-        "up | kill9 2 | kill9 0 | recovered 0 2 | recovered 1 2",
+        "up | kill9 0 | kill9 2 | kill9 3 | kill9 4 | kill9 5 | kill9 6",
         &[
-            "kill9 2: recover 2 by 0, spawn 3 aux 3",
-            "kill9 0: recover 2 by 1, spawn 4 aux 4",
-            "recovered 0 2: -",
-            "recovered 1 2: -",
+            "kill9 3: spawn 5 aux 0*",
+            "kill9 4: spawn 6 aux 2*",
+            "kill9 5: spawn 7 aux 0*",
+            "kill9 6: spawn 8 aux 2*",
         ],
     );
 }
 
 #[test]
-fn what_could_not_be_started_needs_no_recovery() {
+fn what_could_not_be_started_leaves_its_participant_as_it_was() {
     check(
         "up | kill9 0 | serving 2 | noexec 3 | noexec 4 | +100",
         &[
-            "serving 2: took over 0 by 2 after SIGKILL in 0ms, spawn 3 aux 0",
-            "noexec 3: spawn 4 aux 0",
+            "serving 2: took over 0 by 2 after SIGKILL in 0ms, spawn 3 aux 0*",
+            "noexec 3: spawn 4 aux 0*",
             "noexec 4: -",
-            "+100: spawn 5 aux 0",
+            "+100: spawn 5 aux 0*",
         ],
     );
+    check("start | noexec 1", &["noexec 1: spawn 3 aux 1"]);
 }
 
 #[test]
@@ -275,11 +272,11 @@ fn a_rolling_restart_goes_seat_by_seat_and_waits_for_spares() {
         "up | restart all | exit 0 0 | serving 2 | ready 3 | exit 1 0 | serving 3 | ready 4",
         &[
             "restart all: handover 0",
-            "exit 0 0: assign 2 seat 0 recover [0]",
-            "serving 2: took over 0 by 2 after planned restart in 0ms, spawn 3 aux 0",
+            "exit 0 0: assign 2 seat 0 recover",
+            "serving 2: took over 0 by 2 after planned restart in 0ms, spawn 3 aux 0*",
             "ready 3: handover 1",
-            "exit 1 0: assign 3 seat 1 recover [1]",
-            "serving 3: took over 1 by 3 after planned restart in 0ms, restarted, spawn 4 aux 1",
+            "exit 1 0: assign 3 seat 1 recover",
+            "serving 3: took over 1 by 3 after planned restart in 0ms, restarted, spawn 4 aux 1*",
             "ready 4: -",
         ],
     );
@@ -293,8 +290,8 @@ fn a_worker_that_does_not_leave_is_killed() {
             "restart 1: handover 1",
             "+1999: -",
             "+1: kill 1",
-            "kill9 1: assign 2 seat 1 recover [1]",
-            "serving 2: took over 1 by 2 after SIGKILL in 0ms, restarted, spawn 3 aux 1",
+            "kill9 1: assign 2 seat 1 recover",
+            "serving 2: took over 1 by 2 after SIGKILL in 0ms, restarted, spawn 3 aux 1*",
         ],
     );
 }
@@ -348,12 +345,12 @@ fn a_hung_worker_is_killed_once_and_its_message_is_suspect() {
         &[
             "hung 0: kill 0",
             "hung 0: -",
-            "kill9 0: assign 2 seat 0 recover [0] suspect",
+            "kill9 0: assign 2 seat 0 recover suspect",
         ],
     );
     check(
         "up | kill9 0 | +50 | +29950",
-        &["+50: spawn 3 aux 3", "+29950: kill 2, kill 3"],
+        &["+50: spawn 3 aux 0*", "+29950: kill 2, kill 3"],
     );
 }
 

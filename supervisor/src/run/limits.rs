@@ -7,6 +7,7 @@ use config::Config;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::trouble::Trouble;
+use crate::size::size;
 
 /// Descriptors besides sockets, doorbells and workers: epoll, signals, memfds, clients, log, and room for a reload.
 const DESCRIPTORS_BASE: u64 = 256;
@@ -39,27 +40,9 @@ fn descriptors_wanted(slots: u16, workers: u16, listeners: usize) -> u64 {
     DESCRIPTORS_BASE + sockets + u64::from(slots) * 2 + u64::from(workers + 1) * 4
 }
 
-/// Smallest `memory.limit` for these slots, in bytes: receive buffers, index and a working set.
-pub(crate) fn memory_min(slots: u16) -> u64 {
-    const RECEIVE_BUFFERS: u64 = 512 * 8192;
-    const BASE: u64 = 8 << 20;
-    BASE + u64::from(slots) * (RECEIVE_BUFFERS + (2 << 20))
-}
-
 /// Refuses a limit that can't be kept: pages that are not there when they are wanted would refuse calls in mid-day.
 pub(crate) fn check_memory(config: &Config) -> Result<(), Trouble> {
-    let (limit, slots) = (config.memory.limit, config.slots());
-    let least = memory_min(slots);
-    if limit < least {
-        return Err(Trouble::new(
-            format!(
-                "`memory.limit` is {}; {slots} slots need at least {}",
-                size(limit),
-                size(least)
-            ),
-            "raise `memory.limit`, or run fewer workers or reactors",
-        ));
-    }
+    let limit = config.memory.limit;
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let machine = available_in(&meminfo).map(|bytes| (bytes, "the machine has"));
     let cgroup =
@@ -135,20 +118,6 @@ pub(crate) fn check_user(user: Option<&str>) -> Result<(), Trouble> {
     ))
 }
 
-pub(crate) fn size(bytes: u64) -> String {
-    for (unit, name) in [(1u64 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes >= unit {
-            let tenths = bytes / (unit / 10);
-            return if tenths % 10 == 0 || tenths >= 1000 {
-                format!("{}{name}", tenths / 10)
-            } else {
-                format!("{}.{}{name}", tenths / 10, tenths % 10)
-            };
-        }
-    }
-    format!("{bytes}B")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,18 +145,6 @@ mod tests {
         assert!(trouble.remedy.contains("useradd"));
         if nix::unistd::geteuid().is_root() {
             assert_eq!(check_user(Some("root")), Ok(()));
-        }
-    }
-
-    #[test]
-    fn sizes_read_well() {
-        for (bytes, text) in [
-            (5, "5B"),
-            (2048, "2KiB"),
-            (256 << 20, "256MiB"),
-            (1_610_612_736, "1.5GiB"),
-        ] {
-            assert_eq!(size(bytes), text);
         }
     }
 

@@ -22,8 +22,6 @@ pub(crate) struct Link {
     pub(crate) channel: OwnedFd,
     /// Slots that it reported as served.
     pub(crate) serving: BTreeSet<u16>,
-    /// Its own words before it went.
-    pub(crate) last_words: Option<String>,
 }
 
 /// By process. Dropping a link closes its descriptors; the process is reaped before.
@@ -48,7 +46,6 @@ impl Links {
             pidfd: child.pidfd,
             channel: ours,
             serving: BTreeSet::new(),
-            last_words: None,
         };
         Ok(self.links.entry(id).or_insert(link))
     }
@@ -90,11 +87,18 @@ impl Link {
     pub(crate) fn receive(&self) -> io::Result<Option<FromWorker>> {
         // Workers send no descriptors; any that come are closed here.
         let (mut bytes, mut fds) = (Vec::new(), Vec::new());
-        match os::recv_with_fds(self.channel.as_fd(), &mut bytes, &mut fds) {
+        let mut received = os::recv_with_fds(self.channel.as_fd(), &mut bytes, &mut fds);
+        // A worker that died with our messages unread: the kernel says so once, ahead of its last words.
+        if received
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
+        {
+            received = os::recv_with_fds(self.channel.as_fd(), &mut bytes, &mut fds);
+        }
+        match received {
             Ok(0) => Ok(None),
             Ok(_) => control::decode(&bytes).map(Some).map_err(io::Error::other),
             Err(error) if error.raw_os_error() == Some(Errno::EAGAIN as i32) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -154,7 +158,6 @@ mod tests {
             pidfd,
             channel: ours,
             serving: BTreeSet::new(),
-            last_words: None,
         };
         (link, theirs)
     }
@@ -183,6 +186,19 @@ mod tests {
             .find_map(|_| link.send(&ToWorker::HandOver, &[]).err())
             .unwrap();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn the_last_words_of_a_worker_that_left_our_messages_unread() {
+        let (link, theirs) = link();
+        link.send(&ToWorker::HandOver, &[]).unwrap();
+        let failed = FromWorker::Failed {
+            message: "no ring".into(),
+        };
+        os::send_with_fds(theirs.as_fd(), &control::encode(&failed).unwrap(), &[]).unwrap();
+        drop(theirs);
+        assert_eq!(link.receive().unwrap(), Some(failed));
+        assert_eq!(link.receive().unwrap(), None);
     }
 
     #[test]

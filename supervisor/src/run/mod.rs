@@ -1,3 +1,10 @@
+//! `tandem run`: the supervisor. It forks, watches and replaces workers, owns the sockets and the arena's life, and is kept
+//! too small to fail: one thread, no byte from the network, no table body.
+//!
+//! `fleet` decides (a machine without processes or clock), `supervisor` waits, `apply` acts, `reload` changes the
+//! configuration, `report` tells.
+
+mod apply;
 mod cause;
 mod claim;
 mod clients;
@@ -5,6 +12,150 @@ mod fleet;
 mod holder;
 mod limits;
 mod links;
+mod memory;
 mod notify;
+mod pins;
+mod rates;
+mod reload;
+mod report;
 mod sockets;
+mod source;
+mod supervisor;
 mod trouble;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use config::Config;
+
+use crate::cli::RunArgs;
+use crate::commands::{NO_START, error};
+use crate::paths::{self, Environment};
+use claim::ControlSocket;
+use fleet::{Fleet, Patience};
+use memory::Memory;
+use sockets::Listener;
+use source::Source;
+use supervisor::{Parts, Supervisor};
+use trouble::Trouble;
+
+/// Where things are, and what workers are started with.
+pub(crate) struct Places<'a> {
+    pub(crate) control: &'a Path,
+    pub(crate) state: Option<&'a Path>,
+    /// Arguments of a worker process.
+    pub(crate) worker_arguments: Vec<String>,
+}
+
+pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
+    match start(args, places).and_then(Supervisor::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            error(&trouble.cause, &trouble.remedy);
+            ExitCode::from(NO_START)
+        }
+    }
+}
+
+/// Opens everything, in the order in which a failure costs least.
+fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
+    let source = Source::new(args);
+    let (config, warnings) = source.load()?;
+    warnings
+        .iter()
+        .for_each(|warning| tracing::warn!("{warning}"));
+    make_state_dir(places.state)?;
+    limits::check_user(config.workers.user.as_deref())?;
+    limits::check_memory(&config)?;
+    limits::raise_descriptors(config.slots(), config.workers.count, config.listen.len())?;
+    let aux = aux_of(&config)?;
+    let control = ControlSocket::claim(places.control)?;
+    let listeners = open_listeners(&config)?;
+    let memory = Memory::create(&config, aux)?;
+    let doorbells = (0..config.slots())
+        .map(|_| os::eventfd())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Trouble::new(format!("the kernel gives no eventfd: {error}"), ""))?;
+    let allowed = pins::allowed();
+    let cores = pins::cores(&config.workers.pin, config.slots(), &allowed);
+    let forbidden = pins::forbidden(&cores, &allowed);
+    if !forbidden.is_empty() {
+        return Err(Trouble::new(
+            format!("`workers.pin` names cores that this process may not use: {forbidden:?}"),
+            format!("it may use {allowed:?}; see `taskset`, cpusets and `AllowedCPUs=`"),
+        ));
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        config = source.name(),
+        control = %places.control.display(),
+        "starting"
+    );
+    let fleet = Fleet::new(config.workers.count, aux, Patience::default());
+    let worker_arguments = places.worker_arguments;
+    Supervisor::new(Parts {
+        source,
+        config,
+        memory,
+        doorbells,
+        listeners,
+        cores,
+        fleet,
+        control,
+        worker_arguments,
+    })
+}
+
+fn make_state_dir(given: Option<&Path>) -> Result<(), Trouble> {
+    let Some(path) = Environment::of_process().state_dir(given) else {
+        return Err(Trouble::new(
+            "there is no place for the state directory: neither XDG_STATE_HOME nor HOME is set",
+            "name one with --state DIR or TANDEM_STATE",
+        ));
+    };
+    paths::create_state_dir(&path).map_err(|error| {
+        Trouble::new(
+            format!(
+                "cannot make the state directory {}: {error}",
+                path.display()
+            ),
+            "name one that you may write with --state DIR or TANDEM_STATE",
+        )
+    })
+}
+
+/// Participants of control threads: as many as wanted, if the arena has room for the fewest that will do.
+fn aux_of(config: &Config) -> Result<u16, Trouble> {
+    /// The arena's own bound.
+    const AUX_MAX: u16 = 128;
+    let count = config.workers.count;
+    if count + 2 > AUX_MAX {
+        return Err(Trouble::new(
+            format!(
+                "`workers.count` is {count}; at most {} worker processes are possible",
+                AUX_MAX - 2
+            ),
+            "run fewer workers with more reactors each",
+        ));
+    }
+    Ok(Fleet::aux_wanted(count).min(AUX_MAX))
+}
+
+fn open_listeners(config: &Config) -> Result<Vec<Listener>, Trouble> {
+    let mut listeners = Vec::with_capacity(config.listen.len());
+    for (id, listen) in (0..).zip(&config.listen) {
+        let listener = Listener::open(id, listen, config.slots())?;
+        let bytes = listener.receive_bytes();
+        if bytes < sockets::RECEIVE_BYTES {
+            tracing::warn!(
+                address = %listener.listen.address,
+                bytes,
+                "the kernel gives sockets a small receive buffer: raise net.core.rmem_max to {}, or start as root",
+                sockets::RECEIVE_BYTES
+            );
+        }
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}

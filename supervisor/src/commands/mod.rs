@@ -1,0 +1,66 @@
+//! Commands that ask a running server, and what they print.
+
+mod check;
+mod client;
+mod registrations;
+mod show;
+mod stats;
+mod status;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use control::{ClientReply, ClientRequest};
+
+pub(crate) use check::check;
+pub(crate) use registrations::registrations;
+pub(crate) use stats::stats;
+pub(crate) use status::status;
+
+use crate::cli::RestartArgs;
+use client::{Answers, Failure};
+pub(crate) use show::error;
+
+/// Exit codes; `tandem --help` lists them.
+pub(crate) const FAILED: u8 = 1;
+pub(crate) const NO_SERVER: u8 = 3;
+pub(crate) const NO_START: u8 = 4;
+
+pub(crate) fn restart(control: &Path, args: &RestartArgs) -> ExitCode {
+    order(
+        control,
+        &ClientRequest::Restart {
+            worker: args.worker,
+        },
+    )
+}
+
+pub(crate) fn reload(control: &Path) -> ExitCode {
+    order(control, &ClientRequest::Reload)
+}
+
+pub(crate) fn stop(control: &Path) -> ExitCode {
+    order(control, &ClientRequest::Stop)
+}
+
+/// A command whose answer is its progress.
+fn order(control: &Path, request: &ClientRequest) -> ExitCode {
+    finish(Answers::ask(control, request).and_then(|mut answers| {
+        while let Some(reply) = answers.next()? {
+            if let ClientReply::Note(note) = reply {
+                println!("{note}");
+            }
+        }
+        Ok(())
+    }))
+}
+
+fn finish(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            show::error(&failure.message, &failure.remedy);
+            ExitCode::from(failure.code)
+        }
+    }
+}

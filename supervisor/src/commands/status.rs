@@ -1,0 +1,110 @@
+//! `tandem status`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use control::{ClientReply, ClientRequest, StatusReport};
+
+use super::client::{Answers, Failure};
+use super::show;
+use crate::size::size;
+
+pub(crate) fn status(control: &Path, json: bool) -> ExitCode {
+    super::finish(fetch(control).map(|report| {
+        if json {
+            show::json(&report)
+        } else {
+            print(&report)
+        }
+    }))
+}
+
+fn fetch(control: &Path) -> Result<StatusReport, Failure> {
+    let mut answers = Answers::ask(control, &ClientRequest::Status)?;
+    let mut report = StatusReport::default();
+    while let Some(reply) = answers.next()? {
+        if let ClientReply::Status(status) = reply {
+            report = status;
+        }
+    }
+    Ok(report)
+}
+
+fn print(report: &StatusReport) {
+    show::heading(&format!(
+        "Tandem {}, supervisor {}, up {}, {} sockets, configuration {}",
+        report.version,
+        report.supervisor.pid,
+        show::span(report.uptime_ms),
+        report.driver,
+        report.config_version,
+    ));
+    show::out(&format!(
+        "{} registrations, {} dialogs, {} transactions, {:.0} messages/s",
+        report.registrations, report.dialogs, report.transactions, report.rates.messages_per_s
+    ));
+    show::out(&format!(
+        "arena: {} used, {} mapped, limit {}\n",
+        size(report.arena.bytes_used),
+        size(report.arena.bytes_mapped),
+        size(report.arena.limit)
+    ));
+    let listeners = report.listeners.iter().map(|listener| {
+        vec![
+            listener.address.clone(),
+            listener.transports.join(","),
+            listener.spread.clone(),
+        ]
+    });
+    show::table(&["LISTENER", "TRANSPORTS", "SPREAD"], listeners.collect());
+    show::out("");
+    let workers = report.workers.iter().map(|worker| {
+        vec![
+            show::or_dash(worker.id),
+            worker.pid.to_string(),
+            worker.role.name().to_owned(),
+            show::list(&worker.slots),
+            show::span(worker.uptime_ms),
+            worker.restarts.to_string(),
+            show::or_dash(worker.last_exit.as_ref()),
+        ]
+    });
+    show::table(
+        &[
+            "WORKER",
+            "PID",
+            "ROLE",
+            "SLOTS",
+            "UP",
+            "RESTARTS>",
+            "LAST EXIT",
+        ],
+        workers.collect(),
+    );
+    show::out("");
+    let slots = report.slots.iter().map(|slot| {
+        let recovery = slot
+            .recovered_ns
+            .zip(slot.died_ns)
+            .and_then(|(recovered, died)| recovered.checked_sub(died));
+        vec![
+            slot.id.to_string(),
+            show::or_dash(slot.worker),
+            show::or_dash(slot.core),
+            slot.messages.to_string(),
+            show::or_dash(recovery.map(show::millis)),
+            show::or_dash(slot.takeover_ns().map(show::millis)),
+        ]
+    });
+    show::table(
+        &[
+            "SLOT>",
+            "WORKER>",
+            "CORE>",
+            "MESSAGES>",
+            "RECOVERED ms>",
+            "FIRST SERVED ms>",
+        ],
+        slots.collect(),
+    );
+}

@@ -1,0 +1,201 @@
+//! What the fleet's machine decides, done to processes.
+
+use std::os::fd::AsFd as _;
+
+use control::worker::SlotAssign;
+use control::{ClientReply, ToWorker};
+
+use super::cause::Cause;
+use super::fleet::{Heritage, Input, Output, ProcessId};
+use super::notify;
+use super::supervisor::{Supervisor, Token};
+use super::trouble::Trouble;
+
+impl Supervisor {
+    /// Feeds the machine and does what it says, until it has nothing more to say.
+    pub(super) fn feed(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        let mut outputs = Vec::new();
+        while let Some(input) = self.inputs.pop_front() {
+            self.fleet.step(os::now(), input, &mut outputs);
+            outputs.drain(..).for_each(|output| self.apply(output));
+        }
+    }
+
+    fn apply(&mut self, output: Output) {
+        match output {
+            Output::Spawn {
+                process,
+                aux,
+                recover_aux,
+            } => self.spawn(process, aux, recover_aux),
+            Output::Assign {
+                process,
+                seat,
+                heritage,
+            } => self.assign(process, seat, heritage),
+            Output::HandOver(process) => self.send(process, &ToWorker::HandOver),
+            Output::Kill(process) => self.links.kill(process),
+            Output::TookOver {
+                seat,
+                process,
+                cause,
+                waited,
+            } => self.took_over(seat, process, cause, waited),
+            Output::AllServing => self.all_serving(),
+            Output::Restarted(ticket) => {
+                tracing::info!("restart done");
+                if let Some(client) = self.restarting.remove(&ticket) {
+                    self.reply(client, &ClientReply::Done);
+                }
+            }
+            Output::RestartRefused(ticket, why) => {
+                if let Some(client) = self.restarting.remove(&ticket) {
+                    self.refuse(client, &Trouble::new(why, ""));
+                }
+            }
+            Output::GiveUp => self.give_up(),
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn spawn(&mut self, id: ProcessId, aux: u16, recover_aux: bool) {
+        if let Err(error) = self.try_spawn(id, aux, recover_aux) {
+            tracing::error!(%error, "a worker process can't be started");
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            match self.links.get(id) {
+                // It runs: its death will be seen.
+                Some(_) => self.links.kill(id),
+                None => self.inputs.push_back(Input::Exited {
+                    process: id,
+                    cause: Cause::NotStarted(errno),
+                }),
+            }
+        }
+    }
+
+    fn try_spawn(&mut self, id: ProcessId, aux: u16, recover_aux: bool) -> std::io::Result<()> {
+        self.links.spawn(id, &self.worker_arguments)?;
+        let Some(link) = self.links.get(id) else {
+            return Ok(());
+        };
+        self.watch(link.pidfd.as_fd(), Token::Death(id))?;
+        self.watch(link.channel.as_fd(), Token::Channel(id))?;
+        let hello = ToWorker::Hello {
+            incarnation: incarnation(id),
+            aux: self.memory.participant(aux),
+            recover_aux,
+            slots_total: self.config.slots(),
+            reactors: self.config.workers.reactors,
+            user: self.config.workers.user.clone(),
+            spin_us: self.config.workers.spin_us,
+            config_version: self.config_version,
+        };
+        let Some((control, data)) = self.memory.files() else {
+            return Ok(());
+        };
+        link.send_hello(
+            &hello,
+            [control, data, self.config_file.as_fd()],
+            &self.doorbells,
+        )?;
+        self.listeners
+            .iter()
+            .try_for_each(|listener| link.send_listener(listener))?;
+        tracing::debug!(pid = link.pid, "worker started");
+        Ok(())
+    }
+
+    fn assign(&mut self, id: ProcessId, seat: u16, heritage: Option<Heritage>) {
+        let slots: Vec<SlotAssign> = self
+            .slots_of(seat)
+            .map(|slot| SlotAssign {
+                slot,
+                core: self.core_of(slot),
+            })
+            .collect();
+        for slot in &slots {
+            self.memory
+                .hand_on(slot.slot, heritage.as_ref().map(|heritage| heritage.since));
+        }
+        let message = ToWorker::Assign {
+            worker: seat,
+            slots,
+            recover: heritage.is_some(),
+            fault: heritage.as_ref().is_some_and(|heritage| heritage.suspect),
+            died_at_ns: heritage
+                .as_ref()
+                .map_or(0, |heritage| heritage.since.as_nanos()),
+        };
+        self.send(id, &message);
+    }
+
+    pub(super) fn core_of(&self, slot: u16) -> Option<u16> {
+        self.cores.get(usize::from(slot)).copied().flatten()
+    }
+
+    /// A worker that can't be sent to is dead already, or hung: in both cases its end is the way on.
+    pub(super) fn send(&mut self, id: ProcessId, message: &ToWorker) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        if let Err(error) = link.send(message, &[]) {
+            tracing::warn!(pid = link.pid, %error, "a worker takes no message");
+            self.inputs.push_back(Input::Hung(id));
+        }
+    }
+
+    fn took_over(&mut self, seat: u16, id: ProcessId, cause: Cause, waited: std::time::Duration) {
+        let pid = self.links.get(id).map_or(0, |link| link.pid);
+        let ms = format!(
+            "{}.{:02}",
+            waited.as_millis(),
+            waited.as_micros() % 1000 / 10
+        );
+        tracing::info!(worker = seat, pid, %cause, ms, "taken over");
+        let note = ClientReply::Note(format!(
+            "worker {seat}: process {pid} serves after {ms} ms ({cause})"
+        ));
+        let watching: Vec<_> = self.restarting.values().copied().collect();
+        watching
+            .into_iter()
+            .for_each(|client| self.reply(client, &note));
+    }
+
+    fn all_serving(&mut self) {
+        let addresses: Vec<String> = self
+            .listeners
+            .iter()
+            .map(|listener| format!("udp:{}", listener.listen.address))
+            .collect();
+        let (workers, reactors) = (self.config.workers.count, self.config.workers.reactors);
+        let summary = format!(
+            "{} with {workers} workers of {reactors} reactors",
+            addresses.join(", ")
+        );
+        tracing::info!("serving {summary}");
+        notify::ready(&format!("serving {summary}"));
+    }
+
+    fn give_up(&mut self) {
+        let reason = self.failure.take();
+        let exit = self
+            .fleet
+            .last_exit()
+            .map_or_else(|| "no exit seen".to_owned(), |cause| cause.to_string());
+        self.gave_up.get_or_insert_with(|| match reason {
+            Some(reason) => Trouble::new(format!("no worker can serve: {reason}"), ""),
+            None => Trouble::new(
+                format!("workers die before they serve: {exit}"),
+                "their own messages are above; `--log debug` shows more",
+            ),
+        });
+        // Twice: nothing is served, so there is nothing to hand over.
+        self.inputs.extend([Input::Stop, Input::Stop]);
+    }
+}
+
+/// The number that a worker process has in messages and in `tandem status`.
+pub(super) fn incarnation(id: ProcessId) -> u64 {
+    u64::from(id.0) + 1
+}

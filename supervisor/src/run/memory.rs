@@ -1,0 +1,190 @@
+//! The arena as the supervisor sees it: made here, sealed, lent to workers; no table body is ever read.
+
+use std::os::fd::BorrowedFd;
+
+use config::Config;
+use control::{ArenaStatus, StatLine};
+use nix::errno::Errno;
+use shm::{Arena, CreateError, Layout, LayoutError, SlotHeader, SlotId};
+use stdx::Instant;
+use sync::Ordering;
+use tables::{Counter, LOCATION, TABLES, TRANSACTION};
+
+use super::trouble::Trouble;
+use crate::size::size;
+
+#[derive(Debug)]
+pub(crate) struct Memory {
+    arena: Arena,
+    slots: u16,
+}
+
+/// What a slot tells of itself. Times are ns of the monotonic clock; `None` is "never".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SlotFigures {
+    pub(crate) messages: u64,
+    pub(crate) core: Option<u16>,
+    pub(crate) died_ns: Option<u64>,
+    pub(crate) recovered_ns: Option<u64>,
+    pub(crate) first_served_ns: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MemoryUsage {
+    pub(crate) arena: ArenaStatus,
+    pub(crate) registrations: u64,
+    pub(crate) transactions: u64,
+}
+
+impl Memory {
+    pub(crate) fn create(config: &Config, aux: u16) -> Result<Self, Trouble> {
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(|error| {
+            Trouble::new(format!("the kernel gives no random bytes: {error}"), "")
+        })?;
+        let layout = Layout::new(config.memory.limit, config.slots(), aux, TABLES);
+        let arena = Arena::create(&layout, seed).map_err(|error| explain(&layout, error))?;
+        Ok(Self {
+            arena,
+            slots: config.slots(),
+        })
+    }
+
+    /// Control and data memfd.
+    pub(crate) fn files(&self) -> Option<(BorrowedFd<'_>, BorrowedFd<'_>)> {
+        self.arena.fds()
+    }
+
+    /// Participant id of the `aux`th control thread: they follow the slots.
+    pub(crate) fn participant(&self, aux: u16) -> u16 {
+        self.slots + aux
+    }
+
+    /// Notes, before a process gets the slot, that it is another one, and why.
+    pub(crate) fn hand_on(&self, slot: u16, death: Option<Instant>) {
+        let header = self.slot(slot);
+        // Relaxed, here and below: figures for people; the message that gives the slot away orders everything.
+        header.incarnation.fetch_add(1, Ordering::Relaxed);
+        if let Some(death) = death {
+            header.death_ns.store(death.as_nanos(), Ordering::Relaxed);
+            header.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn figures(&self, slot: u16) -> SlotFigures {
+        let header = self.slot(slot);
+        let load =
+            |word: &sync::AtomicU64| Some(word.load(Ordering::Relaxed)).filter(|value| *value > 0);
+        let died_ns = load(&header.death_ns);
+        // What is older than the death is the predecessor's.
+        let since =
+            |value: Option<u64>| value.filter(|value| died_ns.is_some_and(|died| *value >= died));
+        SlotFigures {
+            messages: header.messages.load(Ordering::Relaxed),
+            core: load(&header.core).and_then(|core| u16::try_from(core - 1).ok()),
+            died_ns,
+            recovered_ns: since(load(&header.recovered_ns)),
+            first_served_ns: since(load(&header.first_served_ns)),
+        }
+    }
+
+    /// Counted now: milliseconds for a full arena, so only when somebody asks.
+    pub(crate) fn usage(&self) -> MemoryUsage {
+        let usage = self.arena.usage();
+        let rows = |table: shm::TableId| {
+            usage
+                .live_rows
+                .get(usize::from(table.0))
+                .copied()
+                .unwrap_or(0)
+        };
+        MemoryUsage {
+            registrations: rows(LOCATION),
+            transactions: rows(TRANSACTION),
+            arena: ArenaStatus {
+                bytes_used: usage.bytes_used,
+                bytes_mapped: usage.bytes_mapped,
+                limit: usage.limit,
+            },
+        }
+    }
+
+    /// Every counter whose name contains `pattern`.
+    pub(crate) fn counters(&self, pattern: Option<&str>) -> Vec<StatLine> {
+        let cells = self.arena.counters();
+        Counter::ALL
+            .iter()
+            .filter(|counter| pattern.is_none_or(|pattern| counter.name().contains(pattern)))
+            .map(|counter| StatLine {
+                name: counter.name().to_owned(),
+                value: cells.total(counter.cell()),
+                description: counter.description().to_owned(),
+            })
+            .collect()
+    }
+
+    fn slot(&self, slot: u16) -> &SlotHeader {
+        self.arena.slot(SlotId(slot))
+    }
+}
+
+fn explain(layout: &Layout, error: CreateError) -> Trouble {
+    match error {
+        CreateError::Layout(LayoutError::LimitTooSmall { least, slots, .. }) => Trouble::new(
+            format!(
+                "`memory.limit` is {}; {slots} slots need at least {}",
+                size(layout.limit),
+                size(least)
+            ),
+            "raise `memory.limit`, or run fewer workers or reactors",
+        ),
+        CreateError::Os {
+            what,
+            errno: errno @ (Errno::ENOMEM | Errno::ENOSPC),
+        } => Trouble::new(
+            format!(
+                "the kernel has not enough memory to {what} the arena of {}: {errno}",
+                size(layout.limit)
+            ),
+            "lower `memory.limit`, or give the machine, container or unit (`MemoryMax=`) more memory",
+        ),
+        error => Trouble::new(
+            error.to_string(),
+            "see `memory.limit`, `workers.count` and `workers.reactors`",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_tells_its_figures() {
+        let (mut config, _) = config::load(config::DEFAULT, config::DEFAULT_NAME).unwrap();
+        config.workers.count = 2;
+        config.workers.reactors = 1;
+        config.memory.limit = 64 << 20;
+        let memory = Memory::create(&config, 6).unwrap();
+        assert_eq!((memory.participant(0), memory.participant(5)), (2, 7));
+        assert_eq!(memory.usage().arena.limit, 64 << 20);
+        assert!(memory.counters(None).len() > 20);
+        assert!(
+            memory
+                .counters(Some("messages."))
+                .iter()
+                .all(|line| line.name.contains("messages."))
+        );
+        assert_eq!(memory.figures(1), SlotFigures::default());
+        memory.hand_on(1, None);
+        memory.hand_on(1, Some(Instant::from_nanos(7)));
+        assert_eq!(memory.figures(1).died_ns, Some(7));
+
+        config.memory.limit = 64 << 10;
+        let trouble = Memory::create(&config, 6).unwrap_err();
+        assert!(
+            trouble.cause.contains("`memory.limit` is 64KiB"),
+            "{trouble}"
+        );
+    }
+}

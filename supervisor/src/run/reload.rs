@@ -1,0 +1,353 @@
+//! A new configuration while calls run: read and checked as a whole, or not taken at all.
+//!
+//! ```text
+//! load + check --error--> answer with every error and its place; the running configuration stays
+//!      | sockets of new listeners --error--> as above
+//!      v
+//! Sockets to all processes, then Config to all, wait for Applied from all, then RemoveListener to all
+//! ```
+//!
+//! A process that does not apply in time is hung: it is killed, and its heir starts with the new configuration, so
+//! that no two configurations serve side by side for long.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use config::{Config, Diff};
+use control::worker::SlotAssign;
+use control::{ClientReply, ToWorker};
+use os::Seals;
+use stdx::Instant;
+
+use super::clients::ClientId;
+use super::fleet::{Input, ProcessId};
+use super::sockets::Listener;
+use super::supervisor::Supervisor;
+use super::trouble::Trouble;
+use super::{limits, notify, pins};
+
+/// From Config to the last Applied.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Reload {
+    version: u64,
+    /// Who has still to apply.
+    waiting: BTreeSet<ProcessId>,
+    pub(super) deadline: Instant,
+    asker: Option<ClientId>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+    removed: Vec<Listener>,
+}
+
+impl Supervisor {
+    pub(super) fn reload_by_signal(&mut self) {
+        if self.reload.is_some() || !self.fleet.all_served() {
+            self.reload_again = true;
+            return;
+        }
+        tracing::info!("reloading: SIGHUP");
+        if let Err(trouble) = self.begin_reload(None) {
+            self.reload_refused(&trouble);
+        }
+    }
+
+    pub(super) fn reload_by_client(&mut self, id: ClientId) {
+        if self.reload.is_some() {
+            return self.refuse(
+                id,
+                &Trouble::new("another reload is under way", "ask again in a moment"),
+            );
+        }
+        tracing::info!("reloading: a command asks for it");
+        if let Err(trouble) = self.begin_reload(Some(id)) {
+            self.reload_refused(&trouble);
+            self.refuse(id, &trouble);
+        }
+    }
+
+    fn reload_refused(&self, trouble: &Trouble) {
+        tracing::error!("reload refused, the running configuration stays: {trouble}");
+        notify::ready("reload refused: see the log");
+    }
+
+    fn begin_reload(&mut self, asker: Option<ClientId>) -> Result<(), Trouble> {
+        notify::reloading();
+        let (asked, warnings) = self.source.load()?;
+        let diff = config::diff(&self.config, &asked);
+        let live = config::merge_live(&self.config, &asked);
+        let added = self.open_added(&diff, &live)?;
+        let gone = |listener: &Listener| {
+            diff.listeners_removed
+                .iter()
+                .any(|listen| listen.address == listener.asked)
+        };
+        let (removed, kept) = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .partition(gone);
+        self.listeners = kept;
+        for listen in &live.listen {
+            if let Some(listener) = self
+                .listeners
+                .iter_mut()
+                .find(|listener| listener.asked == listen.address)
+            {
+                listener.listen.advertise = listen.advertise.clone();
+            }
+        }
+        self.listeners.extend(added);
+        let file = match config_file(&live, &self.listeners) {
+            Ok(file) => file,
+            Err(trouble) => {
+                // Nobody has been told anything: take the removed ones back, drop the added ones.
+                self.listeners.retain(|listener| {
+                    !diff
+                        .listeners_added
+                        .iter()
+                        .any(|listen| listen.address == listener.asked)
+                });
+                self.listeners.extend::<Vec<Listener>>(removed);
+                return Err(trouble);
+            }
+        };
+        self.config_file = file;
+        self.config = live;
+        self.config_version += 1;
+        let waiting = self.send_config(&diff);
+        self.reload = Some(Reload {
+            version: self.config_version,
+            waiting,
+            deadline: os::now().saturating_add(PATIENCE),
+            asker,
+            notes: notes(&diff),
+            warnings: warnings.iter().map(ToString::to_string).collect(),
+            removed,
+        });
+        self.finish_reload();
+        Ok(())
+    }
+
+    /// All of them or none.
+    fn open_added(&mut self, diff: &Diff, live: &Config) -> Result<Vec<Listener>, Trouble> {
+        let (slots, listeners) = (
+            live.slots(),
+            live.listen.len() + diff.listeners_removed.len(),
+        );
+        limits::raise_descriptors(slots, live.workers.count, listeners)?;
+        let mut added = Vec::new();
+        for listen in &diff.listeners_added {
+            added.push(Listener::open(self.next_listener, listen, slots)?);
+            self.next_listener += 1;
+        }
+        Ok(added)
+    }
+
+    /// Tells every process; gives those that will answer.
+    fn send_config(&mut self, diff: &Diff) -> BTreeSet<ProcessId> {
+        if diff.pin_changed {
+            self.cores = pins::cores(
+                &self.config.workers.pin,
+                self.config.slots(),
+                &pins::allowed(),
+            );
+        }
+        let message = ToWorker::Config {
+            version: self.config_version,
+        };
+        let is_new = |listener: &&Listener| {
+            diff.listeners_added
+                .iter()
+                .any(|listen| listen.address == listener.asked)
+        };
+        let mut waiting = BTreeSet::new();
+        for id in self.links.ids() {
+            let Some(link) = self.links.get(id) else {
+                continue;
+            };
+            let sent = self
+                .listeners
+                .iter()
+                .filter(is_new)
+                .try_for_each(|listener| link.send_listener(listener))
+                .and_then(|()| link.send(&message, &[self.config_file.as_fd()]));
+            match sent {
+                Ok(()) => drop(waiting.insert(id)),
+                Err(error) => {
+                    tracing::warn!(pid = link.pid, %error, "a worker takes no configuration");
+                    self.inputs.push_back(Input::Hung(id));
+                }
+            }
+            self.send_pins(id, diff);
+        }
+        self.feed(Input::Tick);
+        waiting
+    }
+
+    fn send_pins(&mut self, id: ProcessId, diff: &Diff) {
+        let seat = self.fleet.process(id).and_then(|process| process.seat());
+        if let Some(seat) = seat.filter(|_| diff.pin_changed) {
+            let slots = self
+                .slots_of(seat)
+                .map(|slot| SlotAssign {
+                    slot,
+                    core: self.core_of(slot),
+                })
+                .collect();
+            self.send(id, &ToWorker::Pin { slots });
+        }
+    }
+
+    pub(super) fn on_applied(&mut self, id: ProcessId, version: u64) {
+        if let Some(reload) = self
+            .reload
+            .as_mut()
+            .filter(|reload| reload.version == version)
+        {
+            reload.waiting.remove(&id);
+            self.finish_reload();
+        }
+    }
+
+    /// A process that died has nothing to apply; its heir starts with the new configuration.
+    pub(super) fn gone_from_reload(&mut self, id: ProcessId) {
+        if let Some(reload) = &mut self.reload {
+            reload.waiting.remove(&id);
+            self.finish_reload();
+        }
+    }
+
+    pub(super) fn expire_reload(&mut self, now: Instant) {
+        let Some(reload) = self.reload.as_mut().filter(|reload| reload.deadline <= now) else {
+            return;
+        };
+        reload.deadline = Instant::MAX;
+        for id in reload.waiting.clone() {
+            let pid = self.links.get(id).map_or(0, |link| link.pid);
+            tracing::error!(
+                pid,
+                "a worker does not take the new configuration and is replaced"
+            );
+            self.feed(Input::Hung(id));
+        }
+    }
+
+    fn finish_reload(&mut self) {
+        let Some(reload) = self.reload.take_if(|reload| reload.waiting.is_empty()) else {
+            return;
+        };
+        for id in self.links.ids() {
+            for listener in &reload.removed {
+                self.send(
+                    id,
+                    &ToWorker::RemoveListener {
+                        listener: listener.id,
+                    },
+                );
+            }
+        }
+        // Closed here; workers close theirs when they read the message.
+        drop(reload.removed);
+        tracing::info!(version = reload.version, "configuration taken");
+        reload
+            .warnings
+            .iter()
+            .for_each(|warning| tracing::warn!("{warning}"));
+        reload
+            .notes
+            .iter()
+            .for_each(|note| tracing::info!("{note}"));
+        notify::ready(&format!("serving by configuration {}", reload.version));
+        if let Some(client) = reload.asker {
+            for note in reload.warnings.into_iter().chain(reload.notes) {
+                self.reply(client, &ClientReply::Note(note));
+            }
+            self.reply(client, &ClientReply::Done);
+        }
+        if std::mem::take(&mut self.reload_again) {
+            self.reload_by_signal();
+        }
+    }
+}
+
+fn notes(diff: &Diff) -> Vec<String> {
+    let mut notes = diff.applied.clone();
+    if !diff.needs_restart.is_empty() {
+        let keys: Vec<String> = diff
+            .needs_restart
+            .iter()
+            .map(|key| format!("`{key}`"))
+            .collect();
+        notes.push(format!(
+            "{}: changed in the file, unchanged until `tandem stop` and a new start",
+            keys.join(", ")
+        ));
+    }
+    if diff.is_empty() {
+        notes.push("nothing has changed".to_owned());
+    }
+    notes
+}
+
+/// The configuration for workers: a sealed memory file, with listener addresses as bound.
+pub(crate) fn config_file(config: &Config, listeners: &[Listener]) -> Result<OwnedFd, Trouble> {
+    let mut config = config.clone();
+    let mut left: Vec<&Listener> = listeners.iter().collect();
+    for listen in &mut config.listen {
+        // Two listeners may both ask for any port of one address: each gets its own.
+        if let Some(at) = left
+            .iter()
+            .position(|listener| listener.asked == listen.address)
+        {
+            listen.address = left.remove(at).listen.address;
+        }
+    }
+    let trouble = |error: std::io::Error| {
+        Trouble::new(
+            format!("cannot hand the configuration to workers: {error}"),
+            "",
+        )
+    };
+    let frame = config
+        .encode()
+        .map_err(std::io::Error::other)
+        .map_err(trouble)?;
+    let file = os::memfd("tandem-config", 0, Seals::NONE).map_err(trouble)?;
+    let mut file = File::from(file);
+    file.write_all(&frame).map_err(trouble)?;
+    let file = OwnedFd::from(file);
+    os::seal(
+        file.as_fd(),
+        Seals::SHRINK
+            .and(Seals::GROW)
+            .and(Seals::FUTURE_WRITE)
+            .and(Seals::SEAL),
+    )
+    .map_err(trouble)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Seek as _};
+
+    use super::*;
+
+    #[test]
+    fn workers_get_the_ports_as_bound_and_cannot_change_the_file() {
+        let (mut config, _) = config::load(config::DEFAULT, config::DEFAULT_NAME).unwrap();
+        config.listen.truncate(1);
+        config.listen[0].address = "127.0.0.1:0".parse().unwrap();
+        let listener = Listener::open(0, &config.listen[0], 1).unwrap();
+        let bound = listener.listen.address;
+        let mut file = File::from(config_file(&config, &[listener]).unwrap());
+        let mut frame = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut frame).unwrap();
+        assert_eq!(Config::decode(&frame).unwrap().listen[0].address, bound);
+        assert!(file.write_all(b"x").is_err());
+    }
+}

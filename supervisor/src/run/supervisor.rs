@@ -1,0 +1,546 @@
+//! The loop: one thread that waits for deaths, workers, commands and signals, and feeds the fleet's machine.
+//!
+//! It never blocks but in `epoll_wait`, and never reads a byte from the network.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use config::Config;
+use control::{ClientReply, ClientRequest, FromWorker, TableRequest, ToWorker};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use stdx::Instant;
+
+use super::cause::Cause;
+use super::claim::ControlSocket;
+use super::clients::{ClientId, Clients, Heard};
+use super::fleet::{Fleet, Input, ProcessId, Seats, Ticket};
+use super::links::Links;
+use super::memory::Memory;
+use super::notify;
+use super::rates::Rates;
+use super::reload::Reload;
+use super::sockets::Listener;
+use super::source::Source;
+use super::trouble::Trouble;
+
+/// How often rates are taken and first messages looked for.
+const SECOND: Duration = Duration::from_secs(1);
+const EVENTS_MAX: usize = 64;
+
+pub(crate) struct Supervisor {
+    pub(super) source: Source,
+    /// As asked for: port 0 stays 0, which is what a reload compares.
+    pub(super) config: Config,
+    /// Counts the configurations taken, from 1.
+    pub(super) config_version: u64,
+    /// The present configuration, encoded, with the ports as bound.
+    pub(super) config_file: OwnedFd,
+    pub(super) memory: Memory,
+    /// By slot.
+    pub(super) doorbells: Vec<OwnedFd>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) next_listener: u32,
+    /// By slot: where its thread is pinned.
+    pub(super) cores: Vec<Option<u16>>,
+    pub(super) fleet: Fleet,
+    pub(super) links: Links,
+    pub(super) clients: Clients,
+    pub(super) reload: Option<Reload>,
+    /// SIGHUP came while a reload was under way.
+    pub(super) reload_again: bool,
+    pub(super) rates: Rates,
+    pub(super) started: Instant,
+    pub(super) worker_arguments: Vec<String>,
+    pub(super) inputs: VecDeque<Input>,
+    pub(super) restarting: BTreeMap<Ticket, ClientId>,
+    pub(super) stop_askers: Vec<ClientId>,
+    /// What the last worker that could not go on said.
+    pub(super) failure: Option<String>,
+    /// Why the first start failed.
+    pub(super) gave_up: Option<Trouble>,
+    pub(super) stopped: bool,
+    next_ticket: u32,
+    next_second: Instant,
+    pub(super) epoll: Epoll,
+    signals: SignalFd,
+    control: ControlSocket,
+}
+
+/// What is ready; deaths come first, since nothing is more urgent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Token {
+    Death(ProcessId),
+    Channel(ProcessId),
+    Signals,
+    Accept,
+    Client(ClientId),
+}
+
+impl Token {
+    pub(super) fn pack(self) -> u64 {
+        let (kind, id) = match self {
+            Self::Death(ProcessId(id)) => (0, id),
+            Self::Channel(ProcessId(id)) => (1, id),
+            Self::Signals => (2, 0),
+            Self::Accept => (3, 0),
+            Self::Client(ClientId(id)) => (4, id),
+        };
+        kind << 32 | u64::from(id)
+    }
+
+    fn unpack(word: u64) -> Self {
+        let id = word as u32;
+        match word >> 32 {
+            0 => Self::Death(ProcessId(id)),
+            1 => Self::Channel(ProcessId(id)),
+            2 => Self::Signals,
+            3 => Self::Accept,
+            _ => Self::Client(ClientId(id)),
+        }
+    }
+}
+
+/// Everything that [`super::start`] has opened.
+pub(crate) struct Parts {
+    pub(crate) source: Source,
+    pub(crate) config: Config,
+    pub(crate) memory: Memory,
+    pub(crate) doorbells: Vec<OwnedFd>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) cores: Vec<Option<u16>>,
+    pub(crate) fleet: Fleet,
+    pub(crate) control: ControlSocket,
+    pub(crate) worker_arguments: Vec<String>,
+}
+
+impl Supervisor {
+    pub(crate) fn new(parts: Parts) -> Result<Self, Trouble> {
+        let refused = |what: &str, error: Errno| {
+            Trouble::new(format!("the kernel gives no {what}: {error}"), "")
+        };
+        let epoll =
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|error| refused("epoll", error))?;
+        let mut mask = SigSet::empty();
+        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
+            .into_iter()
+            .for_each(|signal| mask.add(signal));
+        mask.thread_block()
+            .map_err(|error| refused("signal mask", error))?;
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .map_err(|error| refused("signalfd", error))?;
+        let readable = |token: Token| EpollEvent::new(EpollFlags::EPOLLIN, token.pack());
+        epoll
+            .add(&signals, readable(Token::Signals))
+            .map_err(|error| refused("epoll", error))?;
+        epoll
+            .add(&parts.control.listener, readable(Token::Accept))
+            .map_err(|error| refused("epoll", error))?;
+        let now = os::now();
+        let config_file = super::reload::config_file(&parts.config, &parts.listeners)?;
+        Ok(Self {
+            next_listener: parts.listeners.len() as u32,
+            source: parts.source,
+            config: parts.config,
+            config_version: 1,
+            config_file,
+            memory: parts.memory,
+            doorbells: parts.doorbells,
+            listeners: parts.listeners,
+            cores: parts.cores,
+            fleet: parts.fleet,
+            links: Links::default(),
+            clients: Clients::default(),
+            reload: None,
+            reload_again: false,
+            rates: Rates::new(now),
+            started: now,
+            worker_arguments: parts.worker_arguments,
+            inputs: VecDeque::new(),
+            restarting: BTreeMap::new(),
+            stop_askers: Vec::new(),
+            failure: None,
+            gave_up: None,
+            stopped: false,
+            next_ticket: 0,
+            next_second: now.saturating_add(SECOND),
+            epoll,
+            signals,
+            control: parts.control,
+        })
+    }
+
+    /// Runs until a clean stop, or until the first start has failed.
+    pub(crate) fn run(mut self) -> Result<(), Trouble> {
+        self.feed(Input::Tick);
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        while !self.stopped {
+            let ready = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(count) => events.get(..count).unwrap_or_default(),
+                Err(Errno::EINTR) => &[],
+                Err(error) => {
+                    return Err(Trouble::new(
+                        format!("waiting for events failed: {error}"),
+                        "",
+                    ));
+                }
+            };
+            let mut tokens: Vec<Token> = ready
+                .iter()
+                .map(|event| Token::unpack(event.data()))
+                .collect();
+            tokens.sort_unstable();
+            tokens.into_iter().for_each(|token| self.on_ready(token));
+            self.on_time(os::now());
+        }
+        let now = os::now();
+        for client in std::mem::take(&mut self.stop_askers) {
+            self.clients.reply(client, &ClientReply::Done, now);
+        }
+        self.gave_up.map_or(Ok(()), Err)
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let deadlines = [
+            self.fleet.deadline(),
+            self.clients.deadline(),
+            self.reload.as_ref().map(|reload| reload.deadline),
+            Some(self.next_second),
+        ];
+        let next = deadlines
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.next_second);
+        let wait = next.saturating_duration_since(os::now());
+        // Rounded up: too early by a fraction would be a loop of empty waits.
+        let ms = wait.as_nanos().div_ceil(1_000_000).min(1000);
+        EpollTimeout::from(ms as u16)
+    }
+
+    fn on_ready(&mut self, token: Token) {
+        match token {
+            Token::Death(id) => self.on_death(id),
+            Token::Channel(id) => self.on_channel(id),
+            Token::Signals => self.on_signals(),
+            Token::Accept => self.on_accept(),
+            Token::Client(id) => self.on_client(id),
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self
+            .fleet
+            .deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.feed(Input::Tick);
+        }
+        self.expire_reload(now);
+        self.clients.expire(now);
+        if now >= self.next_second {
+            self.next_second = now.saturating_add(SECOND);
+            let figures: Vec<_> = (0..self.config.slots())
+                .map(|slot| self.memory.figures(slot))
+                .collect();
+            self.rates.on_second(now, &figures);
+        }
+    }
+
+    pub(super) fn watch(&self, fd: BorrowedFd<'_>, token: Token) -> io::Result<()> {
+        Ok(self
+            .epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token.pack()))?)
+    }
+
+    /// Must come before a descriptor that somebody else holds too is closed: epoll watches open files, not numbers.
+    pub(super) fn unwatch(&self, fd: BorrowedFd<'_>) {
+        if let Err(error) = self.epoll.delete(fd) {
+            tracing::debug!(%error, "a descriptor was not watched");
+        }
+    }
+
+    fn on_death(&mut self, id: ProcessId) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        let cause = match os::reap(link.pidfd.as_fd()) {
+            Ok(Some(exit)) => Cause::of(exit),
+            Ok(None) => return,
+            // Somebody made the kernel reap our children (SIGCHLD ignored): dead it is all the same.
+            Err(_) => Cause::Code(-1),
+        };
+        // Its last words are still in the channel.
+        self.on_channel(id);
+        let Some(link) = self.links.remove(id) else {
+            return;
+        };
+        self.unwatch(link.pidfd.as_fd());
+        self.unwatch(link.channel.as_fd());
+        let obituary = self
+            .fleet
+            .process(id)
+            .map(|process| (process.seat(), process.leaving()));
+        self.feed(Input::Exited { process: id, cause });
+        // Logged after the seat has its heir: standard error may be slow.
+        if let Some((seat, leaving)) = obituary {
+            let worker = seat.map_or("spare".to_owned(), |seat| seat.to_string());
+            if leaving {
+                tracing::debug!(pid = link.pid, worker, %cause, "worker left");
+            } else {
+                tracing::warn!(pid = link.pid, worker, %cause, "worker died");
+            }
+        }
+        self.gone_from_reload(id);
+    }
+
+    fn on_channel(&mut self, id: ProcessId) {
+        loop {
+            let Some(link) = self.links.get(id) else {
+                return;
+            };
+            match link.receive() {
+                Ok(Some(message)) => self.on_message(id, message),
+                Ok(None) => {
+                    self.silence_if_ended(id);
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(pid = link.pid, %error, "a worker sent what cannot be read");
+                    self.feed(Input::Hung(id));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A channel whose other end is closed stays readable: stop watching it; the pidfd tells the rest.
+    fn silence_if_ended(&self, id: ProcessId) {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        let mut state = [PollFd::new(link.channel.as_fd(), PollFlags::empty())];
+        let ended = poll(&mut state, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+        if ended {
+            let _ = self.epoll.delete(&link.channel);
+        }
+    }
+
+    fn on_message(&mut self, id: ProcessId, message: FromWorker) {
+        match message {
+            FromWorker::Ready => self.feed(Input::Ready(id)),
+            FromWorker::Serving {
+                slot,
+                replayed,
+                transactions,
+                recovered_ns: _,
+            } => {
+                self.on_serving(id, slot, replayed, transactions);
+            }
+            FromWorker::Failed { message } => {
+                let pid = self.links.get(id).map_or(0, |link| link.pid);
+                tracing::error!(pid, "worker failed: {message}");
+                self.failure = Some(message);
+                self.feed(Input::Failed(id));
+            }
+            FromWorker::Applied { version } => self.on_applied(id, version),
+            FromWorker::HandedOver => tracing::trace!(process = id.0, "handed over"),
+        }
+    }
+
+    fn on_serving(&mut self, id: ProcessId, slot: u16, replayed: u32, transactions: u32) {
+        let Some(seat) = self.fleet.process(id).and_then(|process| process.seat()) else {
+            return;
+        };
+        let mut slots = self.slots_of(seat);
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.serving.insert(slot);
+        tracing::debug!(slot, replayed, transactions, "slot served");
+        if slots.all(|slot| link.serving.contains(&slot)) {
+            self.feed(Input::Serving(id));
+        }
+    }
+
+    pub(super) fn slots_of(&self, seat: u16) -> std::ops::Range<u16> {
+        let reactors = self.config.workers.reactors;
+        seat * reactors..(seat + 1) * reactors
+    }
+
+    fn on_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match Signal::try_from(signal.ssi_signo as i32) {
+                Ok(Signal::SIGHUP) => self.reload_by_signal(),
+                Ok(signal) => {
+                    tracing::info!(%signal, "stopping");
+                    self.stop();
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        notify::stopping();
+        self.feed(Input::Stop);
+    }
+
+    fn on_accept(&mut self) {
+        loop {
+            match self.control.listener.accept() {
+                Ok((stream, _)) => {
+                    let Some(id) = self.clients.add(stream, os::now()) else {
+                        continue;
+                    };
+                    let watched = self
+                        .clients
+                        .fd(id)
+                        .map(|fd| self.watch(fd, Token::Client(id)));
+                    if !matches!(watched, Some(Ok(()))) {
+                        self.clients.forget(id);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a command's connection could not be taken");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_client(&mut self, id: ClientId) {
+        self.clients.flush(id);
+        if let Heard::Request(request) = self.clients.on_readable(id, os::now()) {
+            self.on_request(id, request);
+        }
+        self.watch_client(id);
+    }
+
+    /// Waits for room in the connection only while replies wait for it.
+    fn watch_client(&self, id: ClientId) {
+        let Some(fd) = self.clients.fd(id) else {
+            return;
+        };
+        let mut interest = EpollFlags::EPOLLIN;
+        interest.set(EpollFlags::EPOLLOUT, self.clients.wants_to_write(id));
+        let _ = self
+            .epoll
+            .modify(fd, &mut EpollEvent::new(interest, Token::Client(id).pack()));
+    }
+
+    pub(super) fn reply(&mut self, id: ClientId, reply: &ClientReply) {
+        self.clients.reply(id, reply, os::now());
+        self.watch_client(id);
+    }
+
+    pub(super) fn refuse(&mut self, id: ClientId, trouble: &Trouble) {
+        let reply = ClientReply::Error {
+            message: trouble.cause.clone(),
+            remedy: trouble.remedy.clone(),
+        };
+        self.reply(id, &reply);
+    }
+
+    fn on_request(&mut self, id: ClientId, request: ClientRequest) {
+        match request {
+            ClientRequest::Status => {
+                let report = self.status(os::now());
+                self.reply(id, &ClientReply::Status(report));
+                self.reply(id, &ClientReply::Done);
+            }
+            ClientRequest::Stats { pattern } => {
+                let lines = self.memory.counters(pattern.as_deref());
+                self.reply(id, &ClientReply::Stats(lines));
+                self.reply(id, &ClientReply::Done);
+            }
+            ClientRequest::Table(request) => self.pass_on(id, request),
+            ClientRequest::Restart { worker } => self.restart(id, worker),
+            ClientRequest::Reload => self.reload_by_client(id),
+            ClientRequest::Stop => {
+                tracing::info!("stopping: a command asks for it");
+                self.stop_askers.push(id);
+                self.stop();
+            }
+        }
+    }
+
+    fn restart(&mut self, id: ClientId, worker: Option<u16>) {
+        let count = self.config.workers.count;
+        if let Some(worker) = worker.filter(|worker| *worker >= count) {
+            let cause = format!("there is no worker {worker}");
+            return self.refuse(
+                id,
+                &Trouble::new(
+                    cause,
+                    format!("choose 0 to {}: see `tandem status`", count - 1),
+                ),
+            );
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        self.restarting.insert(ticket, id);
+        tracing::info!(
+            worker = worker.map_or("all".to_owned(), |worker| worker.to_string()),
+            "restarting"
+        );
+        self.feed(Input::Restart {
+            ticket,
+            seats: worker.map_or(Seats::All, Seats::One),
+        });
+    }
+
+    /// Gives the connection to a worker, which answers on it.
+    fn pass_on(&mut self, id: ClientId, request: TableRequest) {
+        let link = self
+            .fleet
+            .anyone_serving()
+            .and_then(|process| self.links.get(process));
+        let Some((link, connection)) = link.zip(self.clients.fd(id)) else {
+            return self.refuse(
+                id,
+                &Trouble::new(
+                    "no worker serves at the moment",
+                    "ask again; `tandem status` tells more",
+                ),
+            );
+        };
+        let pid = link.pid;
+        // One open file: what is set on ours holds for the worker's.
+        let sent = Clients::lend(connection)
+            .and_then(|()| link.send(&ToWorker::Query { request }, &[connection]));
+        self.unwatch(connection);
+        if let Err(error) = sent {
+            tracing::warn!(pid, %error, "a worker takes no command");
+        }
+        // If it could not be sent the connection ends without an answer, and the command asks again.
+        self.clients.forget(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_and_deaths_come_first() {
+        let tokens = [
+            Token::Death(ProcessId(7)),
+            Token::Channel(ProcessId(u32::MAX)),
+            Token::Signals,
+            Token::Accept,
+            Token::Client(ClientId(1)),
+        ];
+        for token in tokens {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+        assert!(tokens.is_sorted());
+    }
+}
