@@ -1,5 +1,6 @@
 //! What the fleet's machine decides, done to processes.
 
+use std::io::ErrorKind;
 use std::os::fd::AsFd as _;
 
 use control::worker::SlotAssign;
@@ -61,16 +62,15 @@ impl Supervisor {
 
     fn spawn(&mut self, id: ProcessId, aux: u16, recover_aux: bool) {
         if let Err(error) = self.try_spawn(id, aux, recover_aux) {
+            if self.links.get(id).is_some() {
+                return self.unsent(id, &error);
+            }
             tracing::error!(%error, "a worker process can't be started");
             let errno = error.raw_os_error().unwrap_or(libc::EIO);
-            match self.links.get(id) {
-                // It runs: its death will be seen.
-                Some(_) => self.links.kill(id),
-                None => self.inputs.push_back(Input::Exited {
-                    process: id,
-                    cause: Cause::NotStarted(errno),
-                }),
-            }
+            self.inputs.push_back(Input::Exited {
+                process: id,
+                cause: Cause::NotStarted(errno),
+            });
         }
     }
 
@@ -134,14 +134,26 @@ impl Supervisor {
         self.cores.get(usize::from(slot)).copied().flatten()
     }
 
-    /// A worker that can't be sent to is dead already, or hung: in both cases its end is the way on.
     pub(super) fn send(&mut self, id: ProcessId, message: &ToWorker) {
         let Some(link) = self.links.get(id) else {
             return;
         };
         if let Err(error) = link.send(message, &[]) {
-            tracing::warn!(pid = link.pid, %error, "a worker takes no message");
-            self.inputs.push_back(Input::Hung(id));
+            self.unsent(id, &error);
+        }
+    }
+
+    /// A worker that has not read for a megabyte of messages is hung. One that is gone has a pidfd to say so.
+    pub(super) fn unsent(&mut self, id: ProcessId, error: &std::io::Error) {
+        let pid = self.links.get(id).map_or(0, |link| link.pid);
+        match error.kind() {
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                tracing::debug!(pid, %error, "a worker is gone")
+            }
+            _ => {
+                tracing::warn!(pid, %error, "a worker takes no message");
+                self.inputs.push_back(Input::Hung(id));
+            }
         }
     }
 

@@ -176,10 +176,7 @@ impl Supervisor {
                 .and_then(|()| link.send(&message, &[self.config_file.as_fd()]));
             match sent {
                 Ok(()) => drop(waiting.insert(id)),
-                Err(error) => {
-                    tracing::warn!(pid = link.pid, %error, "a worker takes no configuration");
-                    self.inputs.push_back(Input::Hung(id));
-                }
+                Err(error) => self.unsent(id, &error),
             }
             self.send_pins(id, diff);
         }

@@ -244,6 +244,8 @@ impl Supervisor {
         self.clients.expire(now);
         if now >= self.next_second {
             self.next_second = now.saturating_add(SECOND);
+            // A death whose notice the kernel could not give (no memory for the watch) is found here.
+            self.links.ids().into_iter().for_each(|id| self.on_death(id));
             let figures: Vec<_> = (0..self.config.slots())
                 .map(|slot| self.memory.figures(slot))
                 .collect();
