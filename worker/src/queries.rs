@@ -32,17 +32,23 @@ pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, conn
     participant.offline();
     let last = match done {
         Ok(()) => ClientReply::Done,
-        Err(error) => error,
+        Err(Failure { message, remedy }) => ClientReply::Error { message, remedy },
     };
     // A client that does not read its answer has gone.
     let _ = write_message(&mut out, &last);
     let _ = out.flush();
 }
 
-type Answered = Result<(), ClientReply>;
+type Answered = Result<(), Failure>;
 
-fn failed(message: impl Into<String>, remedy: impl Into<String>) -> ClientReply {
-    ClientReply::Error {
+/// Why a request could not be carried out.
+struct Failure {
+    message: String,
+    remedy: String,
+}
+
+fn failed(message: impl Into<String>, remedy: impl Into<String>) -> Failure {
+    Failure {
         message: message.into(),
         remedy: remedy.into(),
     }
@@ -121,7 +127,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// An AOR as people write it, `alice@example.com` or a URI, in canonical form.
-fn canonical(aor: &str) -> Result<Vec<u8>, ClientReply> {
+fn canonical(aor: &str) -> Result<Vec<u8>, Failure> {
     let spelled = if aor.starts_with("sip:") || aor.starts_with("sips:") || aor.starts_with("tel:")
     {
         aor.to_owned()

@@ -8,7 +8,12 @@
 //! The order is what makes a death harmless: a message's consequences are in the arena (settle) before they are on the wire
 //! (submit), and its buffer is given back only after that. Whoever finds the buffer serves it again and meets its transaction.
 
-use std::{collections::VecDeque, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
 
 use control::FromWorker;
 use crossbeam_channel::Receiver;
@@ -93,6 +98,9 @@ struct Slot {
     housekeeping_at: Instant,
     expiry: Cursor,
     stopping: bool,
+    /// Reused from turn to turn.
+    due: Vec<ContextId>,
+    inbox: Vec<Mail>,
 }
 
 impl Slot {
@@ -118,20 +126,12 @@ impl Slot {
         let inheritance = takeover::recover(&begin, &mut participant);
         participant.online();
         let pool = arena.rx(SlotId(begin.slot));
-        let mut free = vec![false; usize::from(pool.count())];
-        for index in pool.for_a_new_ring().collect::<Vec<_>>() {
-            pool.provide(index);
-            if let Some(free) = free.get_mut(usize::from(index)) {
-                *free = true;
-            }
-        }
+        let free: HashSet<u16> = pool.for_a_new_ring().collect();
         let options = Options {
             spin: begin.spin,
             ..Options::default()
         };
-        let mut driver = UringDriver::new(pool, options, |index| {
-            free.get(usize::from(index)).copied().unwrap_or(false)
-        })?;
+        let mut driver = UringDriver::new(pool, options, |index| free.contains(&index))?;
         if let Some(bell) = begin.doorbells.get(usize::from(begin.slot)) {
             driver.arm_poll(DOORBELL, bell.as_fd())?;
         }
@@ -160,6 +160,8 @@ impl Slot {
             housekeeping_at: time + HOUSEKEEPING,
             expiry: Cursor::default(),
             stopping: false,
+            due: Vec::new(),
+            inbox: Vec::new(),
             arena,
         };
         slot.take_over(begin, &inheritance)?;
@@ -307,7 +309,9 @@ impl Slot {
                     });
                 }
                 Event::SendFailed { .. } => self.count(Counter::SendFailed),
-                Event::Poll { .. } | Event::Starved { .. } | Event::ReceiveFailed { .. } => {}
+                Event::Starved { .. } => self.count(Counter::Starved),
+                Event::ReceiveFailed { .. } => self.count(Counter::ReceiveFailed),
+                Event::Poll { .. } => {}
             }
         }
         self.take_mail();
@@ -453,9 +457,9 @@ impl Slot {
     }
 
     fn tick(&mut self) {
-        let mut due = Vec::new();
+        let mut due = std::mem::take(&mut self.due);
         self.wheel.expire(self.now, &mut due);
-        for id in due {
+        for id in due.drain(..) {
             let mut env = Env {
                 now: self.now,
                 turn: self.turn,
@@ -465,6 +469,7 @@ impl Slot {
             self.proxy.settle(&mut env, None, &mut self.out);
             self.dispatch();
         }
+        self.due = due;
     }
 
     /// The turn's sends have gone out: its messages are served.
@@ -479,7 +484,8 @@ impl Slot {
         }
         self.queued = false;
         header.set_at_hand(None);
-        for buffer in std::mem::take(&mut self.served) {
+        let mut served = std::mem::take(&mut self.served);
+        for buffer in served.drain(..) {
             if buffer.slot == self.slot {
                 self.give_back(buffer.index);
             } else if let Some(pool) = self.pools.get(usize::from(buffer.slot)) {
@@ -487,6 +493,7 @@ impl Slot {
                 self.post(SlotId(buffer.slot), Mail::Release(buffer));
             }
         }
+        self.served = served;
     }
 
     fn submit(&mut self) -> anyhow::Result<()> {
@@ -498,9 +505,6 @@ impl Slot {
     }
 
     fn give_back(&mut self, index: u16) {
-        if let Some(pool) = self.pools.get(usize::from(self.slot)) {
-            pool.provide(index);
-        }
         self.driver.release(index);
     }
 
@@ -518,12 +522,14 @@ impl Slot {
     }
 
     fn take_mail(&mut self) {
-        for (to, mail) in std::mem::take(&mut self.outbox) {
-            self.post(to, mail);
+        for _ in 0..self.outbox.len() {
+            if let Some((to, mail)) = self.outbox.pop_front() {
+                self.post(to, mail);
+            }
         }
-        let mut inbox = Vec::new();
+        let mut inbox = std::mem::take(&mut self.inbox);
         self.participant.receive(|_, mail| inbox.push(mail));
-        for mail in inbox {
+        for mail in inbox.drain(..) {
             match mail {
                 Mail::Serve(buffer) => {
                     let meta = self
@@ -552,6 +558,7 @@ impl Slot {
                 Mail::Wake => {}
             }
         }
+        self.inbox = inbox;
     }
 
     fn obey(&mut self, command: Command) {

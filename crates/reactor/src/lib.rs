@@ -5,14 +5,12 @@
 //!   them again, by an heir or by the slot it was mailed to.
 //! - [`probe`]: whether this kernel and this container let us have a ring, and if not, what to do about it.
 //! - [`Wheel`]: the timers of a slot.
-//! - [`Doorbell`]: waking a slot that sleeps, and only then.
 //!
 //! What survives a death of the process: a buffer whose first 16 bytes are not zero holds a whole datagram. They are
 //! zeroed before the kernel gets the buffer, and the kernel writes them last.
 
 mod buffers;
 mod datagram;
-mod doorbell;
 mod driver;
 mod pool;
 mod probe;
@@ -21,7 +19,6 @@ mod uring;
 mod wheel;
 
 pub use datagram::{Datagram, OVERHEAD_BYTES, datagram, parse};
-pub use doorbell::{Asleep, Doorbell};
 pub use driver::{Driver, Event, SocketIndex};
 pub use pool::{HEADER_BYTES, Pool, buffer, clear, holds_datagram};
 pub use probe::{Refused, Why, probe};

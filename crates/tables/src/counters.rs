@@ -79,6 +79,8 @@ counters! {
     MailReceived "slots.mail_received" "messages taken from other slots",
     Replayed "slots.replayed" "messages served again or for the first time after a worker's death",
     Poisoned "slots.poisoned" "messages dropped because workers died of them twice",
+    Starved "transport.starved" "times that every receive buffer of a slot was in use",
+    ReceiveFailed "transport.receive_failed" "errors of a socket while reading",
     SendFailed "transport.send_failed" "datagrams that the kernel refused",
     AnswerStale "questions.stale" "answers that came after their request had ended",
     AnsweredHere "messages.answered_here" "requests for the server itself answered 200 (OPTIONS)",
