@@ -276,7 +276,13 @@ impl RxPool {
     /// By the heir of a holder that was killed from outside: the attempt does not speak against the message.
     pub fn forgive(&self, index: u16) {
         let meta = self.meta(index);
-        self.set(index, RxMeta { attempts: meta.attempts.saturating_sub(1), ..meta });
+        self.set(
+            index,
+            RxMeta {
+                attempts: meta.attempts.saturating_sub(1),
+                ..meta
+            },
+        );
     }
 
     /// Step 6, by the holder.
