@@ -25,12 +25,15 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    let control = Environment::of_process().control_socket(cli.places.control.as_deref());
+    let environment = Environment::of_process();
+    let given = cli.places.control.as_deref();
+    let control = environment.control_socket_of_server(given);
     match cli.command.unwrap_or(Command::Run(RunArgs::default())) {
         Command::Run(args) => {
             let log = cli.log.map(|filter| vec!["--log".to_owned(), filter]);
             let worker_arguments = [log.unwrap_or_default(), vec!["worker".to_owned()]].concat();
             let state = cli.places.state.as_deref();
+            let control = environment.control_socket(given);
             run::run(
                 &args,
                 run::Places {

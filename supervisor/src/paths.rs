@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+const SYSTEM_SOCKET: &str = "/run/tandem.sock";
+
 /// The environment that decides the defaults, passed in so that a test need not change its own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
@@ -30,11 +32,22 @@ impl Environment {
         match (given, absolute(&self.runtime_dir)) {
             (Some(given), _) => given.to_path_buf(),
             (None, Some(dir)) => dir.join("tandem.sock"),
-            (None, None) => PathBuf::from("/run/tandem.sock"),
+            (None, None) => PathBuf::from(SYSTEM_SOCKET),
         }
     }
 
-    /// `given` (option or `TANDEM_STATE`), else as root `/var/lib/tandem`, else `$XDG_STATE_HOME/tandem`, else
+    /// As [`Environment::control_socket`], for a command that looks for a server: an operator's login has a runtime
+    /// directory where the system's service has none, so without a socket in the one it looks at the other.
+    pub(crate) fn control_socket_of_server(&self, given: Option<&Path>) -> PathBuf {
+        let (own, system) = (self.control_socket(given), PathBuf::from(SYSTEM_SOCKET));
+        if given.is_none() && !own.exists() && system.exists() {
+            system
+        } else {
+            own
+        }
+    }
+
+    /// `given` (option or `TANDEM_STATE`), else `$XDG_STATE_HOME/tandem`, else as root `/var/lib/tandem`, else
     /// `~/.local/state/tandem`. `None`: no home directory, so somebody has to say.
     pub(crate) fn state_dir(&self, given: Option<&Path>) -> Option<PathBuf> {
         if let Some(given) = given {
@@ -96,6 +109,18 @@ mod tests {
                 Path::new(want)
             );
         }
+    }
+
+    #[test]
+    fn a_command_finds_the_server_in_its_own_runtime_directory_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let environment = environment(dir.path().to_str().unwrap(), "", "", true);
+        let own = dir.path().join("tandem.sock");
+        assert_eq!(environment.control_socket(None), own);
+        std::fs::write(&own, "").unwrap();
+        assert_eq!(environment.control_socket_of_server(None), own);
+        let given = Path::new("x.sock");
+        assert_eq!(environment.control_socket_of_server(Some(given)), given);
     }
 
     #[test]

@@ -106,6 +106,15 @@ fn broken(error: &StreamError) -> Failure {
             message: error.to_string(),
             remedy: "use the `tandem` of the same version as the running server".into(),
         },
+        StreamError::Io(error) if error.kind() == io::ErrorKind::WouldBlock => Failure {
+            code: FAILED,
+            message: format!(
+                "the server has said nothing for {} s",
+                SILENCE_MAX.as_secs()
+            ),
+            remedy: "what was asked for may still go on: see `tandem status` and the server's log"
+                .into(),
+        },
         error => Failure {
             code: NO_SERVER,
             message: format!("the server went away before it had answered: {error}"),

@@ -187,6 +187,9 @@ impl Supervisor {
         );
         tracing::info!("serving {summary}");
         notify::ready(&format!("serving {summary}"));
+        if std::mem::take(&mut self.reload_again) {
+            self.reload_by_signal();
+        }
     }
 
     fn give_up(&mut self) {

@@ -125,21 +125,22 @@ fn make_state_dir(given: Option<&Path>) -> Result<(), Trouble> {
     })
 }
 
-/// Participants of control threads: as many as wanted, if the arena has room for the fewest that will do.
+/// Participants of control threads.
 fn aux_of(config: &Config) -> Result<u16, Trouble> {
     /// The arena's own bound.
     const AUX_MAX: u16 = 128;
     let count = config.workers.count;
-    if count + 2 > AUX_MAX {
+    let wanted = Fleet::aux_wanted(count);
+    if wanted > AUX_MAX {
         return Err(Trouble::new(
             format!(
                 "`workers.count` is {count}; at most {} worker processes are possible",
-                AUX_MAX - 2
+                AUX_MAX - 1
             ),
             "run fewer workers with more reactors each",
         ));
     }
-    Ok(Fleet::aux_wanted(count).min(AUX_MAX))
+    Ok(wanted)
 }
 
 fn open_listeners(config: &Config) -> Result<Vec<Listener>, Trouble> {

@@ -26,7 +26,11 @@ impl Rates {
     pub(crate) fn on_second(&mut self, now: Instant, slots: &[SlotFigures]) {
         for (slot, ns) in self.first_served(slots) {
             let ms = format!("{}.{:02}", ns / 1_000_000, ns % 1_000_000 / 10_000);
-            tracing::info!(slot, ms, "first message served after the death");
+            tracing::info!(
+                slot,
+                ms,
+                "first message served by the heir, counted from the death"
+            );
         }
         let messages: u64 = slots.iter().map(|slot| slot.messages).sum();
         let seconds = now.saturating_duration_since(self.at).as_secs_f64();

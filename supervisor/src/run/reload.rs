@@ -38,7 +38,7 @@ pub(crate) struct Reload {
     /// Who has still to apply.
     waiting: BTreeSet<ProcessId>,
     pub(super) deadline: Instant,
-    asker: Option<ClientId>,
+    pub(super) asker: Option<ClientId>,
     notes: Vec<String>,
     warnings: Vec<String>,
     removed: Vec<Listener>,

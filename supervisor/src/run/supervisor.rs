@@ -51,7 +51,7 @@ pub(crate) struct Supervisor {
     pub(super) links: Links,
     pub(super) clients: Clients,
     pub(super) reload: Option<Reload>,
-    /// SIGHUP came while a reload was under way.
+    /// SIGHUP came during a reload, or before everything served.
     pub(super) reload_again: bool,
     pub(super) rates: Rates,
     pub(super) started: Instant,
@@ -245,7 +245,10 @@ impl Supervisor {
         if now >= self.next_second {
             self.next_second = now.saturating_add(SECOND);
             // A death whose notice the kernel could not give (no memory for the watch) is found here.
-            self.links.ids().into_iter().for_each(|id| self.on_death(id));
+            self.links
+                .ids()
+                .into_iter()
+                .for_each(|id| self.on_death(id));
             let figures: Vec<_> = (0..self.config.slots())
                 .map(|slot| self.memory.figures(slot))
                 .collect();
@@ -390,6 +393,9 @@ impl Supervisor {
 
     fn stop(&mut self) {
         notify::stopping();
+        if let Some(asker) = self.reload.take().and_then(|reload| reload.asker) {
+            self.refuse(asker, &Trouble::new("the server is stopping", ""));
+        }
         self.feed(Input::Stop);
     }
 
