@@ -6,83 +6,110 @@ use blackbox::server::Server;
 use blackbox::sipp::{Ended, Run, Sipp};
 use blackbox::ua::Ua;
 
-/// A caller and a callee at work.
+/// Callers and callees at work. Each caller has a socket for every call and there are several callees, so
+/// that the flows spread over all slots and much of the traffic crosses from one to another.
 pub(crate) struct Load {
-    caller: Sipp,
-    callee: Sipp,
+    pairs: Vec<(Sipp, Sipp)>,
     calls: u64,
     seconds: u64,
 }
 
-/// How both ended.
+/// How they ended.
 pub(crate) struct Report {
-    pub(crate) caller: Ended,
-    pub(crate) callee: Ended,
-    pub(crate) calls: u64,
+    callers: Vec<Ended>,
+    callees: Vec<Ended>,
+    /// Calls of each pair.
+    calls: u64,
 }
+
+const PAIRS: u32 = 2;
 
 impl Load {
     /// `rate` calls a second for `seconds`; each is set up, acknowledged and ended after 100 ms.
     #[track_caller]
     pub(crate) fn start(server: &Server, rate: u32, seconds: u64, extra: &[&str]) -> Self {
-        let callee = Sipp::start(&Run {
-            timeout: Duration::from_secs(seconds + 90),
-            extra,
-            ..Run::callee("callee", server.ip)
-        });
-        register_contact(&server.ua("callee"), &callee.contact("callee"));
+        let timeout = Duration::from_secs(seconds + 90);
+        let rate = rate / PAIRS;
         let calls = u64::from(rate) * seconds;
-        let caller = Sipp::start(&Run {
-            calls: Some(calls),
-            rate,
-            timeout: Duration::from_secs(seconds + 60),
-            extra,
-            ..Run::caller("caller", server.ip, server.address())
+        let users: Vec<String> = (0..PAIRS).map(|n| format!("callee{n}")).collect();
+        let callees: Vec<Sipp> = users
+            .iter()
+            .map(|user| {
+                let callee = Sipp::start(&Run {
+                    timeout,
+                    extra,
+                    ..Run::callee("callee", server.ip)
+                });
+                register_contact(&server.ua(user), &callee.contact(user));
+                callee
+            })
+            .collect();
+        let extra = [&["-t", "un"], extra].concat();
+        let callers = users.iter().map(|user| {
+            Sipp::start(&Run {
+                calls: Some(calls),
+                rate,
+                service: user,
+                timeout,
+                extra: &extra,
+                ..Run::caller("caller", server.ip, server.address())
+            })
         });
         Self {
-            caller,
-            callee,
+            pairs: callers.zip(callees).collect(),
             calls,
             seconds,
         }
     }
 
     pub(crate) fn is_over(&mut self) -> bool {
-        self.caller.is_over()
+        self.pairs.iter_mut().all(|pair| pair.0.is_over())
     }
 
     /// Waits for the last call.
     #[track_caller]
     pub(crate) fn end(self) -> Report {
-        let caller = self.caller.wait(Duration::from_secs(self.seconds + 70));
-        let callee = self.callee.finish(Duration::from_secs(10));
-        Report {
-            caller,
-            callee,
+        let limit = Duration::from_secs(self.seconds + 70);
+        let mut report = Report {
+            callers: Vec::new(),
+            callees: Vec::new(),
             calls: self.calls,
+        };
+        for (caller, callee) in self.pairs {
+            report.callers.push(caller.wait(limit));
+            report.callees.push(callee.finish(Duration::from_secs(10)));
         }
+        report
     }
 }
 
 impl Report {
-    /// No call failed on either side.
+    /// No call failed on either side, and nothing unexpected came.
     #[track_caller]
     pub(crate) fn assert_no_call_failed(&self) {
-        println!("caller: {:?}", self.caller.statistics);
-        println!("callee: {:?}", self.callee.statistics);
-        self.caller.assert_clean("caller", self.calls);
-        let callee = &self.callee.statistics;
-        assert!(
-            callee.failed == 0 && callee.unexpected == 0 && callee.successful == self.calls,
-            "callee: {callee:?}\n{}",
-            self.callee.errors
-        );
+        for (caller, callee) in self.callers.iter().zip(&self.callees) {
+            println!("caller: {:?}", caller.statistics);
+            println!("callee: {:?}", callee.statistics);
+        }
+        for (caller, callee) in self.callers.iter().zip(&self.callees) {
+            caller.assert_clean("caller", self.calls);
+            let s = &callee.statistics;
+            assert!(
+                s.failed == 0 && s.unexpected == 0 && s.successful == self.calls,
+                "callee: {s:?}\n{}",
+                callee.errors
+            );
+        }
     }
 
     pub(crate) fn retransmissions(&self) -> u64 {
-        self.caller.statistics.retransmissions + self.callee.statistics.retransmissions
+        let all = self.callers.iter().chain(&self.callees);
+        all.map(|ended| ended.statistics.retransmissions).sum()
     }
 }
+
+/// AORs that [`Load`] registers.
+pub(crate) const REGISTERED: u64 = PAIRS as u64;
 
 /// Registers a Contact that is not the user agent's own.
 #[track_caller]

@@ -310,8 +310,9 @@ fn route_to_another_hop() {
     let _shared = shared();
     let server = Server::start();
     let (alice, bob) = pair(&server);
-    // Our own Route, then the next hop's: loose routing (§16.12).
+    // Our own Route, then the next hop's: loose routing (§16.12), as within a dialog.
     let mut request = alice.request("MESSAGE", "sip:someone@elsewhere.test");
+    request.set("To", "<sip:someone@elsewhere.test>;tag=there");
     request.push(
         "Route",
         format!(
@@ -334,6 +335,7 @@ fn strict_router() {
     let server = Server::start();
     let (alice, bob) = pair(&server);
     let mut request = alice.request("MESSAGE", "sip:someone@elsewhere.test");
+    request.set("To", "<sip:someone@elsewhere.test>;tag=there");
     request.push(
         "Route",
         format!("<sip:{};lr>, <sip:{}>", server.address(), bob.peer.address),
