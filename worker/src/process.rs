@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Seek},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
     process::ExitCode,
     sync::Arc,
     thread::JoinHandle,
@@ -154,11 +156,11 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
 }
 
 fn read_config(fd: OwnedFd) -> anyhow::Result<Config> {
-    let mut file = std::fs::File::from(fd);
-    let mut frame = Vec::new();
-    // The descriptor's position is shared with everybody who has it.
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut frame))
+    let file = std::fs::File::from(fd);
+    // Every process has the same open file, so its position belongs to nobody: read by offset.
+    let bytes = file.metadata().map(|about| about.len());
+    let mut frame = vec![0; bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))];
+    file.read_exact_at(&mut frame, 0)
         .context("the configuration can't be read")?;
     Config::decode(&frame).context("the configuration can't be decoded")
 }
