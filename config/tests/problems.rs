@@ -1,4 +1,4 @@
-//! The texts that an operator gets to read, with their places.
+//! The texts that an operator gets to read, with their places. Past 1,000 lines, because each text stands whole beside what it is about.
 
 use config::{Overrides, Pin, Problem, load_for};
 use expect_test::{Expect, expect};
