@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use blackbox::either;
-use blackbox::machine::{alone, eventually};
-use blackbox::server::{LIMIT, Server};
+use blackbox::machine::{alone, eventually, wait_dead};
+use blackbox::server::{DOMAIN, LIMIT, Server};
 use blackbox::storm::{Deaths, Dice, Flows, kill_and_time};
 
 use crate::load::{Load, REGISTERED, Registrations};
@@ -85,4 +85,51 @@ fn all_workers_and_the_spare_at_once() {
         assert!(server.restarts() >= 2 * round);
     }
     assert!(server.stop().success());
+}
+
+/// REGISTERs that are never sent twice, one after the other, while workers die beneath them: each is
+/// answered, and each binding is there afterwards.
+#[test]
+fn every_register_is_answered() {
+    let _alone = alone();
+    let mut dice = Dice::from_environment("registers under kills");
+    let server = Server::start();
+    let phones: Vec<_> = (0..8).map(|n| server.ua(&format!("phone{n}"))).collect();
+    let count = either(6_000, 60_000);
+    let (mut kills, mut next) = (0, Instant::now());
+    for n in 0..count {
+        let ua = &phones[n % phones.len()];
+        let mut request = ua.register_request(3600);
+        request.set("To", format!("<sip:r{n}@{DOMAIN}>"));
+        ua.send(&request);
+        if Instant::now() >= next {
+            next += Duration::from_millis(100);
+            let workers = server.signalling();
+            server.kill_worker(workers[dice.below(workers.len())].pid);
+            kills += 1;
+        }
+        let answer = ua.expect_final(&request);
+        assert_eq!(answer.status(), 200, "after {n} of {count}, {kills} kills");
+    }
+    println!("{count} REGISTERs answered, {kills} kills meanwhile");
+    server.wait_ready();
+    assert!(kills >= 3, "only {kills} kills");
+    assert_eq!(server.number("registrations"), count as u64);
+    assert!(server.stop().success());
+}
+
+/// A supervisor that is killed takes its workers along, so that the next one finds the address free.
+/// FIXME: it should adopt them and the arena instead.
+#[test]
+fn a_killed_supervisor_leaves_nothing_behind() {
+    let _alone = alone();
+    let server = Server::start();
+    let pids: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    server.signal(nix::sys::signal::Signal::SIGKILL);
+    wait_dead(server.supervisor(), LIMIT);
+    pids.into_iter().for_each(|pid| wait_dead(pid, LIMIT));
+    let next = Server::spawn_at(server.ip, server.port, blackbox::server::DEFAULT, &[]);
+    next.wait_ready();
+    assert_eq!(next.ua("alice").register(60).status(), 200);
+    assert!(next.stop().success());
 }
