@@ -37,6 +37,15 @@ pub(crate) enum Met {
     Live(RowRef),
 }
 
+/// Which entries of a bucket have this tag, a bit each.
+#[inline]
+fn hits(line: &[AtomicU64; 8], tag: u16) -> u32 {
+    // SYNC unique: Acquire, after the fence in `link`; who finds a hit loads the entry again.
+    line.iter().enumerate().fold(0, |hits, (nth, word)| {
+        hits | u32::from(Entry(word.load(Ordering::Acquire)).tag() == tag) << nth
+    })
+}
+
 impl Inner {
     fn places(&self, hash: u64) -> Places {
         let g = &self.geometry;
@@ -48,7 +57,8 @@ impl Inner {
         let mixed = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let stash_bucket = (mixed >> 32) as u32 % STASH_BUCKETS;
         Places {
-            tag: (mixed >> 48) as u16,
+            // Not 0, which is an empty entry's.
+            tag: ((mixed >> 48) as u16).max(1),
             first: g.index + first * 64,
             second: g.index + second * 64,
             stash: g.stash + u64::from(stash_bucket) * 64,
@@ -69,24 +79,31 @@ impl Inner {
         flags.load(Ordering::Acquire) & bit != 0
     }
 
-    fn lines(&self, p: &Places) -> impl Iterator<Item = &AtomicU64> {
-        let stash: &[AtomicU64] = if self.stash_used(p) {
-            self.map.line(p.stash)
-        } else {
-            &[]
-        };
-        self.map
-            .line(p.first)
-            .iter()
-            .chain(self.map.line(p.second))
-            .chain(stash)
+    /// Every entry with a key's tag, until `f` has an answer.
+    #[inline]
+    fn each<R>(&self, p: &Places, mut f: impl FnMut(&AtomicU64) -> Option<R>) -> Option<R> {
+        for at in [p.first, p.second] {
+            let line = self.map.line(at);
+            let mut hits = hits(line, p.tag);
+            while hits != 0 {
+                let nth = hits.trailing_zeros() as usize;
+                hits &= hits - 1;
+                if let Some(answer) = line.get(nth).and_then(&mut f) {
+                    return Some(answer);
+                }
+            }
+        }
+        if self.stash_used(p) {
+            return self.map.line(p.stash).iter().find_map(f);
+        }
+        None
     }
 
     /// The LIVE row of this key, with the control word that was seen. The caller is online.
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<(RowRef, Ctl)> {
         let p = self.places(hash);
-        self.lines(&p).find_map(|word| {
+        self.each(&p, |word| {
             // SYNC entry: Acquire, pairs with the CAS in `link`: the row's hash was stored before.
             let entry = Entry(word.load(Ordering::Acquire));
             if entry.0 == Entry::EMPTY || entry.tag() != p.tag {
@@ -120,55 +137,65 @@ impl Inner {
         mut aborted: impl FnMut(RowRef, Ctl),
     ) -> Met {
         let p = self.places(hash);
-        for word in self.lines(&p) {
+        let live = self.each(&p, |word| {
             // SYNC entry: Acquire, as in `find`.
             let entry = Entry(word.load(Ordering::Acquire));
-            if entry.0 == Entry::EMPTY || entry.tag() != p.tag || Some(entry.row()) == me {
-                continue;
+            if entry.tag() != p.tag || entry.0 == Entry::EMPTY || Some(entry.row()) == me {
+                return None;
             }
-            let row = entry.row();
-            // Two rounds at most change the state of this generation twice: PENDING -> LIVE -> DYING.
-            for _ in 0..4 {
-                let Some(words) = self.row(row.index) else {
-                    break;
-                };
-                let ctl = words.load();
-                let stale = ctl.generation() != row.generation;
-                match ctl.state() {
-                    _ if stale => {
+            self.meet_entry(word, entry, hash, key, &mut aborted)
+        });
+        live.map_or(Met::Nobody, Met::Live)
+    }
+
+    /// One entry with our tag (rare): its row, if that is LIVE with our key.
+    #[cold]
+    fn meet_entry(
+        &self,
+        word: &AtomicU64,
+        entry: Entry,
+        hash: u64,
+        key: &[u8],
+        aborted: &mut impl FnMut(RowRef, Ctl),
+    ) -> Option<RowRef> {
+        let row = entry.row();
+        let words = self.row(row.index)?;
+        // In one generation a state changes twice before it is DYING, and a LIVE row as often as its body does: then it is looked at again.
+        loop {
+            let ctl = words.load();
+            if ctl.generation() != row.generation {
+                self.clear(word, entry);
+                return None;
+            }
+            match ctl.state() {
+                Some(RowState::Live) => {
+                    if self.live_with_key(row, hash, key).is_some() {
+                        return Some(row);
+                    }
+                    // Another key; or it has just changed or gone, which the next look shows.
+                    if words.load() == ctl {
+                        return None;
+                    }
+                }
+                Some(RowState::Pending) => {
+                    // Relaxed: as in `live_with_key`. 64 bits of a keyed hash stand for the key, because a PENDING row has no
+                    // body; aborting a stranger by collision would cost it a retry.
+                    if words.hash.load(Ordering::Relaxed) != hash {
+                        return None;
+                    }
+                    if words.change(ctl, ctl.dying()) {
                         self.clear(word, entry);
-                        break;
+                        aborted(row, ctl.dying());
+                        return None;
                     }
-                    Some(RowState::Live) => {
-                        if self.live_with_key(row, hash, key).is_some() {
-                            return Met::Live(row);
-                        }
-                        // Another key, or it has just changed or gone: look again in the second case.
-                        if words.load() == ctl {
-                            break;
-                        }
-                    }
-                    Some(RowState::Pending) => {
-                        // Relaxed: as in `live_with_key`. 64 bits of a keyed hash stand for the key, because a PENDING row has no body;
-                        // aborting a stranger by collision would cost it a retry.
-                        if words.hash.load(Ordering::Relaxed) != hash {
-                            break;
-                        }
-                        if words.change(ctl, ctl.dying()) {
-                            self.clear(word, entry);
-                            aborted(row, ctl.dying());
-                            break;
-                        }
-                    }
-                    // DYING, RETIRED, FREE or garbage: nothing that `find` would show; help to unlink.
-                    _ => {
-                        self.clear(word, entry);
-                        break;
-                    }
+                }
+                // DYING, RETIRED, FREE or garbage: nothing that `find` would show; help to unlink.
+                _ => {
+                    self.clear(word, entry);
+                    return None;
                 }
             }
         }
-        Met::Nobody
     }
 
     fn clear(&self, word: &AtomicU64, entry: Entry) {
@@ -223,21 +250,23 @@ impl Inner {
     pub(crate) fn unlink(&self, hash: u64, row: RowRef) {
         let p = self.places(hash);
         let entry = Entry::new(p.tag, row);
-        for word in self.lines(&p) {
+        self.each(&p, |word| {
             // Relaxed: only our exact entry matters, and it was put before the row reached the state that leads here.
-            if word.load(Ordering::Relaxed) == entry.0 {
-                self.clear(word, entry);
-            }
-        }
+            (word.load(Ordering::Relaxed) == entry.0).then(|| self.clear(word, entry))
+        });
     }
 
     /// How many entries this row has among its candidates, for `audit`.
     pub(crate) fn entries_of(&self, hash: u64, row: RowRef) -> usize {
         let p = self.places(hash);
         let entry = Entry::new(p.tag, row);
-        self.lines(&p)
-            .filter(|w| w.load(Ordering::Acquire) == entry.0)
-            .count()
+        let mut found = 0;
+        self.each(&p, |word| {
+            // SYNC entry: Acquire, as in `find`.
+            found += usize::from(word.load(Ordering::Acquire) == entry.0);
+            None::<()>
+        });
+        found
     }
 
     /// Number of buckets, the stash behind the others.
