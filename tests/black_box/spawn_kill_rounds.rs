@@ -2,8 +2,10 @@
 //! is leaked. 50 rounds in CI, 1,000 with `TANDEM_LONG=1`.
 
 use blackbox::either;
-use blackbox::machine::{alone, descriptors, eventually, resident_own_kib, wait_dead};
-use blackbox::server::{LIMIT, Server};
+use blackbox::machine::{
+    alone, descriptors, eventually, free_port, fresh_address, resident_own_kib, wait_dead,
+};
+use blackbox::server::{DEFAULT, LIMIT, Server};
 
 #[derive(Clone, Debug)]
 struct Footprint {
@@ -75,12 +77,16 @@ fn nothing_is_leaked() {
     assert!(server.stop().success());
 }
 
-/// Starts and stops leave nothing behind either.
+/// Starts and stops leave nothing behind either: the same address can be taken again at once.
 #[test]
 fn starts_and_stops() {
     let _alone = alone();
-    for _ in 0..either(5, 50) {
-        let server = Server::start();
+    let ip = fresh_address();
+    let port = free_port(ip);
+    for _ in 0..either(10, 100) {
+        let server = Server::spawn_at(ip, port, DEFAULT, &[]);
+        server.wait_ready();
+        assert_eq!(server.ua("alice").register(60).status(), 200);
         let dir = server.dir().to_path_buf();
         assert!(server.stop().success());
         assert!(!dir.exists());

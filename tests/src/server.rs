@@ -265,6 +265,8 @@ impl Server {
     #[track_caller]
     pub fn wait_ready(&self) {
         eventually("workers and a spare", LIMIT, || {
+            let gone = process(self.group).is_none_or(|p| p.state == 'Z');
+            assert!(!gone, "the supervisor has ended:\n{}", self.log());
             self.is_ready().then_some(())
         });
     }
