@@ -16,7 +16,7 @@
 //! | [`ops`] | find, insert, replace, remove, step by step |
 //! | [`walk`] | scans, an heir's rows, expiry |
 //! | [`recover`] | sweep, scrub, recovery of the dead |
-//! | [`audit`] | every invariant, checked |
+//! | [`mod@audit`] | every invariant, checked |
 //! | [`rx`], [`mailbox`], [`slot`] | receive buffers and their journal, mail between slots, headers and counters |
 
 pub mod arena;

@@ -16,7 +16,7 @@
 //! object still waits out from the moment that it was seen.
 //!
 //! *Recovery* of a dead participant, by exactly one party at a time, with the supervisor's leave, after a pidfd has proved the death:
-//! 1. finish its intent: a row that is DYING; blocks of the old body that the row does not hold any more;
+//! 1. finish its intent: blocks of the old body that the row does not hold any more; a row that is DYING;
 //! 2. sweep its slabs (TAKING slabs go back);
 //! 3. raise the mail flags of all its rings;
 //! 4. clear the intent;
@@ -139,11 +139,11 @@ impl Participant {
                 generation: old.generation(),
             };
             if now.generation() == old.generation() && old.is_live() {
+                // Its replace may have succeeded, whatever others did to the row since.
+                self.release_unheld(row, old, &mut done);
                 if now.state() == Some(RowState::Dying) {
                     self.finish(row, now);
                     done.finished += 1;
-                } else if now.body() != old.body() {
-                    self.release_unheld(row, old, &mut done);
                 }
             }
         }
