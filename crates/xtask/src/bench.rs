@@ -104,7 +104,13 @@ fn runner() -> anyhow::Result<PathBuf> {
         .join(format!("gungraun-{version}"));
     let runner = tools.join("bin/gungraun-runner");
     if !runner.is_file() {
-        let mut install = cargo(&["install", "--debug", "--locked", "gungraun-runner", "--version"]);
+        let mut install = cargo(&[
+            "install",
+            "--debug",
+            "--locked",
+            "gungraun-runner",
+            "--version",
+        ]);
         install.arg(format!("={version}")).arg("--root").arg(&tools);
         shell::run(&mut install)?;
     }
