@@ -185,7 +185,7 @@ pub static SECTIONS: &[Section] = &[
         doc: "Memory that all workers share: registrations and transactions live there.",
         keys: &[Key {
             name: "limit",
-            value: "size, `\"16MiB\"` to `\"64GiB\"`; KiB, MiB or GiB",
+            value: "size, `\"16MiB\"` to `\"8GiB\"`; KiB, MiB or GiB",
             default: r#""256MiB""#,
             effect: Restart,
             doc: "Most memory that the shared tables may take. It is taken as it is needed. When it is full, new registrations and calls are refused with 503 and everything that exists goes on.",

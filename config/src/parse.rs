@@ -54,7 +54,7 @@ pub(crate) fn parse<'r>(
         workers: read_workers(&workers, cores),
         memory: Memory {
             limit: memory
-                .text("limit", |text| value::size(text, 16 << 20..=64 << 30))
+                .text("limit", |text| value::size(text, 16 << 20..=8 << 30))
                 .unwrap_or(256 << 20),
         },
         registrar: read_registrar(&registrar),

@@ -188,6 +188,12 @@ impl Slot {
             self.arm(socket)?;
         }
         self.answer_asks(None);
+        let mut env = Env {
+            now: self.now,
+            turn: self.turn,
+            arena: &mut self.participant,
+        };
+        self.proxy.settle(&mut env, None, &mut self.out);
         self.dispatch();
         let recovered = now();
         self.header()

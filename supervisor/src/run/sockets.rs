@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use config::{Listen, Spread};
 
@@ -31,7 +32,7 @@ impl Listener {
         let asked = listen.address;
         let explain = |error: io::Error| explain(asked, &error);
         // Another process of our user could share the port by SO_REUSEPORT and take half of the calls: bind alone first.
-        let probe = os::udp_socket(asked, false, RECEIVE_BYTES).map_err(explain)?;
+        let probe = bind_alone(asked).map_err(explain)?;
         let address = UdpSocket::from(probe).local_addr().map_err(explain)?;
         let mut sockets = Vec::with_capacity(usize::from(slots));
         for _ in 0..slots {
@@ -74,6 +75,28 @@ impl Listener {
             .first()
             .and_then(|fd| os::receive_buffer_bytes(fd.as_fd()).ok())
             .unwrap_or(0)
+    }
+}
+
+/// How long a port that nobody holds is waited for, and how often it is tried.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+const RELEASE_STEP: Duration = Duration::from_millis(5);
+
+/// Binds the address for us alone. A server that has just stopped, or was killed, leaves its sockets for a moment: the kernel
+/// takes a ring down after its process has gone, and tells nobody when. So a port that no process holds is tried again.
+fn bind_alone(address: SocketAddr) -> io::Result<OwnedFd> {
+    let until = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match os::udp_socket(address, false, RECEIVE_BYTES) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse
+                    && Instant::now() < until
+                    && holder::of_udp(address).is_none() =>
+            {
+                std::thread::sleep(RELEASE_STEP);
+            }
+            result => return result,
+        }
     }
 }
 
