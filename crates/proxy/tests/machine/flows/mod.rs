@@ -1,0 +1,21 @@
+//! Whole flows: what we send after each thing that we hear (RFC 3261 §16).
+
+mod calls;
+mod cancelling;
+mod forking;
+mod registering;
+mod routing;
+
+use expect_test::Expect;
+
+use crate::world::World;
+
+fn check(script: &str, expect: Expect) {
+    check_in(&mut World::new(1), script, expect);
+}
+
+/// Afterwards nothing may be left of any transaction.
+fn check_in(world: &mut World, script: &str, expect: Expect) {
+    expect.assert_eq(&world.play(script));
+    world.quiet();
+}

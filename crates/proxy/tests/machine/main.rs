@@ -1,0 +1,5 @@
+//! The machine as a worker drives it, in a world of scripted phones: whole flows, late answers, deaths at every step.
+
+mod deaths;
+mod flows;
+mod world;

@@ -1,0 +1,682 @@
+//! A small world around the machine: slots over one arena, a clock that the script moves, user agents, and deaths at every step.
+//!
+//! A slot is driven as a worker's reactor drives it: a turn serves datagrams or due timers (step, answers, settle), then sends,
+//! then notes itself as done and gives the datagrams back. [`World::point`] stands between any two of these; a death there takes
+//! everything on the heap, and an heir recovers the slot, adopts its records, serves the journal and goes on.
+
+pub mod agent;
+pub mod policy;
+mod script;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use proxy::{
+    Ask, ContextId, Datagram, Disposition, Domain, Env, Input, Listener, Outputs, Proxy, Settings,
+};
+use shm::{Arena, Layout, Participant, ParticipantId};
+use stdx::Instant;
+use tables::{Counter, LOCATION, TABLES, TRANSACTION};
+
+use agent::Agent;
+use policy::Policy;
+
+/// Tries of a request that two slots take at the same moment, as the worker has them.
+const TRIES_MAX: usize = 8;
+
+pub struct World {
+    pub arena: Arena,
+    pub settings: Arc<Settings>,
+    pub policy: Policy,
+    pub slots: Vec<Slot>,
+    pub agents: Vec<Agent>,
+    pub now: Instant,
+    /// Everything that was sent, in order.
+    pub sent: Vec<Wire>,
+    /// Points passed so far, and those at which a slot dies.
+    pub points: u64,
+    pub deaths: Vec<u64>,
+    pub died: u32,
+    /// Tells the calls of one run of a script from those of another in the same arena.
+    pub run: u32,
+    /// What we sent to ourselves.
+    looped: Vec<Packet>,
+    log: String,
+    shown: Vec<String>,
+    named: HashMap<String, usize>,
+    counted: Vec<u64>,
+}
+
+pub struct Slot {
+    pub number: u16,
+    pub participant: Participant,
+    pub proxy: Proxy,
+    pub out: Outputs,
+    pub wheel: BTreeSet<(Instant, u64)>,
+    pub turn: u64,
+    /// What an heir finds in the slot's header.
+    turn_done: u64,
+    /// Datagrams that were read and not given back: an heir finds them.
+    journal: Vec<Packet>,
+    /// What this turn will send.
+    unsent: Vec<Wire>,
+    /// Questions that wait for the test.
+    pub held: Vec<Ask>,
+}
+
+/// A datagram that somebody sent to us.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub bytes: Rc<[u8]>,
+    pub source: SocketAddr,
+    pub listener: u32,
+}
+
+impl Packet {
+    pub fn datagram(&self) -> Datagram<'_> {
+        Datagram {
+            bytes: &self.bytes,
+            source: self.source,
+            listener: self.listener,
+            truncated: false,
+        }
+    }
+}
+
+/// A datagram that we sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wire {
+    pub listener: u32,
+    pub to: SocketAddr,
+    pub text: String,
+}
+
+/// The slot at hand has died.
+pub struct Died;
+
+pub fn settings() -> Settings {
+    Settings {
+        version: 1,
+        listeners: vec![
+            Listener::new(1, "10.9.9.9:5060".parse().unwrap(), None),
+            Listener::new(2, "10.8.8.8:5070".parse().unwrap(), None),
+        ],
+        domains: vec![Domain::new("example.org", true)],
+        timers: transaction::Timers::default(),
+        timer_c: Duration::from_secs(190),
+        registrar: registrar::Policy::default(),
+        branches_max: 12,
+    }
+}
+
+fn agents() -> Vec<Agent> {
+    let agent = |name, address: &str| Agent::new(name, address, address, 1);
+    vec![
+        agent("alice", "10.0.0.1:5060"),
+        agent("bob", "10.0.0.2:5060"),
+        agent("bob2", "10.0.0.3:5060"),
+        agent("bob3", "10.0.0.4:5060"),
+        agent("carol", "10.0.0.5:5060"),
+        agent("trunk", "10.0.0.9:5060"),
+        // On the other side, by the other listener.
+        Agent::new("iris", "10.1.0.1:5060", "10.1.0.1:5060", 2),
+        // Behind a NAT that changes address and port.
+        Agent::new("nat", "192.168.1.5:5060", "203.0.113.7:40000", 1),
+    ]
+}
+
+impl World {
+    pub fn new(slots: u16) -> Self {
+        Self::with(slots, 16 << 20)
+    }
+
+    pub fn with(slots: u16, limit: u64) -> Self {
+        let mut layout = Layout::new(limit, slots, 1, TABLES);
+        layout.rx_buffers = 4;
+        layout.rx_buffer_bytes = 1024;
+        layout.limit = layout.limit.max(layout.least_limit());
+        let arena = Arena::heap(&layout, [7; 16]).expect("an arena");
+        let settings = Arc::new(settings());
+        let now = Instant::ZERO + Duration::from_secs(1000);
+        let slots = (0..slots)
+            .map(|number| Slot {
+                number,
+                participant: {
+                    let mut participant = arena.participant(ParticipantId(number));
+                    participant.online();
+                    participant
+                },
+                proxy: Proxy::new(number, arena.key(), Arc::clone(&settings)),
+                out: Outputs::default(),
+                wheel: BTreeSet::new(),
+                turn: 0,
+                turn_done: 0,
+                journal: Vec::new(),
+                unsent: Vec::new(),
+                held: Vec::new(),
+            })
+            .collect();
+        Self {
+            arena,
+            settings,
+            policy: Policy::default(),
+            slots,
+            agents: agents(),
+            now,
+            sent: Vec::new(),
+            points: 0,
+            deaths: Vec::new(),
+            died: 0,
+            run: 0,
+            looped: Vec::new(),
+            log: String::new(),
+            shown: Vec::new(),
+            named: HashMap::new(),
+            counted: vec![0; Counter::ALL.len()],
+        }
+    }
+
+    /// Changes the configuration of every slot.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = (*self.settings).clone();
+        change(&mut settings);
+        self.settings = Arc::new(settings);
+        for slot in &mut self.slots {
+            slot.proxy.configure(Arc::clone(&self.settings));
+        }
+    }
+
+    pub fn agent(&mut self, name: &str) -> &mut Agent {
+        self.agents
+            .iter_mut()
+            .find(|agent| agent.name == name)
+            .unwrap_or_else(|| panic!("who is {name}?"))
+    }
+
+    /// Whether the slot dies here.
+    fn point(&mut self) -> Result<(), Died> {
+        self.points += 1;
+        if self.deaths.contains(&self.points) {
+            return Err(Died);
+        }
+        Ok(())
+    }
+
+    /// One machine input.
+    pub fn step(&mut self, slot: usize, input: Input<'_>) -> Disposition {
+        let now = self.now;
+        let slot = &mut self.slots[slot];
+        let mut env = Env {
+            now,
+            turn: slot.turn,
+            arena: &mut slot.participant,
+        };
+        slot.proxy.step(&mut env, input, &mut slot.out)
+    }
+
+    pub fn settle(&mut self, slot: usize, at_hand: Option<Datagram<'_>>) -> Disposition {
+        let now = self.now;
+        let slot = &mut self.slots[slot];
+        let mut env = Env {
+            now,
+            turn: slot.turn,
+            arena: &mut slot.participant,
+        };
+        slot.proxy.settle(&mut env, at_hand, &mut slot.out)
+    }
+
+    /// Answers one question as the policy says. False if there is no such question any more.
+    pub fn answer(&mut self, slot: usize, ask: Ask, at_hand: Option<Datagram<'_>>) -> bool {
+        let now = self.now;
+        let place = slot;
+        let slot = &mut self.slots[slot];
+        let env = Env {
+            now,
+            turn: slot.turn,
+            arena: &mut slot.participant,
+        };
+        let (policy, settings) = (&self.policy, &self.settings);
+        let answer = slot.proxy.question(&env, ask.id, at_hand, |question| {
+            policy.answer(ask.kind, &question, settings)
+        });
+        let Some(answer) = answer else {
+            return false;
+        };
+        self.step(
+            place,
+            Input::Answer {
+                id: ask.id,
+                answer,
+                at_hand,
+            },
+        );
+        true
+    }
+
+    /// Answers what is asked until nothing is, except what is held back.
+    pub fn answer_asks(&mut self, slot: usize, at_hand: Option<Datagram<'_>>) -> Result<(), Died> {
+        while let Some(ask) = self.slots[slot].out.asks.pop() {
+            if self.policy.holds(ask.kind) {
+                self.slots[slot].held.push(ask);
+                let count = self.slots[slot].held.len();
+                self.note(&format!("? {count} {}", policy::kind_name(ask.kind)));
+                continue;
+            }
+            self.answer(slot, ask, at_hand);
+            self.point()?;
+        }
+        Ok(())
+    }
+
+    /// Gives what was settled to the driver and the wheel.
+    pub fn dispatch(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        for send in &slot.out.sends {
+            slot.unsent.push(Wire {
+                listener: send.listener,
+                to: send.to,
+                text: String::from_utf8_lossy(slot.out.text(send)).into_owned(),
+            });
+        }
+        for &(deadline, id) in &slot.out.arms {
+            slot.wheel.insert((deadline, id.pack()));
+        }
+        assert!(slot.out.asks.is_empty(), "every question was taken");
+        slot.out.clear();
+    }
+
+    /// Datagrams come to a slot, all in one turn.
+    pub fn deliver(&mut self, slot: usize, packets: Vec<Packet>) {
+        self.slots[slot].journal.extend(packets.iter().cloned());
+        let mut mail = Vec::new();
+        self.turn(slot, |world| {
+            for packet in &packets {
+                world.serve(slot, packet, &mut mail)?;
+            }
+            Ok(())
+        });
+        self.post(mail);
+    }
+
+    /// Mail to other slots is read in a turn of theirs.
+    fn post(&mut self, mail: Vec<(usize, Packet)>) {
+        for (to, packet) in mail {
+            self.note(&format!("to slot {to}"));
+            let mut more = Vec::new();
+            // It is in the journal of the slot that has to serve it already.
+            self.turn(to, |world| world.serve(to, &packet, &mut more));
+            self.post(more);
+        }
+    }
+
+    fn turn(&mut self, slot: usize, work: impl FnOnce(&mut Self) -> Result<(), Died>) {
+        let it = &mut self.slots[slot];
+        it.turn += 1;
+        it.participant.quiescent();
+        let done = work(self).and_then(|()| self.submit(slot));
+        if done.is_err() {
+            self.die(slot);
+        }
+        let looped = std::mem::take(&mut self.looped);
+        if !looped.is_empty() {
+            self.deliver(slot, looped);
+        }
+    }
+
+    fn serve(
+        &mut self,
+        slot: usize,
+        packet: &Packet,
+        mail: &mut Vec<(usize, Packet)>,
+    ) -> Result<(), Died> {
+        let datagram = packet.datagram();
+        let mut disposition = Disposition::Again;
+        for _ in 0..TRIES_MAX {
+            self.point()?;
+            disposition = self.step(slot, Input::Datagram(datagram));
+            if disposition == Disposition::Served {
+                self.answer_asks(slot, Some(datagram))?;
+                self.point()?;
+                disposition = self.settle(slot, Some(datagram));
+            }
+            if disposition != Disposition::Again {
+                break;
+            }
+        }
+        self.point()?;
+        match disposition {
+            Disposition::Owner(owner) if usize::from(owner) != slot => {
+                // One word in the arena: from one journal to the other.
+                let at = self.slots[slot]
+                    .journal
+                    .iter()
+                    .position(|other| Rc::ptr_eq(&other.bytes, &packet.bytes));
+                if let Some(at) = at {
+                    let packet = self.slots[slot].journal.remove(at);
+                    self.slots[usize::from(owner)].journal.push(packet.clone());
+                    mail.push((usize::from(owner), packet));
+                }
+            }
+            Disposition::Unserved => self.note("unserved"),
+            Disposition::Again => self.note("still again"),
+            _ => {}
+        }
+        self.dispatch(slot);
+        Ok(())
+    }
+
+    /// The turn's sends go out one by one, then the turn is done.
+    fn submit(&mut self, slot: usize) -> Result<(), Died> {
+        while !self.slots[slot].unsent.is_empty() {
+            self.point()?;
+            let wire = self.slots[slot].unsent.remove(0);
+            self.arrive(wire);
+        }
+        self.point()?;
+        let slot = &mut self.slots[slot];
+        slot.turn_done = slot.turn;
+        slot.journal.clear();
+        self.point()
+    }
+
+    /// The slot's worker dies: its heap is gone. An heir takes over at once.
+    pub fn die(&mut self, slot: usize) {
+        loop {
+            self.died += 1;
+            if self.take_over(slot).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn take_over(&mut self, slot: usize) -> Result<(), Died> {
+        let now = self.now;
+        let number = self.slots[slot].number;
+        let it = &mut self.slots[slot];
+        // No destructor runs in a worker that was killed.
+        std::mem::forget(std::mem::replace(
+            &mut it.participant,
+            self.arena.participant(ParticipantId(number)),
+        ));
+        it.participant.recover(ParticipantId(number));
+        it.participant.online();
+        it.turn += 1;
+        it.wheel.clear();
+        it.unsent.clear();
+        it.held.clear();
+        it.out = Outputs::default();
+        it.proxy = Proxy::new(number, self.arena.key(), Arc::clone(&self.settings));
+        let mut env = Env {
+            now,
+            turn: it.turn,
+            arena: &mut it.participant,
+        };
+        it.proxy.adopt(&mut env, it.turn_done, &mut it.out);
+        self.point()?;
+        self.answer_asks(slot, None)?;
+        self.settle(slot, None);
+        self.point()?;
+        self.dispatch(slot);
+        let mut mail = Vec::new();
+        for packet in self.slots[slot].journal.clone() {
+            self.serve(slot, &packet, &mut mail)?;
+        }
+        // What was resumed is sent within this turn, before the turn counts as done.
+        while let Some(&(at, id)) = self.slots[slot].wheel.first()
+            && at <= self.now
+        {
+            self.slots[slot].wheel.pop_first();
+            self.step(slot, Input::Tick(ContextId::unpack(id)));
+            self.answer_asks(slot, None)?;
+            self.point()?;
+            self.settle(slot, None);
+            self.dispatch(slot);
+        }
+        self.submit(slot)?;
+        self.post(mail);
+        Ok(())
+    }
+
+    /// Serves what is due, one timer a turn, as late as it may be.
+    pub fn tick(&mut self, slot: usize) {
+        while let Some(&(at, id)) = self.slots[slot].wheel.first()
+            && at <= self.now
+        {
+            self.slots[slot].wheel.pop_first();
+            self.turn(slot, |world| {
+                world.point()?;
+                world.step(slot, Input::Tick(ContextId::unpack(id)));
+                world.answer_asks(slot, None)?;
+                world.point()?;
+                world.settle(slot, None);
+                world.point()?;
+                world.dispatch(slot);
+                Ok(())
+            });
+        }
+    }
+
+    /// Lets time pass, timer by timer.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let next = self
+                .slots
+                .iter()
+                .enumerate()
+                .filter_map(|(place, slot)| Some((slot.wheel.first()?.0, place)))
+                .min();
+            match next {
+                Some((at, place)) if at <= end => {
+                    self.now = self.now.max(at);
+                    self.tick(place);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+    }
+
+    /// A datagram of ours reaches its agent.
+    fn arrive(&mut self, wire: Wire) {
+        let by = if wire.listener == 1 {
+            String::new()
+        } else {
+            format!(" by {}", wire.listener)
+        };
+        let summary = self.summary(&wire.text);
+        if let Some(listener) = self
+            .settings
+            .listeners
+            .iter()
+            .find(|listener| listener.address == wire.to)
+        {
+            let source = self
+                .settings
+                .listener(wire.listener)
+                .map(|from| from.address);
+            self.looped.push(Packet {
+                bytes: Rc::from(wire.text.as_bytes()),
+                source: source.unwrap_or(wire.to),
+                listener: listener.id,
+            });
+            self.note(&format!("us < {summary}{by}"));
+            self.sent.push(wire);
+            return;
+        }
+        let known = self
+            .agents
+            .iter_mut()
+            .find(|agent| agent.source == wire.to || agent.address == wire.to);
+        let (name, again) = match known {
+            None => (wire.to.to_string(), false),
+            Some(agent) => {
+                let again = agent.inbox.contains(&wire.text);
+                agent.inbox.push(wire.text.clone());
+                (agent.name.to_owned(), again)
+            }
+        };
+        let again = if again { " again" } else { "" };
+        self.note(&format!("{name} < {summary}{by}{again}"));
+        for show in self.shown.clone() {
+            for value in agent::headers(&wire.text, &show) {
+                let value = self.symbolic(value);
+                self.log.push_str(&format!("        {show}: {value}\n"));
+            }
+        }
+        self.sent.push(wire);
+    }
+
+    fn summary(&mut self, text: &str) -> String {
+        let line = text.lines().next().unwrap_or_default();
+        let line = match agent::code(text) {
+            Some(code) => format!(
+                "{code} {}",
+                agent::header(text, "CSeq")
+                    .split(' ')
+                    .nth(1)
+                    .unwrap_or_default()
+            ),
+            None => line.trim_end_matches(" SIP/2.0").to_owned(),
+        };
+        self.symbolic(&line)
+    }
+
+    /// Text with what depends on hashes, rows and runs named in the order of its appearance.
+    pub fn symbolic(&mut self, text: &str) -> String {
+        let mut text = text.replace(&format!(".{}", self.run_mark()), "");
+        for (begins, sign, bytes) in [
+            ("z9hG4bKt", "#", 39),
+            ("z9hG4bKs", "#s", 39),
+            (";tag=", ";tag=%", 13),
+            ("nonce=\"", "nonce=\"*", 0),
+        ] {
+            let mut from = 0;
+            while let Some(at) = text[from..].find(begins).map(|at| from + at) {
+                let start = at + begins.len();
+                let end = text[start..]
+                    .find(|c: char| !c.is_ascii_alphanumeric() && bytes > 0 || c == '"')
+                    .map_or(text.len(), |end| start + end);
+                from = start;
+                if bytes > 0 && end - start != bytes {
+                    continue;
+                }
+                let number = match sign {
+                    "#" | "#s" => {
+                        let next = self.named.len() + 1;
+                        self.named
+                            .entry(text[at..end].to_owned())
+                            .or_insert(next)
+                            .to_string()
+                    }
+                    _ => String::new(),
+                };
+                text.replace_range(at..end, &format!("{sign}{number}"));
+                from = at + sign.len();
+            }
+        }
+        text
+    }
+
+    fn run_mark(&self) -> String {
+        format!("r{}", self.run)
+    }
+
+    fn note(&mut self, line: &str) {
+        self.log.push_str("    ");
+        self.log.push_str(line);
+        self.log.push('\n');
+    }
+
+    /// How a counter stands, over all slots.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.arena.counters().total(counter.cell())
+    }
+
+    /// After time enough for every timer nothing may be left.
+    pub fn quiet(&mut self) {
+        self.policy.held.clear();
+        for slot in 0..self.slots.len() {
+            self.release(slot, false);
+        }
+        self.pass(Duration::from_secs(500));
+        for slot in &self.slots {
+            assert_eq!(
+                slot.proxy.len(),
+                0,
+                "slot {} has contexts left",
+                slot.number
+            );
+        }
+        assert_eq!(
+            self.arena.live_rows(TRANSACTION),
+            0,
+            "transactions are left"
+        );
+        self.audit();
+    }
+
+    /// Every invariant of the arena holds, and nothing is lost in it.
+    pub fn audit(&mut self) {
+        for _ in 0..64 {
+            for slot in &mut self.slots {
+                slot.participant.quiescent();
+            }
+        }
+        assert_eq!(shm::audit(&self.arena, true), []);
+    }
+
+    /// Answers everything that is held back, in the order in which it was asked or the other way round.
+    pub fn release(&mut self, slot: usize, backwards: bool) {
+        while !self.slots[slot].held.is_empty() {
+            let at = if backwards {
+                self.slots[slot].held.len() - 1
+            } else {
+                0
+            };
+            let ask = self.slots[slot].held.remove(at);
+            self.turn(slot, |world| {
+                world.point()?;
+                world.answer(slot, ask, None);
+                world.point()?;
+                world.answer_asks(slot, None)?;
+                world.settle(slot, None);
+                world.point()?;
+                world.dispatch(slot);
+                Ok(())
+            });
+        }
+    }
+
+    /// Everything as at the start, in the same arena: what is left over from the last run would be a leak.
+    pub fn start_over(&mut self) {
+        self.run += 1;
+        self.sent.clear();
+        self.named.clear();
+        self.shown.clear();
+        self.deaths.clear();
+        self.points = 0;
+        self.died = 0;
+        self.policy = Policy::default();
+        for agent in &mut self.agents {
+            agent.start_over();
+        }
+        self.forget_bindings();
+    }
+
+    /// Removes all bindings, for the next run.
+    fn forget_bindings(&mut self) {
+        let mut rows = Vec::new();
+        self.slots[0]
+            .participant
+            .rows(LOCATION, |record| rows.push(record.row));
+        for row in rows {
+            self.slots[0].participant.remove(row, None);
+        }
+    }
+}

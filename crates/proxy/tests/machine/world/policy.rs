@@ -1,0 +1,121 @@
+//! The outside that answers the machine's questions: a small script-free router, and what tests change about it.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Settings, Target};
+use sip::{
+    Method,
+    uri::{Host, Uri},
+};
+
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Users of example.org must prove themselves; each one's password is their name backwards.
+    pub digest: bool,
+    /// What is not ours goes where it says.
+    pub open: bool,
+    pub hosts: BTreeMap<&'static str, Vec<SocketAddr>>,
+    /// Where requests for these users go, instead of to their bindings.
+    pub targets: BTreeMap<&'static str, Vec<Target>>,
+    pub rejects: BTreeMap<&'static str, u16>,
+    /// Kinds of questions that are answered only when the test says so.
+    pub held: Vec<String>,
+}
+
+/// Users that exist, registered or not.
+const KNOWN: [&str; 3] = ["alice", "bob", "carol"];
+
+impl Policy {
+    pub fn holds(&self, kind: AskKind) -> bool {
+        self.held.iter().any(|held| held == kind_name(kind))
+    }
+
+    pub fn answer(&self, kind: AskKind, question: &Question<'_>, settings: &Settings) -> Answer {
+        match kind {
+            AskKind::Admit => Answer::Admitted(self.admit(question)),
+            AskKind::Credentials => {
+                Answer::Credentials(question.credentials().and_then(|(user, _)| {
+                    let user = std::str::from_utf8(user).ok()?;
+                    KNOWN
+                        .contains(&user)
+                        .then(|| Secret::Password(user.bytes().rev().collect()))
+                }))
+            }
+            AskKind::Route => Answer::Routed(self.route(question, settings)),
+            AskKind::Resolve { branch } => Answer::Resolved(
+                question
+                    .next_hop(branch)
+                    .map_or(Vec::new(), |uri| self.resolve(&uri)),
+            ),
+        }
+    }
+
+    fn admit(&self, question: &Question<'_>) -> Admission {
+        let message = &question.message;
+        let method = message.request().map(|line| line.method);
+        let who = match method {
+            Some(Method::Register) => message.to(),
+            _ => message.from(),
+        };
+        let ours = who.is_ok_and(|who| matches!(who.uri.host, Some(Host::Name(b"example.org"))));
+        if self.digest && ours && method != Some(Method::Options) {
+            Admission::Authenticate {
+                realm: b"example.org".to_vec(),
+                sha256: false,
+            }
+        } else {
+            Admission::Allow
+        }
+    }
+
+    fn route(&self, question: &Question<'_>, settings: &Settings) -> Decision {
+        let Some(line) = question.message.request() else {
+            return Decision::Reject { code: 400 };
+        };
+        let Ok(uri) = Uri::parse(line.uri) else {
+            return Decision::Reject { code: 400 };
+        };
+        let served = settings.domain_of(&uri).is_some();
+        let for_server = uri.user.is_none() && (served || settings.listener_named(&uri).is_some());
+        if for_server && matches!(line.method, Method::Register | Method::Options) {
+            return Decision::Location { known: false };
+        }
+        let user = std::str::from_utf8(uri.user.unwrap_or_default()).unwrap_or_default();
+        if let Some(&code) = self.rejects.get(user) {
+            return Decision::Reject { code };
+        }
+        if let Some(targets) = self.targets.get(user) {
+            return Decision::Targets(targets.clone());
+        }
+        match (served, self.open) {
+            (true, _) => Decision::Location {
+                known: KNOWN.contains(&user),
+            },
+            (false, true) => Decision::Dns,
+            (false, false) => Decision::Reject { code: 403 },
+        }
+    }
+
+    fn resolve(&self, uri: &[u8]) -> Vec<SocketAddr> {
+        let Ok(uri) = Uri::parse(uri) else {
+            return Vec::new();
+        };
+        match uri.host {
+            Some(Host::Name(name)) => std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| self.hosts.get(name))
+                .cloned()
+                .unwrap_or_default(),
+            _ => proxy::literal_address(&uri).into_iter().collect(),
+        }
+    }
+}
+
+pub fn kind_name(kind: AskKind) -> &'static str {
+    match kind {
+        AskKind::Admit => "Admit",
+        AskKind::Credentials => "Credentials",
+        AskKind::Route => "Route",
+        AskKind::Resolve { .. } => "Resolve",
+    }
+}
