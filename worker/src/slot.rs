@@ -188,6 +188,7 @@ impl Slot {
             self.arm(socket)?;
         }
         self.answer_asks(None);
+        self.tick_overdue();
         let mut env = Env {
             now: self.now,
             turn: self.turn,
@@ -460,6 +461,23 @@ impl Slot {
             self.wheel.insert(deadline, id);
         }
         self.out.clear();
+    }
+
+    /// Ticks what is due already, within this turn. What a predecessor may not have sent is sent again before the turn counts as
+    /// done: the wheel would leave it to the next one, and a death in between would lose it for good.
+    fn tick_overdue(&mut self) {
+        let (due, later) = std::mem::take(&mut self.out.arms)
+            .into_iter()
+            .partition::<Vec<_>, _>(|&(deadline, _)| deadline <= self.now);
+        self.out.arms = later;
+        for (_, id) in due {
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            self.proxy.step(&mut env, Input::Tick(id), &mut self.out);
+        }
     }
 
     fn tick(&mut self) {
