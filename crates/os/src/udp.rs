@@ -14,12 +14,12 @@ use nix::sys::socket::{
 /// order of binding. Every datagram tells the address and port it was sent to (IP_RECVORIGDSTADDR), so that a socket of
 /// `0.0.0.0` knows where it was reached. An IPv6 socket takes no IPv4 (IPV6_V6ONLY).
 ///
-/// `receive_bytes` asks for the kernel's receive buffer by force (CAP_NET_ADMIN), else up to `net.core.rmem_max`;
-/// [`receive_buffer_bytes`] tells what it became.
+/// `buffer_bytes` asks for the kernel's receive and send buffers by force (CAP_NET_ADMIN), else up to `net.core.rmem_max`
+/// and `wmem_max`; [`receive_buffer_bytes`] tells what the former became.
 pub fn udp_socket(
     address: SocketAddr,
     reuseport: bool,
-    receive_bytes: usize,
+    buffer_bytes: usize,
 ) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
@@ -41,8 +41,13 @@ pub fn udp_socket(
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
         setsockopt(&fd, sockopt::Ipv6OrigDstAddr, &true)?;
     }
-    match setsockopt(&fd, sockopt::RcvBufForce, &receive_bytes) {
-        Err(Errno::EPERM) => setsockopt(&fd, sockopt::RcvBuf, &receive_bytes)?,
+    match setsockopt(&fd, sockopt::RcvBufForce, &buffer_bytes) {
+        Err(Errno::EPERM) => setsockopt(&fd, sockopt::RcvBuf, &buffer_bytes)?,
+        other => other?,
+    }
+    // A turn sends a batch without waiting, and on loopback a datagram counts against its sender until the receiver takes it.
+    match setsockopt(&fd, sockopt::SndBufForce, &buffer_bytes) {
+        Err(Errno::EPERM) => setsockopt(&fd, sockopt::SndBuf, &buffer_bytes)?,
         other => other?,
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
