@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::HashMap, net::SocketAddr};
 
 use config::{Auth, Config, Router, Secret as ConfigSecret, Target as ConfigTarget};
-use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Settings, Target};
+use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Target};
 use sip::{
     Message, Method,
     uri::{Host, Scheme, Uri},
@@ -70,7 +70,6 @@ impl Policy {
         &self,
         kind: AskKind,
         question: &Question<'_>,
-        settings: &Settings,
         hosts: &Hosts,
     ) -> Answer {
         match kind {
@@ -81,11 +80,11 @@ impl Policy {
                     .and_then(|(user, realm)| self.secret(user, realm))
                     .cloned(),
             ),
-            AskKind::Route => Answer::Routed(self.route(question, settings)),
+            AskKind::Route => Answer::Routed(self.route(question)),
             AskKind::Resolve { branch } => Answer::Resolved(
                 question
                     .next_hop(branch)
-                    .map(|uri| resolve(&uri, hosts))
+                    .map(|uri| resolve(uri, hosts))
                     .unwrap_or_default(),
             ),
         }
@@ -117,20 +116,20 @@ impl Policy {
     }
 
     fn secret(&self, user: &[u8], realm: &[u8]) -> Option<&Secret> {
-        // A user name may be given with its domain.
-        let user = user.split(|&byte| byte == b'@').next()?;
+        let user = proxy::local_name(user, realm)?;
         self.users
             .get(realm.to_ascii_lowercase().as_slice())?
             .get(user)
     }
 
-    fn route(&self, question: &Question<'_>, settings: &Settings) -> Decision {
+    fn route(&self, question: &Question<'_>) -> Decision {
         let Some(line) = question.message.request() else {
             return Decision::Reject { code: 400 };
         };
         let Ok(uri) = Uri::parse(line.uri) else {
             return Decision::Reject { code: 400 };
         };
+        let settings = question.settings();
         let served = settings.domain_of(&uri).is_some();
         let for_server = uri.user.is_none() && (served || settings.listener_named(&uri).is_some());
         // REGISTER, and OPTIONS for the server itself, are no traffic to be routed, where they are for us.

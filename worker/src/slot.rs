@@ -417,9 +417,8 @@ impl Slot {
                 arena: &mut self.participant,
             };
             let (policy, active) = (&self.policy, &self.active);
-            let settings = Arc::clone(self.proxy.settings());
             let answer = self.proxy.question(&env, ask.id, at_hand, |question| {
-                policy.answer(ask.kind, &question, &settings, &active.hosts)
+                policy.answer(ask.kind, &question, &active.hosts)
             });
             if let Some(answer) = answer {
                 let mut env = Env {

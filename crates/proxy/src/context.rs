@@ -3,14 +3,14 @@
 //! A context on the heap is a working copy. Its record in the arena is written by [`crate::persist`] before anything that
 //! follows from a change is sent, so that an heir finds what it needs.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use shm::{Block, Reserved, RowRef, Version};
+use shm::{Block, InsertError, Reserved, RowRef, Version};
 use sip::Method;
 use stdx::Instant;
 use transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 
-use crate::ask::Target;
+use crate::{ask::Target, settings::Settings};
 
 /// Names a context on this slot's heap. The generation keeps a late tick or answer from meeting a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +95,8 @@ pub struct Branch {
     pub client: Option<Client>,
     pub to: SocketAddr,
     pub listener: u32,
-    /// The request as sent; after a final response of 300..=699 to INVITE the ACK.
+    /// The request as sent: for its retransmissions, its ACK and its CANCEL, and for answers of our own, so that it is kept
+    /// until the request has been answered and the client transaction has terminated.
     pub sent: Option<Block>,
     /// The final response; 0 is none yet.
     pub code: u16,
@@ -119,7 +120,7 @@ impl Branch {
 #[derive(Clone, Copy, Debug)]
 pub struct Kept {
     pub code: u16,
-    /// `None`: made by ourselves from the request and the code alone, and made again when it is needed.
+    /// `None`: made by ourselves of the request and the code alone, and made again when it is needed.
     pub block: Option<Block>,
 }
 
@@ -127,6 +128,8 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Context {
     pub id: ContextId,
+    /// The configuration that the request is judged by from its beginning to its end; an heir takes the current one.
+    pub settings: Arc<Settings>,
     /// The key of the server transaction.
     pub key: Vec<u8>,
     pub row: Row,
@@ -137,7 +140,7 @@ pub struct Context {
     pub source: SocketAddr,
     /// Where responses go (§18.2.2, RFC 3581 §4).
     pub reply_to: SocketAddr,
-    /// `None` once the server transaction has terminated.
+    /// `None` once the server transaction has terminated, and for an ACK, which has none.
     pub server: Option<Server>,
     /// The request as it came, while it is needed and no longer at hand.
     pub request: Option<Block>,
@@ -150,6 +153,10 @@ pub struct Context {
     pub last: Option<Kept>,
     /// The realm that credentials are wanted for; empty before and without.
     pub realm: Vec<u8>,
+    /// Whether SHA-256 is offered for that realm.
+    pub sha256: bool,
+    /// When a request other than INVITE gets a 100 unless it has been answered (RFC 4320 §4.1).
+    pub trying_at: Option<Instant>,
     /// A CANCEL has come.
     pub cancelled: bool,
     /// Number of the open question, 0 if none; resolve questions are numbered by their branch.
@@ -168,6 +175,8 @@ pub enum Row {
     None,
     /// Its place is known, nobody else sees it.
     Reserved(Reserved),
+    /// There is none to be had; the request is given up when it is settled.
+    Refused(InsertError),
     Live(RowRef, Version),
 }
 
@@ -191,7 +200,17 @@ impl Context {
             };
             [client, cancel, branch.timer_c]
         });
-        branches.chain([server]).flatten().min()
+        let trying = self.trying_at.filter(|_| self.stage != Stage::Answered);
+        branches.chain([server, trying]).flatten().min()
+    }
+
+    /// Whether an answer to a question is needed to go on.
+    pub fn waits(&self) -> bool {
+        match self.stage {
+            Stage::Admission | Stage::Credentials | Stage::Routing => true,
+            Stage::Forwarding => self.branches.iter().any(|branch| branch.waiting.is_some()),
+            Stage::Answered => false,
+        }
     }
 
     /// Whether nothing is left to do or to wait for.
@@ -253,7 +272,7 @@ impl Contexts {
     pub fn add(&mut self, make: impl FnOnce(ContextId) -> Box<Context>) -> ContextId {
         let index = self.free.pop().unwrap_or_else(|| {
             self.list.push((0, None));
-            u32::try_from(self.list.len() - 1).unwrap_or(u32::MAX)
+            u32::try_from(self.list.len().saturating_sub(1)).unwrap_or(u32::MAX)
         });
         let id = ContextId {
             index,
@@ -305,7 +324,7 @@ impl Contexts {
     }
 
     pub fn len(&self) -> usize {
-        self.list.len() - self.free.len()
+        self.list.len().saturating_sub(self.free.len())
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,76 +1,43 @@
 //! Answers to questions, and what follows from them.
 
-use sip::{HeaderName, Message, Method, uri::Uri};
+use sip::{Method, uri::Uri};
 use tables::Counter;
 
 use crate::{
     ask::{Admission, Answer, AskId, AskKind, Decision, Secret, Target},
     context::{Context, Stage},
     digest::{self, Checked, Presented},
-    intake,
-    io::Disposition,
-    proxy::{Hand, RESOLVE_BASE, Step},
+    step::{Hand, RESOLVE_BASE, Step},
 };
 
 impl Step<'_, '_> {
     /// An answer, for the request at hand or for a stored one.
-    pub(crate) fn on_answer(
-        &mut self,
-        id: AskId,
-        answer: Answer,
-        at_hand: Option<Message<'_>>,
-    ) -> Disposition {
-        let Some(mut context) = self.contexts.take(id.context) else {
+    pub(crate) fn on_answer(&mut self, id: AskId, answer: Answer, at_hand: Option<&Hand<'_>>) {
+        let Some(mut context) = self.take(id.context) else {
             self.env.count(Counter::AnswerStale);
-            return Disposition::Served;
+            return;
         };
+        let number = id.number;
         match at_hand {
-            Some(message) => self.decide(&mut context, &message, id.number, answer),
+            Some(hand) => self.decide(&mut context, hand, number, answer),
             None => {
-                let done = context.request.map(|block| {
-                    self.with_stored(block, |step, message| {
-                        step.decide(&mut context, message, id.number, answer)
-                    })
+                let done = self.with_request(&mut context, |step, context, hand| {
+                    step.decide(context, hand, number, answer)
                 });
-                if done.flatten().is_none() {
+                if done.is_none() {
                     self.env.count(Counter::AnswerStale);
                 }
             }
         }
         self.contexts.put(context);
-        Disposition::Served
     }
 
-    fn decide(
-        &mut self,
-        context: &mut Context,
-        message: &Message<'_>,
-        number: u16,
-        answer: Answer,
-    ) {
-        let value = message.first_value(HeaderName::Via);
-        let path = value.and_then(|value| {
-            Some(intake::reply_path(
-                value.value,
-                &sip::Via::parse(value.value).ok()?,
-                context.source,
-            ))
-        });
-        let via = path.as_ref().and_then(|path| path.via.as_deref());
-        let hand = Hand {
-            message: *message,
-            via,
-            sent: false,
-        };
+    fn decide(&mut self, context: &mut Context, hand: &Hand<'_>, number: u16, answer: Answer) {
         if let (Answer::Resolved(addresses), Some(branch)) =
             (&answer, number.checked_sub(RESOLVE_BASE))
         {
-            self.on_resolved(
-                context,
-                &hand,
-                u8::try_from(branch).unwrap_or(u8::MAX),
-                addresses,
-            );
+            let branch = u8::try_from(branch).unwrap_or(u8::MAX);
+            self.on_resolved(context, hand, branch, addresses);
             return;
         }
         if number != context.asked {
@@ -79,12 +46,12 @@ impl Step<'_, '_> {
         }
         match (context.stage, answer) {
             (Stage::Admission, Answer::Admitted(admission)) => {
-                self.on_admitted(context, &hand, admission)
+                self.on_admitted(context, hand, admission)
             }
             (Stage::Credentials, Answer::Credentials(secret)) => {
-                self.on_credentials(context, &hand, secret)
+                self.on_credentials(context, hand, secret)
             }
-            (Stage::Routing, Answer::Routed(decision)) => self.on_routed(context, &hand, decision),
+            (Stage::Routing, Answer::Routed(decision)) => self.on_routed(context, hand, decision),
             // An answer of the wrong kind, or one that comes after a CANCEL.
             _ => self.env.count(Counter::AnswerStale),
         }
@@ -117,6 +84,7 @@ impl Step<'_, '_> {
             Presented::Usable => {
                 context.stage = Stage::Credentials;
                 context.realm = realm;
+                context.sha256 = sha256;
                 self.touch(context);
                 self.ask(context, AskKind::Credentials);
             }
@@ -144,9 +112,8 @@ impl Step<'_, '_> {
             Checked::Good => self.ask_route(context),
             // Challenged anew, as if there had been none: the nonce says that this is no replay of an old one (§22.4).
             Checked::Wrong => {
-                let sha256 = matches!(secret, Some(Secret::Ha1Sha256(_)));
                 let realm = std::mem::take(&mut context.realm);
-                self.challenge(context, hand, &realm, sha256, false);
+                self.challenge(context, hand, &realm, context.sha256, false);
             }
             Checked::Foreign => self.end_with(context, hand, 403, Counter::Forbidden, b""),
         }
@@ -157,7 +124,7 @@ impl Step<'_, '_> {
             Decision::Reject { code } => {
                 self.end_with(context, hand, code, Counter::RejectedByRoute, b"")
             }
-            Decision::Targets(targets) => self.forward(context, hand, targets),
+            Decision::Targets(targets) => self.forward(context, hand, &targets),
             Decision::Dns => self.forward_as_addressed(context, hand),
             Decision::Location { known } => self.on_location(context, hand, known),
         }
@@ -176,7 +143,7 @@ impl Step<'_, '_> {
             self.end_with(context, hand, 400, Counter::BadRequest, b"");
             return;
         };
-        let last_hop = matches!(hand.message.max_forwards(), Ok(Some(0)));
+        let last_hop = hand.intake.max_forwards == Some(0);
         if line.method == Method::Options && (uri.user.is_none() || last_hop) {
             self.answer_options(context, hand);
             return;
@@ -184,44 +151,12 @@ impl Step<'_, '_> {
         let mut targets = Vec::new();
         let found = crate::registration::targets(self.env, &uri, &mut targets);
         match (targets.is_empty(), found || known) {
-            (false, _) => self.forward(context, hand, targets),
+            (false, _) => self.forward(context, hand, &targets),
             (true, true) => self.end_with(context, hand, 480, Counter::Unavailable, b""),
             (true, false) => self.end_with(context, hand, 404, Counter::NotFound, b""),
         }
     }
-
-    /// What this server can do (§11.2).
-    fn answer_options(&mut self, context: &mut Context, hand: &Hand<'_>) {
-        let unsupported = required(&hand.message);
-        if !unsupported.is_empty() {
-            self.end_with(context, hand, 420, Counter::BadExtension, &unsupported);
-            return;
-        }
-        self.end_with(context, hand, 200, Counter::AnsweredHere, OPTIONS_HEADERS);
-    }
 }
-
-/// An Unsupported line for what Require names, all of which we lack (§8.2.2.3); empty if there is nothing.
-pub(crate) fn required(message: &Message<'_>) -> Vec<u8> {
-    let mut line = Vec::new();
-    for option in message
-        .values(HeaderName::Require)
-        .filter(|option| !option.value.eq_ignore_ascii_case(b"path"))
-    {
-        line.extend_from_slice(if line.is_empty() {
-            b"Unsupported: "
-        } else {
-            b", "
-        });
-        line.extend_from_slice(option.value);
-    }
-    if !line.is_empty() {
-        line.extend_from_slice(b"\r\n");
-    }
-    line
-}
-
-const OPTIONS_HEADERS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER\r\nAccept: application/sdp\r\nSupported: path\r\n";
 
 fn counter_of(code: u16) -> Counter {
     match code {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use auth::{Algorithm, Freshness, Ha1};
-use sip::{HeaderName, Message, Method, NameAddr};
+use sip::{
+    HeaderName, Message, Method,
+    uri::{Aor, Uri},
+};
 use stdx::{Instant, hash::Key};
 
 use crate::ask::Secret;
@@ -119,20 +122,73 @@ pub(crate) fn check(message: &Message<'_>, realm: &[u8], secret: Option<&Secret>
     if !auth::verify(&found, line.method_text, &secret) {
         return Checked::Wrong;
     }
-    let registers = line.method == Method::Register;
-    let aor_user = message
-        .first(HeaderName::To)
-        .and_then(|to| NameAddr::parse(to.value).ok())
-        .and_then(|to| to.uri.user);
-    // A user name may be given with its domain.
-    let name = found
-        .username
-        .split(|&byte| byte == b'@')
-        .next()
-        .unwrap_or_default();
-    if registers && aor_user != Some(name) {
+    if line.method == Method::Register && !registers_itself(message, found.username, realm) {
         Checked::Foreign
     } else {
         Checked::Good
+    }
+}
+
+/// Whether the AOR of a REGISTER is that of the user, whose name may be given with its domain.
+fn registers_itself(message: &Message<'_>, name: &[u8], realm: &[u8]) -> bool {
+    let Some(name) = local_name(name, realm) else {
+        return false;
+    };
+    let own = [b"sip:", name, b"@", realm].concat();
+    let (Ok(to), Ok(own)) = (message.to(), Uri::parse(&own)) else {
+        return false;
+    };
+    let (mut to_aor, mut own_aor) = (Vec::new(), Vec::new());
+    let is_same = |to: &[u8], own: &[u8]| {
+        let to = to.strip_prefix(b"sips:").or(to.strip_prefix(b"sip:"));
+        to == own.strip_prefix(b"sip:")
+    };
+    match (Aor::of(&to.uri, &mut to_aor), Aor::of(&own, &mut own_aor)) {
+        (Ok(to), Ok(own)) => is_same(to.as_bytes(), own.as_bytes()),
+        _ => false,
+    }
+}
+
+/// The name of a user within its realm; `None` if it is given with another domain.
+pub fn local_name<'n>(name: &'n [u8], realm: &[u8]) -> Option<&'n [u8]> {
+    let Some(at) = name.iter().rposition(|&byte| byte == b'@') else {
+        return Some(name);
+    };
+    let (user, domain) = name.split_at(at);
+    let domain = domain.strip_prefix(b"@").unwrap_or_default();
+    domain.eq_ignore_ascii_case(realm).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use sip::Layout;
+
+    use super::*;
+
+    fn registers(to: &str, name: &str) -> bool {
+        let text = format!(
+            "REGISTER sip:a.example SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <{to}>;tag=1\r\nTo: <{to}>\r\n\
+             Call-ID: c\r\nCSeq: 1 REGISTER\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut layout = Layout::new();
+        let message = sip::parse(text.as_bytes(), &mut layout).unwrap();
+        registers_itself(&message, name.as_bytes(), b"a.example")
+    }
+
+    #[test]
+    fn a_user_registers_nobody_else() {
+        assert!(registers("sip:alice@a.example", "alice"));
+        assert!(registers("sip:alice@A.EXAMPLE:5060", "alice@a.example"));
+        assert!(registers("sip:%61lice@a.example", "alice@A.example"));
+        assert!(registers("sips:alice@a.example", "alice"));
+        for (to, name) in [
+            ("sip:bob@a.example", "alice"),
+            ("sip:alice@a.example", "alice@b.example"),
+            ("sip:alice@b.example", "alice"),
+            ("sip:a.example", "alice"),
+            ("sip:alice@a.example", ""),
+        ] {
+            assert!(!registers(to, name), "{to} {name}");
+        }
     }
 }

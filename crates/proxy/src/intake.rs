@@ -1,4 +1,5 @@
-//! A request as it arrives: where its responses go, and what is wrong with it before any policy is asked (§16.3, §18.2).
+//! A request as it arrives, read once: where its responses go, which way it says that it goes, and what is wrong with it before
+//! any policy is asked (§16.3, §16.4, §18.2).
 
 use std::{
     io::Write,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use sip::{
-    HeaderName, Message, Method, Via,
+    HeaderName, Message, Method, NameAddr, Via,
     uri::{Host, Scheme, Uri},
 };
 use stdx::hash::{Key, hash64};
@@ -14,39 +15,60 @@ use tables::Counter;
 
 use crate::{
     branch::Branch,
+    dialog::{self, Seal},
+    local::{self, TAG_BYTES},
+    route::RouteInfo,
     settings::{PORT_DEFAULT, Settings},
 };
 
-/// What the top Via of a request means for us.
+/// How a request is answered.
 #[derive(Clone, Debug)]
-pub struct ReplyPath {
+pub struct Way {
     /// Where responses go (§18.2.2, RFC 3581 §4).
     pub to: SocketAddr,
     /// The top Via with received and rport filled in, where that changes it.
     pub via: Option<Vec<u8>>,
+    /// The To tag of answers of our own.
+    pub tag: [u8; TAG_BYTES],
+    /// The branch of the top Via is one of ours.
+    branch: Option<Branch>,
 }
 
-/// The way back of a request that came from `source` (§18.2.1, RFC 3581 §4).
-///
-/// Deviation: maddr of the top Via is not obeyed (§18.2.2); responses go where the request came from, since a stranger could
-/// otherwise have them sent to anybody.
-pub fn reply_path(value: &[u8], via: &Via<'_>, source: SocketAddr) -> ReplyPath {
+impl Way {
+    /// The way back of a request that came from `source` (§18.2.1, RFC 3581 §4); `None` without a readable Via.
+    ///
+    /// Deviation: maddr of the top Via is not obeyed (§18.2.2); responses go where the request came from, since a stranger could
+    /// otherwise have them sent to anybody.
+    pub fn of(message: &Message<'_>, source: SocketAddr, key: &Key) -> Option<Self> {
+        let value = message.first_value(HeaderName::Via)?.value;
+        let via = Via::parse(value).ok()?;
+        let branch = via.branch().unwrap_or_default();
+        let port = if via.rport().is_some() {
+            source.port()
+        } else {
+            via.sent_by.port.unwrap_or(PORT_DEFAULT)
+        };
+        Some(Self {
+            to: SocketAddr::new(source.ip(), port),
+            via: received_via(value, &via, source),
+            tag: local::to_tag(key, message, branch),
+            branch: Branch::decode(key, branch),
+        })
+    }
+}
+
+/// The Via with received and rport; `None` if it stays as it is.
+fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr) -> Option<Vec<u8>> {
     let rport = via.rport().is_some();
     let differs = match via.sent_by.host {
         Host::V4(ip) => source.ip() != IpAddr::V4(ip),
         Host::V6(ip) => source.ip() != IpAddr::V6(ip),
         Host::Name(_) => true,
     };
-    let port = if rport {
-        source.port()
-    } else {
-        via.sent_by.port.unwrap_or(PORT_DEFAULT)
-    };
-    let to = SocketAddr::new(source.ip(), port);
     if !rport && !differs && via.received().is_none() {
-        return ReplyPath { to, via: None };
+        return None;
     }
-    let mut text = Vec::with_capacity(value.len() + 40);
+    let mut text = Vec::with_capacity(value.len().saturating_add(64));
     text.extend_from_slice(value.get(..via.sent_by_span.end as usize).unwrap_or(value));
     for param in via.params {
         if !param.is("received") && !param.is("rport") {
@@ -63,10 +85,68 @@ pub fn reply_path(value: &[u8], via: &Via<'_>, source: SocketAddr) -> ReplyPath 
     if rport {
         let _ = write!(text, ";rport={}", source.port());
     }
-    ReplyPath {
-        to,
-        via: Some(text),
+    Some(text)
+}
+
+/// What a request says, as far as the proxy needs it again and again.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    /// The hash of everything that decides where the request goes: when it comes back with the same, it loops.
+    pub fold: u64,
+    /// `None`: the request has no Max-Forwards.
+    pub max_forwards: Option<u8>,
+    pub route: RouteInfo,
+    /// It belongs to a dialog that we put ourselves into: it has a To tag, and its Route set leads through us by a URI that we sealed.
+    pub within_dialog: bool,
+    /// We stay on the way of the dialog that it may begin (§16.6 step 4), with URIs sealed like this.
+    pub record_route: Option<Seal>,
+}
+
+impl Intake {
+    /// Reads a request (§16.3 steps 1 and 2): every header that a proxy reads must be readable.
+    pub fn of(message: &Message<'_>, key: &Key, settings: &Settings) -> Result<Self, Refusal> {
+        let line = message.request().ok_or(Refusal::bad("Not A Request"))?;
+        let cseq = message.cseq().map_err(|_| Refusal::bad("Bad CSeq"))?;
+        if cseq.method_text != line.method_text {
+            return Err(Refusal::bad("CSeq Method Differs"));
+        }
+        let from = message.from().map_err(|_| Refusal::bad("Bad From"))?;
+        let to = message.to().map_err(|_| Refusal::bad("Bad To"))?;
+        let call_id = message.call_id().map_err(|_| Refusal::bad("Bad Call-ID"))?;
+        let max_forwards = message
+            .max_forwards()
+            .map_err(|_| Refusal::bad("Bad Max-Forwards"))?;
+        let uri = Uri::parse(line.uri).map_err(|_| Refusal::bad("Bad Request-URI"))?;
+        if uri.scheme == Scheme::Other {
+            return Err(Refusal::new(416, Counter::BadRequest));
+        }
+        let seal = dialog::seal(key, call_id);
+        let route = RouteInfo::of(message, &uri, &seal, settings);
+        let begun = to.tag().is_some();
+        let stays = || wants_record_route(&uri, &from, settings);
+        Ok(Self {
+            fold: fold(message, key, cseq.number, line.uri, &from, &to),
+            max_forwards,
+            route,
+            within_dialog: begun && route.sealed,
+            record_route: (!begun && begins_dialog(line.method) && stays()).then_some(seal),
+        })
     }
+}
+
+fn begins_dialog(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Invite | Method::Subscribe | Method::Refer | Method::Notify
+    )
+}
+
+/// What the domain of the callee says, else that of the caller.
+fn wants_record_route(uri: &Uri<'_>, from: &NameAddr<'_>, settings: &Settings) -> bool {
+    settings
+        .domain_of(uri)
+        .or_else(|| settings.domain_of(&from.uri))
+        .is_none_or(|domain| domain.record_route)
 }
 
 /// Why a request is refused before any policy is asked.
@@ -98,99 +178,91 @@ impl Refusal {
     }
 }
 
-/// Reasonable syntax (§16.3 step 1): every header that a proxy reads must be readable.
-pub fn check_syntax(message: &Message<'_>) -> Result<(), Refusal> {
-    let Some(line) = message.request() else {
-        return Err(Refusal::bad("Not A Request"));
-    };
-    let cseq = message.cseq().map_err(|_| Refusal::bad("Bad CSeq"))?;
-    if cseq.method_text != line.method_text {
-        return Err(Refusal::bad("CSeq Method Differs"));
-    }
-    message.from().map_err(|_| Refusal::bad("Bad From"))?;
-    message.to().map_err(|_| Refusal::bad("Bad To"))?;
-    message.call_id().map_err(|_| Refusal::bad("Bad Call-ID"))?;
-    message
-        .max_forwards()
-        .map_err(|_| Refusal::bad("Bad Max-Forwards"))?;
-    Ok(())
-}
-
-/// Request-URI scheme, Max-Forwards, loop and extensions (§16.3 steps 2 to 5).
+/// Max-Forwards, loop and extensions (§16.3 steps 3 to 5), for what begins a transaction.
 pub fn validate(
     message: &Message<'_>,
-    settings: &Settings,
+    way: &Way,
+    intake: &Intake,
     key: &Key,
-    fold: u64,
 ) -> Result<(), Refusal> {
-    let Some(line) = message.request() else {
-        return Err(Refusal::bad("Not A Request"));
-    };
-    let uri = Uri::parse(line.uri).map_err(|_| Refusal::bad("Bad Request-URI"))?;
-    if uri.scheme == Scheme::Other {
-        return Err(Refusal::new(416, Counter::BadRequest));
-    }
-    if matches!(message.max_forwards(), Ok(Some(0))) && line.method != Method::Options {
+    let options = message
+        .request()
+        .is_some_and(|line| line.method == Method::Options);
+    // An OPTIONS at its last hop is answered as if it were for us (§11).
+    if intake.max_forwards == Some(0) && !options {
         return Err(Refusal::new(483, Counter::TooManyHops));
     }
-    for value in message.values(HeaderName::Via) {
-        // A branch that we sealed is one that we made, wherever it stands and whatever host it goes with.
-        let ours = Via::parse(value.value)
-            .ok()
-            .and_then(|via| via.branch())
-            .and_then(|branch| Branch::decode(key, branch));
-        if ours.is_some_and(|branch| branch.fold == fold) {
-            return Err(Refusal::new(482, Counter::Loop));
-        }
+    // A branch that we sealed is one that we made, wherever it stands and whatever host it goes with.
+    let loops = |branch: Option<Branch>| branch.is_some_and(|branch| branch.fold == intake.fold);
+    let loops_below = || {
+        message.values(HeaderName::Via).skip(1).any(|value| {
+            let via = Via::parse(value.value).ok();
+            loops(
+                via.and_then(|via| via.branch())
+                    .and_then(|branch| Branch::decode(key, branch)),
+            )
+        })
+    };
+    if loops(way.branch) || loops_below() {
+        return Err(Refusal::new(482, Counter::Loop));
     }
-    let mut unsupported = Vec::new();
-    for option in message.values(HeaderName::ProxyRequire) {
-        unsupported.extend_from_slice(if unsupported.is_empty() {
-            b"Unsupported: "
-        } else {
-            b", "
-        });
-        unsupported.extend_from_slice(option.value);
-    }
-    let _ = settings;
+    let unsupported = unsupported(message, HeaderName::ProxyRequire, |_| false);
     if unsupported.is_empty() {
         return Ok(());
     }
-    unsupported.extend_from_slice(b"\r\n");
     Err(Refusal {
         headers: unsupported,
         ..Refusal::new(420, Counter::BadExtension)
     })
 }
 
-/// The hash of everything that decides where a request goes: when it comes back with the same, it loops (RFC 5393 §4.2).
+/// An Unsupported line for the options that this header names and we lack (§8.2.2.3, §16.3 step 5); empty if there are none.
+pub fn unsupported(
+    message: &Message<'_>,
+    name: HeaderName,
+    known: impl Fn(&[u8]) -> bool,
+) -> Vec<u8> {
+    let mut line = Vec::new();
+    for option in message.values(name).filter(|option| !known(option.value)) {
+        line.extend_from_slice(if line.is_empty() {
+            b"Unsupported: "
+        } else {
+            b", "
+        });
+        sip::message::unfold(option.value, &mut line);
+    }
+    if !line.is_empty() {
+        line.extend_from_slice(b"\r\n");
+    }
+    line
+}
+
+/// The hash that tells loops from spirals (RFC 5393 §4.2).
 /// The Vias are left out, as there, or no loop would ever be seen; RFC 3261 §16.6 step 8 has them in by mistake.
-pub fn fold(message: &Message<'_>, key: &Key) -> u64 {
-    let to = message
-        .to()
-        .ok()
-        .and_then(|to| to.tag())
-        .unwrap_or_default();
-    let from = message
-        .from()
-        .ok()
-        .and_then(|from| from.tag())
-        .unwrap_or_default();
+fn fold(
+    message: &Message<'_>,
+    key: &Key,
+    cseq: u32,
+    uri: &[u8],
+    from: &NameAddr<'_>,
+    to: &NameAddr<'_>,
+) -> u64 {
     let value = |name| message.first(name).map_or(&b""[..], |header| header.value);
+    // We take away two Route values at most, so that a third line is the last that can decide.
+    let mut routes = message.all(HeaderName::Route).map(|header| header.value);
+    let mut route = || routes.next().unwrap_or_default();
     hash64(
         key,
         &[
             b"fold",
-            to,
-            from,
+            to.tag().unwrap_or_default(),
+            from.tag().unwrap_or_default(),
             value(HeaderName::CallId),
-            message
-                .cseq()
-                .map_or(0, |cseq| cseq.number)
-                .to_be_bytes()
-                .as_slice(),
-            message.request().map_or(&b""[..], |line| line.uri),
-            value(HeaderName::Route),
+            &cseq.to_be_bytes(),
+            uri,
+            route(),
+            route(),
+            route(),
             value(HeaderName::ProxyRequire),
             value(HeaderName::ProxyAuthorization),
         ],

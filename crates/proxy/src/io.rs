@@ -54,11 +54,11 @@ pub enum Input<'m> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     Served,
-    /// The datagram belongs to a transaction of this slot; nothing was done with it here.
+    /// The datagram belongs to a transaction of that slot; nothing was done with it here.
     Owner(u16),
     /// Another slot was about to take the same request, and did not: step it again.
     Again,
-    /// There was no memory to record the request, and nothing was sent.
+    /// There was no memory to record the request: it was answered 503 without a transaction, and nothing else was sent.
     Unserved,
 }
 
@@ -93,23 +93,5 @@ impl Outputs {
     /// The text of one send.
     pub fn text(&self, send: &Send) -> &[u8] {
         self.bytes.get(send.bytes.clone()).unwrap_or_default()
-    }
-
-    /// Queues what `write` appends to the byte buffer; returns its place.
-    pub(crate) fn send(
-        &mut self,
-        listener: u32,
-        to: SocketAddr,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Range<usize> {
-        let start = self.bytes.len();
-        write(&mut self.bytes);
-        let bytes = start..self.bytes.len();
-        self.sends.push(Send {
-            listener,
-            to,
-            bytes: bytes.clone(),
-        });
-        bytes
     }
 }

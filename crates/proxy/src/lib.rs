@@ -2,21 +2,35 @@
 //!
 //! - [`Proxy`]: inputs in ([`Input`]), outputs out ([`Outputs`]); one for each slot.
 //! - [`ask`]: what it asks of the outside, and the answers.
-//! - `request`, `forward`: requests on their way downstream (§16.3 to §16.6, §16.10, §16.11).
-//! - `response`, `upstream`: responses on their way back (§16.7), and time (§16.8).
-//! - `registration`: REGISTER and the look-up of users (§10.3, §16.5); `digest`: authentication (§22).
-//! - `context`, `persist`: one request on its way, on the heap and in the arena.
-//! - `branch`: the branches that lead responses back to their transactions.
+//! - `intake`, `request`: requests as they come (§16.3, §16.4, §17.2.3); `forward`, `copy`: on their way downstream (§16.5, §16.6).
+//! - `response`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
+//! - `decide`, `registration`, `digest`: what follows from answers (§10.3, §16.5, §22).
+//! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
+//! - `branch`, `dialog`: what we put into Via and Record-Route, and know again.
+//!
+//! `NOTES.md` has the life of a request as a diagram.
 //!
 //! Everything that must outlive the worker is in the arena before anything that follows from it is sent. Nothing here has a
 //! socket, a clock or a thread.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod ask;
 mod branch;
+mod cancel;
 mod context;
+mod copy;
 mod decide;
+mod dialog;
 mod digest;
 mod forward;
 mod intake;
@@ -30,10 +44,14 @@ mod request;
 mod response;
 mod route;
 mod settings;
+mod settle;
+mod step;
+mod time;
 mod upstream;
 
 pub use ask::{Admission, Answer, Ask, AskId, AskKind, Decision, Secret, Target};
 pub use context::ContextId;
+pub use digest::local_name;
 pub use io::{Datagram, Disposition, Env, Input, Outputs, Send};
 pub use proxy::{Proxy, Question};
 pub use route::literal_address;

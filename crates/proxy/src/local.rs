@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use sip::{HeaderName, Message, Via, build::reason_phrase};
+use sip::{HeaderName, Message, Via, build::reason_phrase, message::unfold};
 use stdx::{
     hash::{Key, hash64},
     text::{BASE32_U64, encode_base32_u64},
@@ -14,14 +14,8 @@ pub const TAG_BYTES: usize = BASE32_U64;
 /// The To tag of our own answers to this request: the same for a retransmission and for its ACK, without anything
 /// being kept (§8.2.7). `branch` is that of the request's top Via.
 pub fn to_tag(key: &Key, message: &Message<'_>, branch: &[u8]) -> [u8; TAG_BYTES] {
-    let call_id = message
-        .first(HeaderName::CallId)
-        .map_or(&b""[..], |header| header.value);
-    let from = message
-        .from()
-        .ok()
-        .and_then(|from| from.tag())
-        .unwrap_or_default();
+    let value = |name| message.first(name).map_or(&b""[..], |header| header.value);
+    let (call_id, from) = (value(HeaderName::CallId), value(HeaderName::From));
     encode_base32_u64(hash64(key, &[b"to-tag", call_id, from, branch]))
 }
 
@@ -52,43 +46,43 @@ pub fn write(request: &Message<'_>, local: &Local<'_>, out: &mut Vec<u8>) {
         .enumerate()
     {
         out.extend_from_slice(b"Via: ");
-        out.extend_from_slice(match local.via {
-            Some(replaced) if place == 0 => replaced,
-            _ => via.value,
-        });
+        unfold(
+            match local.via {
+                Some(replaced) if place == 0 => replaced,
+                _ => via.value,
+            },
+            out,
+        );
         out.extend_from_slice(b"\r\n");
     }
-    let copy = |name: HeaderName, text: &str, out: &mut Vec<u8>| {
-        if let Some(header) = request.first(name) {
-            out.extend_from_slice(text.as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(header.value);
-        }
+    copy(request, HeaderName::From, b"", out);
+    let tag = local
+        .tag
+        .filter(|_| request.to().is_ok_and(|to| to.tag().is_none()));
+    copy(request, HeaderName::To, tag.unwrap_or_default(), out);
+    copy(request, HeaderName::CallId, b"", out);
+    copy(request, HeaderName::CSeq, b"", out);
+    if local.code == 100 {
+        // §8.2.6.1
+        copy(request, HeaderName::Timestamp, b"", out);
+    }
+    out.extend_from_slice(local.headers);
+    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
+
+/// Copies a header, if it is there, and adds a tag, if there is one.
+fn copy(request: &Message<'_>, name: HeaderName, tag: &[u8], out: &mut Vec<u8>) {
+    let Some(header) = request.first(name) else {
+        return;
     };
-    copy(HeaderName::From, "From", out);
-    out.extend_from_slice(b"\r\n");
-    copy(HeaderName::To, "To", out);
-    if let Some(tag) = local.tag
-        && request.to().is_ok_and(|to| to.tag().is_none())
-    {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    unfold(header.value, out);
+    if !tag.is_empty() {
         out.extend_from_slice(b";tag=");
         out.extend_from_slice(tag);
     }
     out.extend_from_slice(b"\r\n");
-    copy(HeaderName::CallId, "Call-ID", out);
-    out.extend_from_slice(b"\r\n");
-    copy(HeaderName::CSeq, "CSeq", out);
-    out.extend_from_slice(b"\r\n");
-    if local.code == 100
-        && let Some(timestamp) = request.first(HeaderName::Timestamp)
-    {
-        // §8.2.6.1
-        out.extend_from_slice(b"Timestamp: ");
-        out.extend_from_slice(timestamp.value);
-        out.extend_from_slice(b"\r\n");
-    }
-    out.extend_from_slice(local.headers);
-    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
 }
 
 /// The branch of the request's Via at `place` (0 is the top).

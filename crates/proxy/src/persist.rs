@@ -3,7 +3,10 @@
 //! The body is self-versioned. Blocks (stored requests and responses) are children of the row; the body names them by their
 //! place in the list of children. Everything is read with distrust: a record that does not decode is dropped and counted.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use shm::{Block, Record};
 use sip::Method;
@@ -15,14 +18,16 @@ use transaction::{
 use crate::{
     ask::Target,
     context::{Branch, Cancel, Client, Context, ContextId, Kept, Row, Server, Stage},
+    settings::Settings,
 };
 
 /// Version of the body's format.
 const FORMAT: u8 = 1;
 /// "No block" where the place of a child is expected.
 const NO_CHILD: u8 = u8::MAX;
-/// Most bytes of one text of a waiting target.
-const TEXT_MAX: usize = 4096;
+/// Bits of the byte of flags.
+const CANCELLED: u8 = 1;
+const SHA256: u8 = 2;
 
 /// Appends the body to `out` and its blocks to `children`.
 pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
@@ -30,8 +35,11 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
     to.byte(FORMAT);
     to.byte(context.stage as u8);
     to.byte(method_byte(context.method));
-    to.byte(u8::from(context.cancelled));
+    let cancelled = if context.cancelled { CANCELLED } else { 0 };
+    let sha256 = if context.sha256 { SHA256 } else { 0 };
+    to.byte(cancelled | sha256);
     to.word(context.turn);
+    to.word(context.trying_at.map_or(0, Instant::as_nanos));
     to.short(context.asked);
     to.half(context.listener);
     to.address(&context.source);
@@ -88,7 +96,11 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
 }
 
 /// Reads a record back.
-pub fn decode(record: &Record<'_>, id: ContextId) -> Option<Box<Context>> {
+pub fn decode(
+    record: &Record<'_>,
+    id: ContextId,
+    settings: &Arc<Settings>,
+) -> Option<Box<Context>> {
     let mut from = Reader {
         rest: record.payload,
         children: record.children,
@@ -98,8 +110,9 @@ pub fn decode(record: &Record<'_>, id: ContextId) -> Option<Box<Context>> {
     }
     let stage = Stage::decode(from.byte()?)?;
     let method = METHODS.get(usize::from(from.byte()?)).copied()?;
-    let cancelled = from.byte()? != 0;
+    let flags = from.byte()?;
     let turn = from.word()?;
+    let trying_at = from.instant()?;
     let asked = from.short()?;
     let listener = from.half()?;
     let source = from.address()?;
@@ -121,6 +134,7 @@ pub fn decode(record: &Record<'_>, id: ContextId) -> Option<Box<Context>> {
         .collect::<Option<Vec<_>>>()?;
     Some(Box::new(Context {
         id,
+        settings: Arc::clone(settings),
         key: record.key.to_vec(),
         row: Row::Live(record.row, record.version),
         stage,
@@ -135,7 +149,9 @@ pub fn decode(record: &Record<'_>, id: ContextId) -> Option<Box<Context>> {
         challenges,
         last,
         realm,
-        cancelled,
+        sha256: flags & SHA256 != 0,
+        trying_at,
+        cancelled: flags & CANCELLED != 0,
         asked,
         dirty: false,
         turn,
@@ -163,9 +179,7 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
             3 => Cancel::Done,
             _ => return None,
         },
-        timer_c: Some(from.word()?)
-            .filter(|&at| at != 0)
-            .map(Instant::from_nanos),
+        timer_c: from.instant()?,
         sent: from.child()?,
         waiting: match from.byte()? {
             0 => None,
@@ -181,12 +195,12 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
 }
 
 /// Only what the proxy tells apart matters; the request line itself is in the stored request.
-const METHODS: [Method; 3] = [Method::Invite, Method::Register, Method::Other];
+const METHODS: [Method; 3] = [Method::Invite, Method::Ack, Method::Other];
 
 fn method_byte(method: Method) -> u8 {
     match method {
         Method::Invite => 0,
-        Method::Register => 1,
+        Method::Ack => 1,
         _ => 2,
     }
 }
@@ -231,7 +245,7 @@ impl Writer<'_> {
             None => NO_CHILD,
             Some(block) => {
                 self.children.push(block);
-                u8::try_from(self.children.len() - 1).unwrap_or(NO_CHILD)
+                u8::try_from(self.children.len().saturating_sub(1)).unwrap_or(NO_CHILD)
             }
         };
         self.byte(place);
@@ -241,9 +255,12 @@ impl Writer<'_> {
         self.child(kept.and_then(|kept| kept.block));
     }
     fn text(&mut self, text: Option<&[u8]>) {
-        let text = text.map(|text| text.get(..TEXT_MAX).unwrap_or(text));
-        self.short(text.map_or(0, |text| u16::try_from(text.len() + 1).unwrap_or(0)));
-        self.out.extend_from_slice(text.unwrap_or_default());
+        // What does not fit is no text; a datagram has nothing so long.
+        let length = text.and_then(|text| u16::try_from(text.len().saturating_add(1)).ok());
+        self.short(length.unwrap_or(0));
+        if length.is_some() {
+            self.out.extend_from_slice(text.unwrap_or_default());
+        }
     }
 }
 
@@ -269,6 +286,11 @@ impl Reader<'_> {
     }
     fn word(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+    /// 0 is none.
+    fn instant(&mut self) -> Option<Option<Instant>> {
+        let at = self.word()?;
+        Some((at != 0).then(|| Instant::from_nanos(at)))
     }
     fn image(&mut self) -> Option<Image> {
         self.array::<IMAGE_BYTES>()

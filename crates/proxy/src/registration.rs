@@ -11,7 +11,7 @@ use crate::{
     ask::Target,
     context::Context,
     io::Env,
-    proxy::{Hand, Step},
+    step::{Hand, Step},
 };
 
 /// The targets of a local user: its current bindings, best first. False if the AOR has no row at all.
@@ -23,13 +23,22 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
     let now = env.now;
     let found = Location(env.arena).lookup(&aor, |bindings| {
         out.extend(bindings.targets(now).map(|binding| Target {
-            uri: Some(binding.contact.to_vec()),
+            uri: Some(request_uri(binding.contact)),
             next_hop: None,
             path: (!binding.path.is_empty()).then(|| binding.path.to_vec()),
             listener: Some(binding.listener),
         }));
     });
     found.is_some()
+}
+
+/// A contact as a Request-URI: without headers (§16.6 step 2, §19.1.1 table 1).
+fn request_uri(contact: &[u8]) -> Vec<u8> {
+    let end = contact.iter().position(|&byte| byte == b'?');
+    contact
+        .get(..end.unwrap_or(contact.len()))
+        .unwrap_or(contact)
+        .to_vec()
 }
 
 impl Step<'_, '_> {

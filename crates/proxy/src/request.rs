@@ -1,6 +1,8 @@
 //! Requests: matched to their transactions, or begun (§16.3, §17.2.3).
 
-use sip::{HeaderName, Message, Method, NameAddr, Via, uri::Uri};
+use std::{sync::Arc, time::Duration};
+
+use sip::{Message, Method};
 use tables::{Counter, TRANSACTION};
 use transaction::{
     Actions, InviteServer, NonInviteServer, Reliability, ServerAction, ServerInput, key,
@@ -9,126 +11,102 @@ use transaction::{
 use crate::{
     ask::AskKind,
     context::{Context, ContextId, Row, Server, Stage},
-    intake::{self, Refusal, ReplyPath},
+    intake::{self, Intake, Refusal, Way},
     io::{Datagram, Disposition},
-    local,
-    proxy::{Hand, Step},
+    proxy::AtHand,
+    step::{Hand, Step},
 };
 
 impl Step<'_, '_> {
-    /// A well-formed request. Returns the context that it began, if it waits for answers now.
+    /// A well-formed request. Returns what it became, if it began something that may wait for answers now.
     pub(crate) fn on_request(
         &mut self,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-    ) -> (Disposition, Option<ContextId>) {
+    ) -> (Disposition, Option<AtHand>) {
         let served = (Disposition::Served, None);
-        let Some(line) = message.request() else {
-            return served;
-        };
-        let Some(value) = message.first_value(HeaderName::Via) else {
+        let (Some(line), Some(way)) = (
+            message.request(),
+            Way::of(message, datagram.source, self.key),
+        ) else {
             self.env.count(Counter::Malformed);
             return served;
         };
-        let Ok(via) = Via::parse(value.value) else {
-            self.env.count(Counter::Malformed);
-            return served;
+        let intake = match Intake::of(message, self.key, &self.settings) {
+            Ok(intake) => intake,
+            Err(refusal) => {
+                self.refuse(message, datagram, &way, &refusal);
+                return served;
+            }
         };
-        let path = intake::reply_path(value.value, &via, datagram.source);
-        if let Err(refusal) = intake::check_syntax(message) {
-            self.refuse(message, datagram, &path, &refusal);
+        let written = match line.method {
+            // Nobody has a question about a CANCEL's own transaction: it is answered at once, and again for a retransmission.
+            Method::Cancel => key::cancel_target_key(message, self.key, &mut self.room.key),
+            _ => key::server_key(message, self.key, &mut self.room.key),
+        };
+        if written.is_err() {
+            let refusal = Refusal::new(400, Counter::BadRequest);
+            self.refuse(message, datagram, &way, &refusal);
             return served;
         }
-        let mut buffer = key::KeyBuf::new();
-        let Ok(_) = key::server_key(message, self.key, &mut buffer) else {
-            self.refuse(
-                message,
-                datagram,
-                &path,
-                &Refusal::new(400, Counter::BadRequest),
-            );
-            return served;
-        };
-        match line.method {
-            Method::Ack => return (self.on_ack(message, datagram, buffer.as_bytes()), None),
-            Method::Cancel => {
+        let owner = self.owner();
+        if let Owner::Other(slot) = owner {
+            return (Disposition::Owner(slot), None);
+        }
+        match (line.method, owner) {
+            (Method::Ack, owner) => {
+                let begun = self.on_ack(message, datagram, &way, &intake, owner);
                 return (
-                    self.on_cancel(message, datagram, &path, buffer.as_bytes()),
-                    None,
+                    Disposition::Served,
+                    begun.map(|id| AtHand::new(id, way, intake)),
                 );
             }
-            _ => {}
-        }
-        match self.owner_of(buffer.as_bytes()) {
-            Owner::Mine(id) => {
+            (Method::Cancel, owner) => {
+                self.on_cancel(message, datagram, &way, owner);
+                return served;
+            }
+            (_, Owner::Mine(id)) => {
                 self.on_retransmission(id);
                 return served;
             }
-            Owner::Other(slot) => return (Disposition::Owner(slot), None),
-            Owner::Nobody => {}
+            (_, Owner::Nobody | Owner::Other(_)) => {}
         }
-        let fold = intake::fold(message, self.key);
-        if let Err(refusal) = intake::validate(message, self.settings, self.key, fold) {
-            self.refuse(message, datagram, &path, &refusal);
+        if let Err(refusal) = intake::validate(message, &way, &intake, self.key) {
+            self.refuse(message, datagram, &way, &refusal);
             return served;
         }
-        let id = self.begin(message, datagram, &path, buffer.as_bytes());
-        (Disposition::Served, Some(id))
+        let hand = Hand {
+            message: *message,
+            way: &way,
+            intake: &intake,
+        };
+        let id = self.begin(&hand, line.method, datagram);
+        (Disposition::Served, Some(AtHand::new(id, way, intake)))
     }
 
     /// Begins a context and asks its first question.
-    fn begin(
-        &mut self,
-        message: &Message<'_>,
-        datagram: &Datagram<'_>,
-        path: &ReplyPath,
-        key: &[u8],
-    ) -> ContextId {
+    fn begin(&mut self, hand: &Hand<'_>, method: Method, datagram: &Datagram<'_>) -> ContextId {
         let (now, timers) = (self.env.now, &self.settings.timers);
-        let method = message.request().map_or(Method::Other, |line| line.method);
-        let server = match method {
-            Method::Invite => {
-                Server::Invite(InviteServer::new(now, timers, Reliability::Unreliable))
-            }
-            _ => Server::NonInvite(NonInviteServer::new(now, timers, Reliability::Unreliable)),
+        let reliability = Reliability::Unreliable;
+        let (server, trying_after) = match method {
+            Method::Invite => (
+                Server::Invite(InviteServer::new(now, timers, reliability)),
+                None,
+            ),
+            // RFC 4320 §4.1: not before the client's Timer E has come to T2.
+            _ => (
+                Server::NonInvite(NonInviteServer::new(now, timers, reliability)),
+                Some(timers.t2.saturating_sub(timers.t1)),
+            ),
         };
-        let id = self.contexts.add(|id| {
-            Box::new(Context {
-                id,
-                key: key.to_vec(),
-                row: Row::None,
-                stage: Stage::Admission,
-                method,
-                listener: datagram.listener,
-                source: datagram.source,
-                reply_to: path.to,
-                server: Some(server),
-                request: None,
-                branches: Vec::new(),
-                best: None,
-                challenges: None,
-                last: None,
-                realm: Vec::new(),
-                cancelled: false,
-                asked: 0,
-                dirty: false,
-                turn: 0,
-                armed: None,
-            })
-        });
-        let Some(mut context) = self.contexts.take(id) else {
+        let id = self.add(hand, method, datagram, Some(server), trying_after);
+        let Some(mut context) = self.take(id) else {
             return id;
         };
-        self.touch(&mut context);
-        if self.is_within_dialog(message) {
+        if hand.intake.within_dialog {
             // The dialog was let in and routed when it began: its Route set says where this goes (§16.4, §16.5).
             context.stage = Stage::Routing;
-            let hand = Hand {
-                message: *message,
-                via: path.via.as_deref(),
-                sent: false,
-            };
-            self.forward_as_addressed(&mut context, &hand);
+            self.forward_as_addressed(&mut context, hand);
         } else {
             self.ask(&mut context, AskKind::Admit);
         }
@@ -136,30 +114,46 @@ impl Step<'_, '_> {
         id
     }
 
-    /// Whether a request belongs to a dialog that we put ourselves into: it has a To tag, and its Route set leads through us.
-    pub(crate) fn is_within_dialog(&self, message: &Message<'_>) -> bool {
-        if !message.to().is_ok_and(|to| to.tag().is_some()) {
-            return false;
-        }
-        let route = message
-            .first_value(HeaderName::Route)
-            .and_then(|value| NameAddr::parse(value.value).ok());
-        if route.is_some_and(|route| self.settings.listener_named(&route.uri).is_some()) {
-            return true;
-        }
-        // A strict router before us put our Record-Route URI into the Request-URI (§16.4).
-        message.has(HeaderName::Route)
-            && message
-                .request()
-                .and_then(|line| Uri::parse(line.uri).ok())
-                .is_some_and(|uri| self.is_our_record_route(&uri))
-    }
-
-    /// Whether this is a URI that we put into Record-Route: one of our addresses, no user, and the lr parameter.
-    pub(crate) fn is_our_record_route(&self, uri: &Uri<'_>) -> bool {
-        uri.user.is_none()
-            && uri.param("lr").is_some()
-            && self.settings.listener_named(uri).is_some()
+    /// Adds a context for the request whose key was written to the room.
+    pub(crate) fn add(
+        &mut self,
+        hand: &Hand<'_>,
+        method: Method,
+        datagram: &Datagram<'_>,
+        server: Option<Server>,
+        trying_after: Option<Duration>,
+    ) -> ContextId {
+        let (key, settings) = (self.room.key.as_bytes(), &self.settings);
+        let trying_at = trying_after.map(|after| self.env.now.saturating_add(after));
+        let id = self.contexts.add(|id| {
+            Box::new(Context {
+                id,
+                settings: Arc::clone(settings),
+                key: key.to_vec(),
+                row: Row::None,
+                stage: Stage::Admission,
+                method,
+                listener: datagram.listener,
+                source: datagram.source,
+                reply_to: hand.way.to,
+                server,
+                request: None,
+                branches: Vec::new(),
+                best: None,
+                challenges: None,
+                last: None,
+                realm: Vec::new(),
+                sha256: false,
+                trying_at,
+                cancelled: false,
+                asked: 0,
+                dirty: true,
+                turn: 0,
+                armed: None,
+            })
+        });
+        self.dirty.push_back(id);
+        id
     }
 
     /// Refuses a request without a transaction.
@@ -167,7 +161,7 @@ impl Step<'_, '_> {
         &mut self,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-        path: &ReplyPath,
+        way: &Way,
         refusal: &Refusal,
     ) {
         // Nothing is ever sent in answer to an ACK (§17.1.1.3).
@@ -182,67 +176,87 @@ impl Step<'_, '_> {
         self.reply_by(
             message,
             datagram.listener,
-            path,
+            way,
             refusal.code,
             refusal.reason,
             &refusal.headers,
         );
     }
 
-    /// Whose transaction this is.
-    fn owner_of(&mut self, key: &[u8]) -> Owner {
-        match self
+    /// Whose transaction the key in the room names.
+    fn owner(&mut self) -> Owner {
+        let found = self
             .env
             .arena
-            .find(TRANSACTION, key, |record| (record.row, record.owner))
-        {
+            .find(TRANSACTION, self.room.key.as_bytes(), |record| {
+                (record.row, record.owner)
+            });
+        match found {
             None => Owner::Nobody,
             Some((_, owner)) if owner != self.slot => Owner::Other(owner),
-            Some((row, _)) => self.contexts.of_row(row).map_or(Owner::Nobody, Owner::Mine),
+            Some((row, _)) => match self.contexts.of_row(row) {
+                Some(id) => Owner::Mine(id),
+                None => {
+                    // A record that nobody works on would shut its key for ever.
+                    self.env.count(Counter::TransactionsBroken);
+                    self.env.arena.remove(row, None);
+                    Owner::Nobody
+                }
+            },
         }
     }
 
     /// A retransmitted request (§17.2.1, §17.2.2).
     fn on_retransmission(&mut self, id: ContextId) {
-        let Some(mut context) = self.contexts.take(id) else {
-            return;
-        };
-        self.step_server(&mut context, ServerInput::Request, None);
-        self.contexts.put(context);
+        if let Some(mut context) = self.take(id) {
+            self.step_server(&mut context, ServerInput::Request, None);
+            self.contexts.put(context);
+        }
     }
 
-    /// An ACK: for a final response of 300..=699 it ends at our transaction, for a 2xx it goes on (§16.11, §17.2.1).
+    /// An ACK: for a final response of 300..=699 it ends at our transaction, for a 2xx it goes on (§16.11, §17.2.1). Returns the
+    /// context that it began, if its way must be asked for.
     fn on_ack(
         &mut self,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-        key: &[u8],
-    ) -> Disposition {
-        match self.owner_of(key) {
-            Owner::Other(slot) => return Disposition::Owner(slot),
-            Owner::Mine(id) => {
-                if let Some(mut context) = self.contexts.take(id) {
-                    self.env.count(Counter::RequestAbsorbed);
-                    self.step_server(&mut context, ServerInput::Ack, None);
-                    self.touch(&mut context);
-                    self.contexts.put(context);
-                }
-                return Disposition::Served;
+        way: &Way,
+        intake: &Intake,
+        owner: Owner,
+    ) -> Option<ContextId> {
+        if let Owner::Mine(id) = owner
+            && let Some(mut context) = self.take(id)
+        {
+            // For a 2xx, by a client of RFC 2543, or one that uses the INVITE's branch again: it goes on.
+            let accepted = matches!(
+                context.server,
+                Some(Server::Invite(InviteServer::Accepted(_)))
+            );
+            if !accepted {
+                self.env.count(Counter::RequestAbsorbed);
+                self.step_server(&mut context, ServerInput::Ack, None);
+                self.touch(&mut context);
             }
-            Owner::Nobody => {}
+            self.contexts.put(context);
+            if !accepted {
+                return None;
+            }
         }
-        let tag = local::to_tag(self.key, message, local::branch_at(message, 0));
-        if message.to().is_ok_and(|to| to.tag() == Some(&tag)) {
+        if message.to().is_ok_and(|to| to.tag() == Some(&way.tag)) {
             // For an answer that we gave without a transaction.
             self.env.count(Counter::RequestAbsorbed);
-            return Disposition::Served;
+            return None;
         }
-        if self.is_within_dialog(message) && !matches!(message.max_forwards(), Ok(Some(0))) {
-            self.forward_stateless(message, datagram);
-        } else {
+        if !intake.within_dialog || intake.max_forwards == Some(0) {
             self.env.count(Counter::AckUnmatched);
+            return None;
         }
-        Disposition::Served
+        let hand = Hand {
+            message: *message,
+            way,
+            intake,
+        };
+        self.forward_ack(&hand, datagram)
     }
 
     /// A CANCEL (§9.2, §16.10). It is answered here, and its INVITE's branches are cancelled.
@@ -253,45 +267,31 @@ impl Step<'_, '_> {
         &mut self,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-        path: &ReplyPath,
-        _key: &[u8],
-    ) -> Disposition {
-        let mut buffer = key::KeyBuf::new();
-        if key::cancel_target_key(message, self.key, &mut buffer).is_err() {
-            self.refuse(
-                message,
-                datagram,
-                path,
-                &Refusal::new(400, Counter::BadRequest),
-            );
-            return Disposition::Served;
-        }
-        let id = match self.owner_of(buffer.as_bytes()) {
-            Owner::Other(slot) => return Disposition::Owner(slot),
-            Owner::Nobody => {
-                self.refuse(
-                    message,
-                    datagram,
-                    path,
-                    &Refusal::new(481, Counter::CancelUnmatched),
-                );
-                return Disposition::Served;
-            }
-            Owner::Mine(id) => id,
+        way: &Way,
+        owner: Owner,
+    ) {
+        let context = match owner {
+            Owner::Mine(id) => self.take(id),
+            Owner::Nobody | Owner::Other(_) => None,
         };
-        self.reply_by(message, datagram.listener, path, 200, None, b"");
-        if let Some(mut context) = self.contexts.take(id) {
-            if context.is_invite() && context.stage != Stage::Answered {
-                context.cancelled = true;
-                self.touch(&mut context);
-                self.cancel_pending(&mut context);
-                if context.branches.is_empty() {
-                    self.answer_local(&mut context, None, 487, b"");
-                }
+        let Some(mut context) = context else {
+            let refusal = Refusal::new(481, Counter::CancelUnmatched);
+            self.refuse(message, datagram, way, &refusal);
+            return;
+        };
+        self.reply_by(message, datagram.listener, way, 200, None, b"");
+        if context.is_invite() && context.stage != Stage::Answered {
+            context.cancelled = true;
+            self.touch(&mut context);
+            self.cancel_pending(&mut context);
+            if context.branches.is_empty() {
+                self.answer_local(&mut context, None, 487, None, b"");
+            } else {
+                // None of them may have been sent yet.
+                self.conclude(&mut context, None);
             }
-            self.contexts.put(context);
         }
-        Disposition::Served
+        self.contexts.put(context);
     }
 
     /// Feeds the server transaction and does what it says. `response` is the place in the outputs of the response just
@@ -334,6 +334,7 @@ impl Step<'_, '_> {
 }
 
 /// Whose transaction a request belongs to.
+#[derive(Clone, Copy)]
 enum Owner {
     Nobody,
     Mine(ContextId),
@@ -344,7 +345,7 @@ enum Owner {
 pub(crate) enum Respond<'r> {
     /// From downstream, with our Via still on top.
     Forwarded { message: &'r Message<'r>, code: u16 },
-    /// One that was kept, our Via gone already.
+    /// One that was kept, our Via gone already; `code` takes the place of its own.
     Kept {
         block: shm::Block,
         code: u16,
@@ -354,6 +355,8 @@ pub(crate) enum Respond<'r> {
     Local {
         hand: Option<&'r Hand<'r>>,
         code: u16,
+        /// `None`: the phrase that goes with the code.
+        reason: Option<&'r str>,
         headers: &'r [u8],
     },
 }

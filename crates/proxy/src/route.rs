@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use sip::{
     HeaderName, Message, NameAddr, Via,
-    uri::{Host, Uri},
+    uri::{Host, Scheme, Uri},
 };
 
 use crate::{
-    proxy::Step,
+    ask::Target,
+    dialog::{self, Seal},
     settings::{PORT_DEFAULT, Settings},
 };
 
@@ -21,18 +22,29 @@ pub struct RouteInfo {
     pub strict_before: bool,
     /// The listener that the last of our Route values names: the one to send from.
     pub listener: Option<u32>,
+    /// One of those URIs carries the seal of this dialog.
+    pub sealed: bool,
 }
 
 /// Most of our own values that are taken off the top of a Route set.
 const OURS_MAX: usize = 2;
 
 impl RouteInfo {
-    pub fn of(message: &Message<'_>, settings: &Settings, strict_before: bool) -> Self {
+    /// Reads the Route header fields of a request to `uri` (§16.4).
+    pub fn of(message: &Message<'_>, uri: &Uri<'_>, seal: &Seal, settings: &Settings) -> Self {
         let mut info = Self {
             ours: 0,
-            strict_before,
+            strict_before: false,
             listener: None,
+            sealed: false,
         };
+        if !message.has(HeaderName::Route) {
+            return info;
+        }
+        if uri.user.is_none() && uri.lr() && settings.listener_named(uri).is_some() {
+            info.strict_before = true;
+            info.sealed = dialog::is_sealed(uri, seal);
+        }
         for value in message.values(HeaderName::Route).take(OURS_MAX) {
             let Ok(route) = NameAddr::parse(value.value) else {
                 break;
@@ -40,21 +52,157 @@ impl RouteInfo {
             let Some(listener) = settings.listener_named(&route.uri) else {
                 break;
             };
-            info.ours += 1;
+            info.ours = info.ours.saturating_add(1);
             info.listener = Some(listener.id);
+            info.sealed |= dialog::is_sealed(&route.uri, seal);
         }
         info
     }
 }
 
-impl Step<'_, '_> {
-    /// Reads the Route header fields of a request.
-    pub(crate) fn route_info(&self, message: &Message<'_>) -> RouteInfo {
-        let uri = message.request().and_then(|line| Uri::parse(line.uri).ok());
-        let strict =
-            message.has(HeaderName::Route) && uri.is_some_and(|uri| self.is_our_record_route(&uri));
-        RouteInfo::of(message, self.settings, strict)
+/// Where the next hop is.
+pub enum NextHop {
+    Address(SocketAddr),
+    /// A URI whose host must be looked up.
+    Name(Vec<u8>),
+    /// Nowhere that we can reach; the code says why.
+    Nowhere(u16),
+}
+
+/// The next hop of one copy (§16.6 step 7): what the target says, else the first Route, else the Request-URI.
+pub fn next_hop(message: &Message<'_>, info: &RouteInfo, target: &Target) -> NextHop {
+    let request_uri = message.request().map_or(&b""[..], |line| line.uri);
+    let routes;
+    let text = if let Some(next_hop) = &target.next_hop {
+        next_hop.as_slice()
+    } else if info.strict_before {
+        routes = StrictRoutes::of(message, info, target, request_uri);
+        // What has become the Request-URI is where it goes, unless a loose route is left.
+        match NameAddr::parse(first_of_list(&routes.rest)) {
+            Ok(route) if route.lr() => route.uri.text,
+            _ => routes.uri.as_slice(),
+        }
+    } else {
+        match (first_route(message, info, target), &target.uri) {
+            (Some(route), _) => match NameAddr::parse(route) {
+                Ok(route) => route.uri.text,
+                Err(_) => return NextHop::Nowhere(400),
+            },
+            (None, Some(uri)) => uri.as_slice(),
+            (None, None) => request_uri,
+        }
+    };
+    let Ok(uri) = Uri::parse(text) else {
+        return NextHop::Nowhere(500);
+    };
+    // A sips: or tel: URI as next hop needs TLS or ENUM, which do not exist in this version.
+    if uri.scheme != Scheme::Sip {
+        return NextHop::Nowhere(416);
     }
+    if uri
+        .transport()
+        .is_some_and(|transport| !transport.eq_ignore_ascii_case(b"udp"))
+    {
+        return NextHop::Nowhere(500);
+    }
+    match literal_address(&uri) {
+        Some(address) => NextHop::Address(address),
+        None => NextHop::Name(text.to_vec()),
+    }
+}
+
+/// The first Route value of a copy, ours taken off.
+fn first_route<'r>(
+    message: &Message<'r>,
+    info: &RouteInfo,
+    target: &'r Target,
+) -> Option<&'r [u8]> {
+    match &target.path {
+        Some(path) => Some(first_of_list(path)),
+        None => message
+            .values(HeaderName::Route)
+            .nth(info.ours)
+            .map(|value| value.value),
+    }
+}
+
+/// Whether the next hop by Route is a strict router: one whose URI lacks lr (§16.6 step 6).
+pub fn is_strict(message: &Message<'_>, info: &RouteInfo, target: &Target) -> bool {
+    first_route(message, info, target)
+        .and_then(|route| NameAddr::parse(route).ok())
+        .is_some_and(|route| !route.lr())
+}
+
+/// A Request-URI and a Route set around a strict router, ours taken off.
+pub struct StrictRoutes {
+    pub uri: Vec<u8>,
+    pub rest: Vec<u8>,
+}
+
+impl StrictRoutes {
+    /// Moves URIs between Route and Request-URI for a strict router before us (§16.4) and after us (§16.6 step 6).
+    pub fn of(
+        message: &Message<'_>,
+        info: &RouteInfo,
+        target: &Target,
+        request_uri: &[u8],
+    ) -> Self {
+        let mut routes: Vec<&[u8]> = message
+            .values(HeaderName::Route)
+            .skip(info.ours)
+            .map(|value| value.value)
+            .collect();
+        let mut uri = target.uri.as_deref().unwrap_or(request_uri);
+        if info.strict_before
+            && target.uri.is_none()
+            && let Some(last) = routes.pop()
+            && let Ok(last) = NameAddr::parse(last)
+        {
+            uri = last.uri.text;
+        }
+        if let Some(path) = &target.path {
+            routes.insert(0, path);
+        }
+        let mut own = Vec::new();
+        let first = routes
+            .first()
+            .and_then(|first| NameAddr::parse(first_of_list(first)).ok());
+        if let Some(first) = first
+            && !first.lr()
+            && target.path.is_none()
+        {
+            own.push(b'<');
+            own.extend_from_slice(uri);
+            own.push(b'>');
+            uri = first.uri.text;
+            routes.remove(0);
+        }
+        if !own.is_empty() {
+            routes.push(&own);
+        }
+        Self {
+            uri: uri.to_vec(),
+            rest: routes.join(&b", "[..]),
+        }
+    }
+}
+
+/// The first value of a comma separated list of name-addrs.
+fn first_of_list(list: &[u8]) -> &[u8] {
+    let (mut inside, mut quoted, mut escaped) = (false, false, false);
+    for (at, &byte) in list.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' if !inside => quoted = !quoted,
+            _ if quoted => {}
+            b'<' => inside = true,
+            b'>' => inside = false,
+            b',' if !inside => return list.get(..at).unwrap_or(list).trim_ascii(),
+            _ => {}
+        }
+    }
+    list.trim_ascii()
 }
 
 /// The address of a URI that needs no look-up: a literal host, or maddr in its place (RFC 3263 §4.2).
@@ -88,4 +236,24 @@ pub fn response_address(via: &Via<'_>) -> Option<SocketAddr> {
         None => host_ip(&via.sent_by.host)?,
     };
     Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_of_list;
+
+    #[test]
+    fn commas_in_uris_and_names_divide_nothing() {
+        for (list, first) in [
+            (&b"<sip:a,b@c;lr>, <sip:d>"[..], &b"<sip:a,b@c;lr>"[..]),
+            (
+                b"\"x, \\\", y\" <sip:a>;p , <sip:d>",
+                b"\"x, \\\", y\" <sip:a>;p",
+            ),
+            (b" <sip:a> ", b"<sip:a>"),
+            (b"", b""),
+        ] {
+            assert_eq!(first_of_list(list), first);
+        }
+    }
 }

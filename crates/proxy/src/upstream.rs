@@ -1,17 +1,21 @@
 //! What goes back to the caller: responses forwarded, made or sent again (§16.7 steps 3 to 10).
 
+use std::io::Write;
+
 use shm::AllocClass;
-use sip::{HeaderName, Message, Patch};
+use sip::{HeaderName, Message, Method, Patch};
 use tables::Counter;
 use transaction::ServerInput;
 
 use crate::{
-    context::{Context, Kept, Stage},
-    intake,
+    ask::Target,
+    context::{Branch, Context, Kept, Row, Stage},
     io::Datagram,
     local::{self, Local},
-    proxy::{Hand, Step, store},
     request::Respond,
+    route::{NextHop, next_hop},
+    settle::store,
+    step::{Hand, Step},
 };
 
 impl Step<'_, '_> {
@@ -39,6 +43,7 @@ impl Step<'_, '_> {
         context: &mut Context,
         hand: Option<&Hand<'_>>,
         code: u16,
+        reason: Option<&str>,
         headers: &[u8],
     ) {
         if code >= 200 {
@@ -51,17 +56,121 @@ impl Step<'_, '_> {
             Some(Respond::Local {
                 hand,
                 code,
+                reason,
                 headers,
             }),
         );
     }
 
-    /// Answers with the best response that was kept.
-    pub(crate) fn answer_best(&mut self, context: &mut Context, best: Kept) {
-        // §16.7 step 6: a 503 says that the next server is overloaded, which is not for the caller to act upon.
-        let code = if best.code == 503 { 500 } else { best.code };
+    /// The 100 for an INVITE that has had no answer yet.
+    pub(crate) fn say_trying(&mut self, context: &mut Context, hand: Option<&Hand<'_>>) {
+        if context.is_invite() && context.last.is_none() && context.stage != Stage::Answered {
+            self.answer_local(context, hand, 100, None, b"");
+        }
+    }
+
+    /// A request that cannot be kept while it waits for an answer.
+    pub(crate) fn cannot_wait(&mut self, context: &mut Context, hand: Option<&Hand<'_>>) {
+        let sent = context.branches.iter().any(|branch| branch.sent.is_some());
+        match hand.filter(|_| !sent && context.method != Method::Ack) {
+            Some(hand) => self.refuse_full(context, hand),
+            None if sent => {
+                for number in (0..=u8::MAX).take(context.branches.len()) {
+                    let waiting = |branch: &mut Branch| branch.waiting.is_some();
+                    if context.branch(number).is_some_and(waiting) {
+                        self.fail_branch(context, number, 503, Counter::Full);
+                    }
+                }
+                self.conclude(context, hand);
+            }
+            None => {
+                self.env.count(Counter::Full);
+                self.end_silently(context);
+            }
+        }
+    }
+
+    /// There is no memory for a request. One that begins something is refused; what goes on within a dialog goes on without a
+    /// transaction, so that calls can end: both sides have their own timers.
+    pub(crate) fn refuse_full(&mut self, context: &mut Context, hand: &Hand<'_>) {
+        let passes = hand.intake.within_dialog && !context.is_invite();
+        if !passes || matches!(context.row, Row::Live(..)) {
+            self.end_with(context, hand, 503, Counter::Full, RETRY_AFTER);
+            return;
+        }
+        let target = Target::default();
+        match next_hop(&hand.message, &hand.intake.route, &target) {
+            NextHop::Address(to) => {
+                self.send_stateless(hand, &target, to, context.listener);
+                self.end_silently(context);
+            }
+            NextHop::Name(_) | NextHop::Nowhere(_) => {
+                self.end_with(context, hand, 503, Counter::Full, RETRY_AFTER)
+            }
+        }
+    }
+
+    /// Ends a request with an answer of our own: without a transaction, if it has no record yet.
+    pub(crate) fn end_with(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        code: u16,
+        counter: Counter,
+        headers: &[u8],
+    ) {
+        self.end_saying(context, hand, code, None, counter, headers);
+    }
+
+    /// [`Step::end_with`] with a reason phrase of its own.
+    pub(crate) fn end_saying(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        code: u16,
+        reason: Option<&str>,
+        counter: Counter,
+        headers: &[u8],
+    ) {
+        self.env.count(counter);
+        self.touch(context);
+        let unsent = context.branches.iter().all(|branch| branch.sent.is_none());
+        if matches!(context.row, Row::Live(..)) || !unsent {
+            self.answer_local(context, Some(hand), code, reason, headers);
+            return;
+        }
+        self.reply_by(
+            &hand.message,
+            context.listener,
+            hand.way,
+            code,
+            reason,
+            headers,
+        );
+        context.stage = Stage::Answered;
+        context.server = None;
+        context.branches.clear();
+    }
+
+    /// Ends a request without an answer: one other than INVITE that timed out, or an ACK.
+    pub(crate) fn end_silently(&mut self, context: &mut Context) {
+        context.stage = Stage::Answered;
+        context.server = None;
+        self.let_go(context);
+        self.touch(context);
+    }
+
+    /// Answers with the best response that there is.
+    pub(crate) fn answer_best(
+        &mut self,
+        context: &mut Context,
+        best: Kept,
+        hand: Option<&Hand<'_>>,
+    ) {
         match best.block {
-            Some(block) if code == best.code => {
+            Some(block) => {
+                // §16.7 step 6: a 503 says that the next server is overloaded, which is not for the caller to act upon.
+                let code = if best.code == 503 { 500 } else { best.code };
                 context.stage = Stage::Answered;
                 self.touch(context);
                 let extra = context.challenges.filter(|_| matches!(code, 401 | 407));
@@ -71,7 +180,14 @@ impl Step<'_, '_> {
                     Some(Respond::Kept { block, code, extra }),
                 );
             }
-            _ => self.answer_local(context, None, code, b""),
+            None => {
+                // A 503 of our own stands: it is our memory that is full.
+                match hand {
+                    Some(hand) if best.code == 503 => self.refuse_full(context, hand),
+                    Some(hand) => self.end_with(context, hand, best.code, Counter::Unroutable, b""),
+                    None => self.answer_local(context, None, best.code, None, b""),
+                }
+            }
         }
     }
 
@@ -86,20 +202,20 @@ impl Step<'_, '_> {
             }
             Respond::Kept { block, code, extra } => {
                 self.env.count(Counter::ResponseForwarded);
-                self.write_kept(block, extra);
+                self.write_kept(block, code, extra);
                 (code, false)
             }
             Respond::Local {
                 hand,
                 code,
+                reason,
                 headers,
             } => {
-                self.write_local(context, hand, code, headers);
+                self.write_local(context, hand, code, reason, headers);
                 (code, code == 100)
             }
         };
-        let bytes = start..self.out.bytes.len();
-        if bytes.is_empty() {
+        if !self.queue_from(start, context.listener, context.reply_to) {
             self.env.count(Counter::ReplySuppressed);
             return;
         }
@@ -108,17 +224,22 @@ impl Step<'_, '_> {
         let block = if needed && !can_be_made_again {
             self.out
                 .bytes
-                .get(bytes.clone())
+                .get(start..)
                 .and_then(|text| store(self.env, text, AllocClass::Update))
         } else {
             None
         };
-        self.release(context.last.take().and_then(|kept| kept.block), context);
-        context.last = needed.then_some(Kept { code, block });
-        self.out.sends.push(crate::io::Send {
-            listener: context.listener,
-            to: context.reply_to,
-            bytes,
+        let old = context.last.take().and_then(|kept| kept.block);
+        self.release(old);
+        // A provisional response that cannot be kept is answered for by a 100.
+        let code_again = if block.is_none() && code < 200 {
+            100
+        } else {
+            code
+        };
+        context.last = needed.then_some(Kept {
+            code: code_again,
+            block,
         });
         if code >= 200 {
             self.let_go(context);
@@ -131,14 +252,20 @@ impl Step<'_, '_> {
         let challenges = context.challenges.take();
         let best = context.best.take().and_then(|kept| kept.block);
         for block in [request, challenges, best] {
-            self.release(block, context);
+            self.release(block);
         }
-    }
-
-    /// Frees a block that the context lets go of, if its record never knew it; otherwise the next commit does.
-    pub(crate) fn release(&mut self, block: Option<shm::Block>, _context: &Context) {
-        if let Some(block) = block {
-            self.env.arena.free_children(&[block]);
+        let invite = context.is_invite();
+        for branch in &mut context.branches {
+            // An INVITE is needed for its CANCEL, or for the ACK of a failure.
+            let needed = match branch.code {
+                0 => branch.client.is_some(),
+                200..300 => false,
+                _ => invite && branch.client.is_some(),
+            };
+            if !needed {
+                let sent = branch.sent.take();
+                self.release(sent);
+            }
         }
     }
 
@@ -151,16 +278,10 @@ impl Step<'_, '_> {
                 .out
                 .bytes
                 .extend_from_slice(self.env.arena.block(block)),
-            None => self.write_local(context, None, kept.code, b""),
+            None => self.write_local(context, None, kept.code, None, b""),
         }
-        let bytes = start..self.out.bytes.len();
-        if !bytes.is_empty() {
+        if self.queue_from(start, context.listener, context.reply_to) {
             self.env.count(Counter::ResponseRetransmitted);
-            self.out.sends.push(crate::io::Send {
-                listener: context.listener,
-                to: context.reply_to,
-                bytes,
-            });
         }
     }
 
@@ -173,97 +294,75 @@ impl Step<'_, '_> {
         self.room.patch = patch.into_space();
     }
 
-    /// Appends a kept response, with the challenges of other branches before its body (§16.7 step 7).
-    fn write_kept(&mut self, block: shm::Block, extra: Option<shm::Block>) {
+    /// Appends a kept response, with the challenges of other branches at the end of its head (§16.7 step 7).
+    fn write_kept(&mut self, block: shm::Block, code: u16, extra: Option<shm::Block>) {
         let text = self.env.arena.block(block);
         let extra = extra
             .map(|extra| self.env.arena.block(extra))
             .unwrap_or_default();
-        let end = text
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .map_or(0, |at| at + 2);
-        let (head, rest) = if extra.is_empty() || end == 0 {
-            (text, &b""[..])
+        let out = &mut self.out.bytes;
+        // The status line is "SIP/2.0 503 ...".
+        let line_end = find(text, b"\r\n").unwrap_or_default();
+        let said = text.get(8..11).unwrap_or_default();
+        let rest_from = if said == code.to_string().as_bytes() {
+            0
         } else {
-            text.split_at(end)
+            // Writing to a Vec does not fail.
+            let _ = write!(out, "SIP/2.0 {code} {}", sip::build::reason_phrase(code));
+            line_end
         };
-        self.out.bytes.extend_from_slice(head);
-        self.out
-            .bytes
-            .extend_from_slice(if end == 0 { b"" } else { extra });
-        self.out.bytes.extend_from_slice(rest);
+        let head_end = find(text, b"\r\n\r\n").map_or(text.len(), |at| at.saturating_add(2));
+        out.extend_from_slice(text.get(rest_from..head_end).unwrap_or_default());
+        out.extend_from_slice(extra);
+        out.extend_from_slice(text.get(head_end..).unwrap_or_default());
     }
 
-    /// Appends a response of our own, from the request at hand, the stored one, or one that we sent on.
+    /// Appends a response of our own, made of the request at hand, of the stored one, or of one that we sent on.
     fn write_local(
         &mut self,
-        context: &Context,
+        context: &mut Context,
         hand: Option<&Hand<'_>>,
         code: u16,
+        reason: Option<&str>,
         headers: &[u8],
     ) {
-        if let Some(hand) = hand {
-            self.write_local_from(hand, code, headers);
-            return;
-        }
-        if let Some(block) = context.request {
-            let source = context.source;
-            self.with_stored(block, |step, message| {
-                let value = message.first_value(HeaderName::Via);
-                let path = value.and_then(|value| {
-                    Some(intake::reply_path(
-                        value.value,
-                        &sip::Via::parse(value.value).ok()?,
-                        source,
-                    ))
-                });
-                let via = path.as_ref().and_then(|path| path.via.as_deref());
-                step.write_local_from(
-                    &Hand {
-                        message: *message,
-                        via,
-                        sent: false,
-                    },
-                    code,
-                    headers,
-                );
-            });
-            return;
-        }
-        let sent = context
-            .branches
-            .iter()
-            .find(|branch| branch.is_pending() || branch.code < 300)
-            .or(context.branches.first());
-        if let Some(block) = sent.and_then(|branch| branch.sent) {
-            self.with_stored(block, |step, message| {
-                step.write_local_from(
-                    &Hand {
-                        message: *message,
-                        via: None,
-                        sent: true,
-                    },
-                    code,
-                    headers,
-                );
-            });
-        }
-    }
-
-    fn write_local_from(&mut self, hand: &Hand<'_>, code: u16, headers: &[u8]) {
-        let branch = local::branch_at(&hand.message, usize::from(hand.sent));
-        let tag = local::to_tag(self.key, &hand.message, branch);
-        let tag = (code > 100).then_some(&tag[..]);
-        let local = Local {
-            code,
-            reason: None,
-            tag,
-            via: hand.via,
-            skip_via: hand.sent,
-            headers,
+        let local = |hand: &Hand<'_>, out: &mut Vec<u8>| {
+            let local = Local {
+                code,
+                reason,
+                tag: (code > 100).then_some(&hand.way.tag[..]),
+                via: hand.way.via.as_deref(),
+                skip_via: false,
+                headers,
+            };
+            local::write(&hand.message, &local, out);
         };
-        local::write(&hand.message, &local, &mut self.out.bytes);
+        if let Some(hand) = hand {
+            local(hand, &mut self.out.bytes);
+            return;
+        }
+        let of_request = self.with_request(context, |step, _, hand| {
+            local(hand, &mut step.out.bytes);
+        });
+        if of_request.is_some() {
+            return;
+        }
+        let sent = context.branches.iter().find_map(|branch| branch.sent);
+        if let Some(block) = sent {
+            self.with_stored(block, |step, message| {
+                // Below our Via stands what came.
+                let tag = local::to_tag(step.key, message, local::branch_at(message, 1));
+                let local = Local {
+                    code,
+                    reason,
+                    tag: (code > 100).then_some(&tag[..]),
+                    via: None,
+                    skip_via: true,
+                    headers,
+                };
+                local::write(message, &local, &mut step.out.bytes);
+            });
+        }
     }
 
     /// Passes on a response whose transaction is gone, by its next Via alone (§16.7, §18.2.2). Our Via on top was checked.
@@ -292,14 +391,15 @@ impl Step<'_, '_> {
         };
         let start = self.out.bytes.len();
         self.write_without_top_via(message);
-        let bytes = start..self.out.bytes.len();
-        if !bytes.is_empty() {
+        if self.queue_from(start, listener, to) {
             self.env.count(Counter::ResponseStateless);
-            self.out.sends.push(crate::io::Send {
-                listener,
-                to,
-                bytes,
-            });
         }
     }
+}
+
+/// Seconds in Retry-After when a table is full.
+pub(crate) const RETRY_AFTER: &[u8] = b"Retry-After: 5\r\n";
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
 }

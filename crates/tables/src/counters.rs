@@ -53,7 +53,7 @@ counters! {
     RejectedByRoute "rejected.by_route" "requests answered with the code of a reject rule",
     Unroutable "rejected.unroutable" "requests answered because no next hop could be found",
     Forwarded "proxy.forwarded" "requests forwarded by a transaction, one for each branch",
-    ForwardedStateless "proxy.forwarded_stateless" "requests forwarded without a transaction (ACK to a 2xx)",
+    ForwardedStateless "proxy.forwarded_stateless" "requests forwarded without a transaction: ACK to a 2xx, and within a dialog when memory is full",
     RequestRetransmitted "proxy.request_retransmitted" "requests sent again by Timer A or E",
     ResponseRetransmitted "proxy.response_retransmitted" "responses sent again: request retransmitted, or Timer G",
     RequestAbsorbed "proxy.request_absorbed" "retransmitted requests and ACKs that ended at a transaction",

@@ -55,7 +55,7 @@ fn what_a_phone_sees_of_us() {
                 bob < INVITE sip:bob@10.0.0.2:5060
                     Via: SIP/2.0/UDP 10.9.9.9:5060;branch=#1
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
-                    Record-Route: <sip:10.9.9.9:5060;lr>
+                    Record-Route: <sip:10.9.9.9:5060;lr;td=c05g94y9g3xj2>
                     Max-Forwards: 69
                     To: <sip:bob@example.org>
                 alice < 100 INVITE
@@ -64,7 +64,7 @@ fn what_a_phone_sees_of_us() {
             bob: 180
                 alice < 180 INVITE
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
-                    Record-Route: <sip:10.9.9.9:5060;lr>
+                    Record-Route: <sip:10.9.9.9:5060;lr;td=c05g94y9g3xj2>
                     To: <sip:bob@example.org>;tag=bob
         "#]],
     );
@@ -416,6 +416,7 @@ fn retransmissions_of_other_requests() {
             alice: again
             +6s
                 1.5s: bob < MESSAGE sip:bob@10.0.0.2:5060 again
+                1.5s: alice < 100 MESSAGE
                 5.5s: bob < MESSAGE sip:bob@10.0.0.2:5060 again
             bob: 200
                 alice < 200 MESSAGE
@@ -562,6 +563,7 @@ fn the_dialog_ends_while_a_phone_has_moved() {
                 0.5s: bob < BYE sip:bob@10.0.0.2:5060 again
                 1.5s: bob < BYE sip:bob@10.0.0.2:5060 again
                 3.5s: bob < BYE sip:bob@10.0.0.2:5060 again
+                3.5s: alice < 100 BYE
                 7.5s: bob < BYE sip:bob@10.0.0.2:5060 again
                 11.5s: bob < BYE sip:bob@10.0.0.2:5060 again
                 15.5s: bob < BYE sip:bob@10.0.0.2:5060 again

@@ -143,7 +143,6 @@ fn cancel_and_no_answer_to_it() {
     );
 }
 
-// FIXME: a 487 should go upstream.
 #[test]
 fn cancel_and_never_a_sign_of_life() {
     check(
@@ -168,6 +167,8 @@ fn cancel_and_never_a_sign_of_life() {
                 7.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
                 15.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
                 31.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                32s: alice < 487 INVITE
+                32.5s: alice < 487 INVITE again
         "#]],
     );
 }

@@ -299,7 +299,6 @@ fn challenges_win_over_480_and_a_later_one_adds_to_the_first() {
     );
 }
 
-// FIXME: the 500 is made from the ACK that we sent, so that nobody upstream knows it.
 #[test]
 fn a_503_of_the_only_branch_is_not_passed_on() {
     check(
@@ -326,15 +325,15 @@ fn a_503_of_the_only_branch_is_not_passed_on() {
                 bob < ACK sip:bob@10.0.0.2:5060
                     Via: SIP/2.0/UDP 10.9.9.9:5060;branch=#1
                     CSeq: 1 ACK
-                alice < 500 ACK
-                    CSeq: 1 ACK
+                alice < 500 INVITE
+                    Retry-After: 60
+                    Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
+                    CSeq: 1 INVITE
             alice: ACK
-                alice can't
         "#]],
     );
 }
 
-// FIXME: a 500 should go upstream.
 #[test]
 fn a_503_of_all_branches_is_not_passed_on() {
     check(
@@ -363,11 +362,14 @@ fn a_503_of_all_branches_is_not_passed_on() {
                     CSeq: 1 MESSAGE
             bob: 503 / Retry-After: 60
             bob2: 503
+                alice < 500 MESSAGE
+                    Retry-After: 60
+                    Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
+                    CSeq: 1 MESSAGE
         "#]],
     );
 }
 
-// FIXME: a 408 should go upstream.
 #[test]
 fn nobody_answers_an_invite() {
     check(
@@ -401,14 +403,14 @@ fn nobody_answers_an_invite() {
                 15.5s: bob2 < INVITE sip:bob@10.0.0.3:5060 again
                 31.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
                 31.5s: bob2 < INVITE sip:bob@10.0.0.3:5060 again
+                32s: alice < 408 INVITE
+                32.5s: alice < 408 INVITE again
             alice: ACK
-                alice can't
             +10s
         "#]],
     );
 }
 
-// FIXME: the 486 should go upstream.
 #[test]
 fn one_branch_times_out_and_one_is_busy() {
     check(
@@ -437,6 +439,8 @@ fn one_branch_times_out_and_one_is_busy() {
                 7.5s: bob2 < INVITE sip:bob@10.0.0.3:5060 again
                 15.5s: bob2 < INVITE sip:bob@10.0.0.3:5060 again
                 31.5s: bob2 < INVITE sip:bob@10.0.0.3:5060 again
+                32s: alice < 486 INVITE
+                32.5s: alice < 486 INVITE again
         "#]],
     );
 }
@@ -469,6 +473,8 @@ fn silence_for_other_requests_that_time_out() {
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
                 3.5s: bob < MESSAGE sip:bob@10.0.0.2:5060 again
                     Via: SIP/2.0/UDP 10.9.9.9:5060;branch=#1
+                    Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
+                3.5s: alice < 100 MESSAGE
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
                 7.5s: bob < MESSAGE sip:bob@10.0.0.2:5060 again
                     Via: SIP/2.0/UDP 10.9.9.9:5060;branch=#1
@@ -530,6 +536,7 @@ fn one_of_two_non_invite_branches_answers() {
                 0.5s: bob2 < MESSAGE sip:bob@10.0.0.3:5060 again
                 1.5s: bob2 < MESSAGE sip:bob@10.0.0.3:5060 again
                 3.5s: bob2 < MESSAGE sip:bob@10.0.0.3:5060 again
+                3.5s: alice < 100 MESSAGE
                 7.5s: bob2 < MESSAGE sip:bob@10.0.0.3:5060 again
                 11.5s: bob2 < MESSAGE sip:bob@10.0.0.3:5060 again
                 15.5s: bob2 < MESSAGE sip:bob@10.0.0.3:5060 again

@@ -5,7 +5,6 @@ use expect_test::expect;
 use super::{check, check_in};
 use crate::world::World;
 
-// FIXME: the 400 for a request without Call-ID ends where that header would be.
 #[test]
 fn refusals() {
     check(
@@ -67,7 +66,7 @@ fn refusals() {
                 alice < 400 BYE
                     To: <sip:bob@example.org>;tag=%
             alice: INVITE sip:bob@example.org / Call-ID:
-                alice < 400 
+                alice < 400 INVITE
                     To: <sip:bob@example.org>;tag=%
             alice: INVITE sip:bob@example.org / Max-Forwards: many
                 alice < 400 INVITE
@@ -283,16 +282,16 @@ fn two_listeners_are_both_on_the_route() {
             show Record-Route, Route, Via
             alice: INVITE sip:iris@example.org
                 iris < INVITE sip:iris@10.1.0.1:5060 by 2
-                    Record-Route: <sip:10.8.8.8:5070;lr>
-                    Record-Route: <sip:10.9.9.9:5060;lr>
+                    Record-Route: <sip:10.8.8.8:5070;lr;td=c05g94y9g3xj2>
+                    Record-Route: <sip:10.9.9.9:5060;lr;td=c05g94y9g3xj2>
                     Via: SIP/2.0/UDP 10.8.8.8:5070;branch=#1
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
                 alice < 100 INVITE
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
             iris: 200
                 alice < 200 INVITE
-                    Record-Route: <sip:10.8.8.8:5070;lr>
-                    Record-Route: <sip:10.9.9.9:5060;lr>
+                    Record-Route: <sip:10.8.8.8:5070;lr;td=c05g94y9g3xj2>
+                    Record-Route: <sip:10.9.9.9:5060;lr;td=c05g94y9g3xj2>
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
             alice: ACK
                 iris < ACK sip:iris@10.1.0.1:5060 by 2
@@ -379,7 +378,6 @@ fn rules_reject_and_redirect() {
     );
 }
 
-// FIXME: the INVITE to a name without address should be answered.
 #[test]
 fn names_are_asked_for() {
     let mut world = World::new(1);
@@ -411,13 +409,14 @@ fn names_are_asked_for() {
             alice: ACK
             alice: INVITE sip:carol@nowhere.example
                 alice < 100 INVITE
+                alice < 500 INVITE
             alice: ACK
             alice: INVITE sips:carol@10.0.0.5
-                alice < 503 INVITE
+                alice < 416 INVITE
             alice: INVITE tel:+15551234
-                alice < 503 INVITE
+                alice < 416 INVITE
             alice: MESSAGE sip:carol@10.0.0.5;transport=tcp
-                alice < 503 MESSAGE
+                alice < 500 MESSAGE
         "#]],
     );
 }

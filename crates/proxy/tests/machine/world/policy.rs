@@ -45,7 +45,7 @@ impl Policy {
             AskKind::Resolve { branch } => Answer::Resolved(
                 question
                     .next_hop(branch)
-                    .map_or(Vec::new(), |uri| self.resolve(&uri)),
+                    .map_or(Vec::new(), |uri| self.resolve(uri)),
             ),
         }
     }

@@ -1,0 +1,147 @@
+//! The request as it goes to one target (§16.6 steps 1 to 8).
+
+use std::io::Write;
+
+use sip::{HeaderName, Patch, PatchError};
+
+use crate::{
+    ask::Target,
+    branch::Branch,
+    dialog::{self, Seal},
+    route::{self, StrictRoutes},
+    step::{Hand, Step},
+};
+
+/// Max-Forwards of a request that has none (§16.6 step 3).
+const MAX_FORWARDS: &[u8] = b"70";
+/// Longest Via or Record-Route value of ours. The configuration's check excludes a host that does not fit.
+const VALUE_BYTES_MAX: usize = 400;
+
+/// Where one copy of a request goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Copy<'c> {
+    pub(crate) target: &'c Target,
+    /// The listener to send from, and the one that the request came in by.
+    pub(crate) listener: u32,
+    pub(crate) came_in_by: u32,
+    pub(crate) branch: Branch,
+}
+
+impl Step<'_, '_> {
+    /// Appends the copy to the outputs; after an error a part of it may be there.
+    pub(crate) fn write_copy(
+        &mut self,
+        hand: &Hand<'_>,
+        copy: &Copy<'_>,
+    ) -> Result<(), PatchError> {
+        let mut patch = Patch::reusing(hand.message, std::mem::take(&mut self.room.patch));
+        let result = self.patch_copy(&mut patch, hand, copy);
+        if result.is_ok() {
+            patch.write(&mut self.out.bytes);
+        }
+        self.room.patch = patch.into_space();
+        result
+    }
+
+    fn patch_copy(
+        &self,
+        patch: &mut Patch<'_>,
+        hand: &Hand<'_>,
+        copy: &Copy<'_>,
+    ) -> Result<(), PatchError> {
+        let (message, target, info) = (&hand.message, copy.target, &hand.intake.route);
+        let request_uri = message.request().map_or(&b""[..], |line| line.uri);
+        // Steps 2 and 6.
+        if info.strict_before
+            || target.next_hop.is_none() && route::is_strict(message, info, target)
+        {
+            let routes = StrictRoutes::of(message, info, target, request_uri);
+            patch.remove_all(HeaderName::Route)?;
+            if !routes.rest.is_empty() {
+                patch.push_top(HeaderName::Route, &routes.rest)?;
+            }
+            patch.set_request_uri(&routes.uri)?;
+        } else {
+            for _ in 0..info.ours {
+                patch.remove_first_value(HeaderName::Route)?;
+            }
+            // RFC 3327 §5.3: the Path of a binding is its Route set.
+            if let Some(path) = &target.path {
+                patch.push_top(HeaderName::Route, path)?;
+            }
+            if let Some(uri) = &target.uri {
+                patch.set_request_uri(uri)?;
+            }
+        }
+        // Step 3.
+        match (
+            message.first(HeaderName::MaxForwards),
+            hand.intake.max_forwards,
+        ) {
+            (Some(header), Some(hops)) => {
+                let mut text = [0; 3];
+                let text = gathered(&mut text, |out| write!(out, "{}", hops.saturating_sub(1)));
+                patch.replace_value(header.value_span, text)?;
+            }
+            _ => patch.append(HeaderName::MaxForwards, MAX_FORWARDS)?,
+        }
+        // Step 4.
+        if let Some(seal) = &hand.intake.record_route {
+            self.push_record_route(patch, copy, seal)?;
+        }
+        // §18.2.1 for the Via that came, then step 8.
+        if let (Some(via), Some(value)) = (&hand.way.via, message.first_value(HeaderName::Via)) {
+            patch.replace_value(value.span, via)?;
+        }
+        let mut via = [0; VALUE_BYTES_MAX];
+        let sent_by = self.sent_by(copy.listener);
+        let via = gathered(&mut via, |out| {
+            out.write_all(b"SIP/2.0/UDP ")?;
+            out.write_all(sent_by)?;
+            out.write_all(b";branch=")?;
+            out.write_all(&copy.branch.encode(self.key))
+        });
+        patch.push_top(HeaderName::Via, via)
+    }
+
+    /// Two values where the sides differ, so that each side sees the address that it can reach.
+    fn push_record_route(
+        &self,
+        patch: &mut Patch<'_>,
+        copy: &Copy<'_>,
+        seal: &Seal,
+    ) -> Result<(), PatchError> {
+        let upstream = Some(copy.came_in_by).filter(|&id| id != copy.listener);
+        for listener in upstream.into_iter().chain([copy.listener]) {
+            let mut value = [0; VALUE_BYTES_MAX];
+            let value = gathered(&mut value, |out| {
+                out.write_all(b"<sip:")?;
+                out.write_all(self.sent_by(listener))?;
+                out.write_all(b";lr;")?;
+                out.write_all(dialog::PARAM)?;
+                out.write_all(b"=")?;
+                out.write_all(seal)?;
+                out.write_all(b">")
+            });
+            patch.push_top(HeaderName::RecordRoute, value)?;
+        }
+        Ok(())
+    }
+
+    /// What a listener calls itself. One that a reload has taken away has no name any more.
+    fn sent_by(&self, listener: u32) -> &[u8] {
+        self.settings
+            .listener(listener)
+            .map_or(&b"invalid.invalid"[..], |listener| &listener.sent_by)
+    }
+}
+
+/// What `write` writes into the room given; cut where that ends.
+fn gathered(room: &mut [u8], write: impl FnOnce(&mut &mut [u8]) -> std::io::Result<()>) -> &[u8] {
+    let whole = room.len();
+    let mut rest = &mut *room;
+    // Only a lack of room can fail.
+    let _ = write(&mut rest);
+    let left = rest.len();
+    room.get(..whole.saturating_sub(left)).unwrap_or_default()
+}
