@@ -2,4 +2,8 @@
 
 mod deaths;
 mod flows;
+mod full;
+mod questions;
+mod random;
+mod slots;
 mod world;

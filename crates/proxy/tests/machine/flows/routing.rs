@@ -282,16 +282,16 @@ fn two_listeners_are_both_on_the_route() {
             show Record-Route, Route, Via
             alice: INVITE sip:iris@example.org
                 iris < INVITE sip:iris@10.1.0.1:5060 by 2
-                    Record-Route: <sip:10.8.8.8:5070;lr;td=c05g94y9g3xj2>
-                    Record-Route: <sip:10.9.9.9:5060;lr;td=c05g94y9g3xj2>
+                    Record-Route: <sip:10.8.8.8:5070;lr;td=%>
+                    Record-Route: <sip:10.9.9.9:5060;lr;td=%>
                     Via: SIP/2.0/UDP 10.8.8.8:5070;branch=#1
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
                 alice < 100 INVITE
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
             iris: 200
                 alice < 200 INVITE
-                    Record-Route: <sip:10.8.8.8:5070;lr;td=c05g94y9g3xj2>
-                    Record-Route: <sip:10.9.9.9:5060;lr;td=c05g94y9g3xj2>
+                    Record-Route: <sip:10.8.8.8:5070;lr;td=%>
+                    Record-Route: <sip:10.9.9.9:5060;lr;td=%>
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
             alice: ACK
                 iris < ACK sip:iris@10.1.0.1:5060 by 2
@@ -417,6 +417,28 @@ fn names_are_asked_for() {
                 alice < 416 INVITE
             alice: MESSAGE sip:carol@10.0.0.5;transport=tcp
                 alice < 500 MESSAGE
+        "#]],
+    );
+}
+
+// Without our seal a Route through us and a To tag prove nothing, and policy is asked (§16.4).
+#[test]
+fn a_made_up_dialog_is_no_way_through_us() {
+    check(
+        "
+        trunk: MESSAGE sip:bob@10.0.0.2 / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:10.9.9.9;lr>
+        trunk: MESSAGE sip:bob@10.0.0.2 / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:10.9.9.9;lr;td=c05g94y9g3xj2>
+        trunk: BYE sip:10.9.9.9;lr / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:bob@10.0.0.2>
+        trunk: ACK sip:bob@10.0.0.2 / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:10.9.9.9;lr>
+        ",
+        expect![[r#"
+            trunk: MESSAGE sip:bob@10.0.0.2 / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:10.9.9.9;lr>
+                trunk < 403 MESSAGE
+            trunk: MESSAGE sip:bob@10.0.0.2 / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:10.9.9.9;lr;td=c05g94y9g3xj2>
+                trunk < 403 MESSAGE
+            trunk: BYE sip:10.9.9.9;lr / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:bob@10.0.0.2>
+                trunk < 403 BYE
+            trunk: ACK sip:bob@10.0.0.2 / To: <sip:bob@10.0.0.2>;tag=bob / Route: <sip:10.9.9.9;lr>
         "#]],
     );
 }

@@ -48,18 +48,7 @@ impl World {
             let Some(&ask) = self.slots[0].held.get(number - 1) else {
                 panic!("no question {number}");
             };
-            self.turn(0, |world| {
-                world.point()?;
-                if !world.answer(0, ask, None) {
-                    world.note("no such question");
-                }
-                world.point()?;
-                world.answer_asks(0, None)?;
-                world.settle(0, None);
-                world.point()?;
-                world.dispatch(0);
-                Ok(())
-            });
+            self.answer_late(0, ask);
         } else if let Some(order) = line.strip_prefix("release") {
             self.release(0, order == " backwards");
         } else if line == "die" {
