@@ -18,12 +18,13 @@ mod pins;
 mod rates;
 mod reload;
 mod report;
+mod secret;
 mod sockets;
 mod source;
 mod supervisor;
 mod trouble;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use config::Config;
@@ -64,14 +65,14 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
     warnings
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
-    make_state_dir(places.state)?;
+    let secret = secret::load(&make_state_dir(places.state)?)?;
     limits::check_user(config.workers.user.as_deref())?;
     limits::check_memory(&config)?;
     limits::raise_descriptors(config.slots(), config.workers.count, config.listen.len())?;
     let aux = aux_of(&config)?;
     let control = ControlSocket::claim(places.control)?;
     let listeners = open_listeners(&config)?;
-    let memory = Memory::create(&config, aux)?;
+    let memory = Memory::create(&config, aux, secret)?;
     let doorbells = (0..config.slots())
         .map(|_| os::eventfd())
         .collect::<Result<Vec<_>, _>>()
@@ -107,7 +108,7 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
     })
 }
 
-fn make_state_dir(given: Option<&Path>) -> Result<(), Trouble> {
+fn make_state_dir(given: Option<&Path>) -> Result<PathBuf, Trouble> {
     let Some(path) = Environment::of_process().state_dir(given) else {
         return Err(Trouble::new(
             "there is no place for the state directory: neither XDG_STATE_HOME nor HOME is set",
@@ -122,7 +123,8 @@ fn make_state_dir(given: Option<&Path>) -> Result<(), Trouble> {
             ),
             "name one that you may write with --state DIR or TANDEM_STATE",
         )
-    })
+    })?;
+    Ok(path)
 }
 
 /// Participants of control threads.
