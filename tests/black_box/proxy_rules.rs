@@ -305,12 +305,37 @@ fn stray_responses() {
     assert_eq!(alice.expect_final(&message).status(), 200);
 }
 
+/// Lets requests for another domain through.
+fn to_elsewhere() -> String {
+    format!("{DEFAULT}\n[[route]]\nmatch = {{ domain = \"elsewhere.test\" }}\nto = \"dns\"\n")
+}
+
+/// A To tag and a Route through us that anybody can write make no dialog of ours: policy is asked as for any request.
 #[test]
-fn route_to_another_hop() {
+fn a_made_up_dialog_is_no_way_through() {
     let _shared = shared();
     let server = Server::start();
     let (alice, bob) = pair(&server);
-    // Our own Route, then the next hop's: loose routing (§16.12), as within a dialog.
+    let route = format!("<sip:{};lr;td=0123456789abc>", server.address());
+    for method in ["MESSAGE", "INVITE", "BYE"] {
+        let mut request = alice.request(method, &format!("sip:{}", bob.peer.address));
+        request.set("To", "<sip:someone@elsewhere.test>;tag=there");
+        request.push("Route", route.clone());
+        assert_eq!(alice.ask(&request).status(), 403, "{method}");
+    }
+    let mut ack = alice.request("ACK", &format!("sip:{}", bob.peer.address));
+    ack.set("To", "<sip:someone@elsewhere.test>;tag=there");
+    ack.push("Route", route);
+    alice.send(&ack);
+    bob.expect_only(QUIET, |_| false);
+}
+
+#[test]
+fn route_to_another_hop() {
+    let _shared = shared();
+    let server = Server::start_with(&to_elsewhere());
+    let (alice, bob) = pair(&server);
+    // Our own Route, then the next hop's: loose routing (§16.12).
     let mut request = alice.request("MESSAGE", "sip:someone@elsewhere.test");
     request.set("To", "<sip:someone@elsewhere.test>;tag=there");
     request.push(
@@ -332,7 +357,7 @@ fn route_to_another_hop() {
 #[test]
 fn strict_router() {
     let _shared = shared();
-    let server = Server::start();
+    let server = Server::start_with(&to_elsewhere());
     let (alice, bob) = pair(&server);
     let mut request = alice.request("MESSAGE", "sip:someone@elsewhere.test");
     request.set("To", "<sip:someone@elsewhere.test>;tag=there");

@@ -185,16 +185,20 @@ impl Proxy {
             self.run(env, out, |step| step.on_truncated(message, datagram));
             return Disposition::Served;
         }
-        if message.is_request() {
-            env.count(Counter::Requests);
+        let (disposition, counter) = if message.is_request() {
             let (disposition, begun) =
                 self.run(env, out, |step| step.on_request(message, datagram));
             self.at_hand = begun;
-            disposition
+            (disposition, Counter::Requests)
         } else {
-            env.count(Counter::Responses);
-            self.run(env, out, |step| step.on_response(message, datagram))
+            let disposition = self.run(env, out, |step| step.on_response(message, datagram));
+            (disposition, Counter::Responses)
+        };
+        // What another slot owns is counted there.
+        if disposition == Disposition::Served {
+            env.count(counter);
         }
+        disposition
     }
 
     /// The request that a question is about, for whoever answers it. `at_hand` as for [`Input::Answer`].

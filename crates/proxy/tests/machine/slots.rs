@@ -72,8 +72,8 @@ fn messages_find_their_owner() {
                 to slot 0
                 bob < 200 BYE
             count
-                messages.requests 13
-                messages.responses 9
+                messages.requests 9
+                messages.responses 5
                 proxy.forwarded 3
                 proxy.forwarded_stateless 1
                 proxy.response_retransmitted 1
