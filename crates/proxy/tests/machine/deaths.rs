@@ -83,7 +83,7 @@ fn check_but(script: &str, prepare: fn(&mut World), spared: &str) {
     assert!(!wanted.is_empty());
     let points = world.points;
     let mut rng = Rng::new(points);
-    let doubles: Vec<_> = (0..points / 2)
+    let doubles: Vec<_> = (0..points / 3)
         .map(|_| {
             let first = u64::from(rng.below(points as u32)) + 1;
             vec![first, first + 1 + u64::from(rng.below(12))]

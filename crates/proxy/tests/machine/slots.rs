@@ -210,7 +210,7 @@ impl Serving {
 #[test]
 fn one_of_two_has_the_request() {
     let mut outcomes = BTreeSet::new();
-    for order in 0..1_u32 << 9 {
+    for order in 0..1_u32 << 8 {
         let mut world = World::with(2, 0);
         world.play("bob: REGISTER");
         world.play("bob2: REGISTER");

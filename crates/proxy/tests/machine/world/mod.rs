@@ -422,23 +422,23 @@ impl World {
         it.proxy.adopt(&mut env, it.turn_done, &mut it.out);
         self.point()?;
         self.answer_asks(slot, None)?;
+        // What was resumed is sent within this turn, before the turn counts as done.
+        let now = self.now;
+        let arms = std::mem::take(&mut self.slots[slot].out.arms);
+        let (due, later) = arms
+            .into_iter()
+            .partition::<Vec<_>, _>(|&(at, _)| at <= now);
+        self.slots[slot].out.arms = later;
+        for (_, id) in due {
+            self.step(slot, Input::Tick(id));
+            self.point()?;
+        }
         self.settle(slot, None);
         self.point()?;
         self.dispatch(slot);
         let mut mail = Vec::new();
         for packet in self.slots[slot].journal.clone() {
             self.serve(slot, &packet, &mut mail)?;
-        }
-        // What was resumed is sent within this turn, before the turn counts as done.
-        while let Some(&(at, id)) = self.slots[slot].wheel.first()
-            && at <= self.now
-        {
-            self.slots[slot].wheel.pop_first();
-            self.step(slot, Input::Tick(ContextId::unpack(id)));
-            self.answer_asks(slot, None)?;
-            self.point()?;
-            self.settle(slot, None);
-            self.dispatch(slot);
         }
         self.submit(slot)?;
         self.post(mail);
