@@ -519,7 +519,12 @@ impl World {
         let (name, again) = match known {
             None => (wire.to.to_string(), false),
             Some(agent) => {
-                let again = agent.inbox.contains(&wire.text);
+                let again = agent
+                    .inbox
+                    .iter()
+                    .rev()
+                    .take(64)
+                    .any(|text| *text == wire.text);
                 agent.inbox.push(wire.text.clone());
                 (agent.name.to_owned(), again)
             }
