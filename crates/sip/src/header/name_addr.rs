@@ -40,6 +40,7 @@ pub struct NameAddr<'a> {
     pub bracketed: bool,
     /// Where the value ends: a patch may add `;tag=...` here.
     pub end: ByteAt,
+    tag: Option<&'a [u8]>,
 }
 
 /// Whether a Contact's value is the `*` that removes all bindings (§10.2.2).
@@ -64,11 +65,14 @@ impl<'a> NameAddr<'a> {
         let uri_span = Span::of(end.saturating_sub(uri_text.len()), end);
         let place = ByteAt(uri_span.start);
         let uri = Uri::parse(uri_text).map_err(|error| NameAddrError::Uri(place, error))?;
-        let params = Params::parse_from(cursor)?;
-        let end = params
-            .iter()
-            .last()
-            .map_or(cursor.at(), |last| ByteAt(last.span.end));
+        let (mut end, mut tag) = (cursor.at(), None);
+        let params = Params::parse_each(cursor, |param| {
+            end = ByteAt(param.span.end);
+            if tag.is_none() && param.is("tag") {
+                tag = Some(param.value);
+            }
+            Ok::<_, NameAddrError>(())
+        })?;
         Ok(Self {
             display,
             uri,
@@ -76,6 +80,7 @@ impl<'a> NameAddr<'a> {
             uri_span,
             bracketed,
             end,
+            tag: tag.flatten(),
         })
     }
 
@@ -86,7 +91,7 @@ impl<'a> NameAddr<'a> {
 
     /// The tag of From or To (§19.3).
     pub fn tag(&self) -> Option<&'a [u8]> {
-        self.param("tag")?
+        self.tag
     }
 
     /// The preference of a Contact (§20.10). `None` if absent or malformed.

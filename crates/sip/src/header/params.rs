@@ -73,19 +73,29 @@ impl<'a> Params<'a> {
     }
 
     /// Parses what is left of a value.
-    pub(crate) fn parse_from(mut cursor: Cursor<'a>) -> Result<Self, ParamsError> {
+    pub(crate) fn parse_from(cursor: Cursor<'a>) -> Result<Self, ParamsError> {
+        Self::parse_each(cursor, |_| Ok::<_, ParamsError>(()))
+    }
+
+    /// Parses what is left of a value and shows each parameter on the way, so that whoever looks for some need not walk again.
+    /// Places are in the whole value.
+    pub(crate) fn parse_each<E: From<ParamsError>>(
+        mut cursor: Cursor<'a>,
+        mut see: impl FnMut(&Param<'a>) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let params = Self {
             text: cursor.rest(),
             base: cursor.at().0,
         };
         for _ in 0..PARAMS_MAX {
-            if next(&mut cursor)?.is_none() {
-                return Ok(params);
+            match next(&mut cursor)? {
+                Some(param) => see(&param)?,
+                None => return Ok(params),
             }
         }
         match next(&mut cursor)? {
             None => Ok(params),
-            Some(param) => Err(ParamsError::TooMany(ByteAt(param.span.start))),
+            Some(param) => Err(ParamsError::TooMany(ByteAt(param.span.start)).into()),
         }
     }
 

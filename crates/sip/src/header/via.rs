@@ -127,6 +127,8 @@ pub struct Via<'a> {
     /// Where the value ends: a patch may add `;received=...` here.
     pub end: ByteAt,
     branch: Option<&'a [u8]>,
+    received: Option<IpAddr>,
+    rport: Option<Option<u16>>,
 }
 
 impl<'a> Via<'a> {
@@ -147,53 +149,23 @@ impl<'a> Via<'a> {
         }
         let sent_by = SentBy::read(&mut cursor)?;
         let sent_by_span = Span::of(start, cursor.offset());
-        let params = Params::parse_from(cursor)?;
-        let mut via = Self {
+        let mut seen = Seen {
+            end: ByteAt(sent_by_span.end),
+            ..Seen::default()
+        };
+        let params = Params::parse_each(cursor, |param| seen.see(param))?;
+        Ok(Self {
             protocol,
             version,
             transport,
             sent_by,
             params,
             sent_by_span,
-            end: ByteAt(sent_by_span.end),
-            branch: None,
-        };
-        for param in params {
-            via.end = ByteAt(param.span.end);
-            via.check(&param)?;
-        }
-        Ok(via)
-    }
-
-    /// Checks the parameters that have a grammar of their own (§25.1 via-params, RFC 3581 §3).
-    fn check(&mut self, param: &Param<'a>) -> Result<(), ViaError> {
-        let wrong = if param.is("branch") {
-            let value = param.value.filter(|v| v.iter().all(|b| is_branch(*b)));
-            self.branch = self.branch.or(value);
-            value.is_none().then_some(ViaParam::Branch)
-        } else if param.is("received") {
-            param
-                .value
-                .and_then(address)
-                .is_none()
-                .then_some(ViaParam::Received)
-        } else if param.is("rport") {
-            param
-                .value
-                .is_some_and(|v| numbers::port(v).is_err())
-                .then_some(ViaParam::Rport)
-        } else if param.is("ttl") {
-            param
-                .value
-                .is_none_or(|v| numbers::ttl(v).is_err())
-                .then_some(ViaParam::Ttl)
-        } else {
-            None
-        };
-        match wrong {
-            Some(which) => Err(ViaError::Param(which)),
-            None => Ok(()),
-        }
+            end: seen.end,
+            branch: seen.branch,
+            received: seen.received,
+            rport: seen.rport,
+        })
     }
 
     /// Whether the protocol is SIP/2.0.
@@ -215,14 +187,12 @@ impl<'a> Via<'a> {
 
     /// The source address that the next element saw (§18.2.1), with or without brackets.
     pub fn received(&self) -> Option<IpAddr> {
-        address(self.params.value("received")??)
+        self.received
     }
 
     /// RFC 3581: `None` if absent, `Some(None)` as a client asks, `Some(Some(port))` as a server fills in.
     pub fn rport(&self) -> Option<Option<u16>> {
-        self.params
-            .value("rport")
-            .map(|value| value.and_then(|v| numbers::port(v).ok()))
+        self.rport
     }
 
     /// The multicast address that the request was sent to (§18.1.1).
@@ -245,6 +215,49 @@ impl<'a> Via<'a> {
         out.push(b' ');
         self.sent_by.write(out);
         out.extend_from_slice(self.params.text());
+    }
+}
+
+/// The parameters that have a grammar of their own, the first of each name (§25.1 via-params, RFC 3581 §3).
+#[derive(Default)]
+struct Seen<'a> {
+    end: ByteAt,
+    branch: Option<&'a [u8]>,
+    received: Option<IpAddr>,
+    rport: Option<Option<u16>>,
+}
+
+impl<'a> Seen<'a> {
+    fn see(&mut self, param: &Param<'a>) -> Result<(), ViaError> {
+        self.end = ByteAt(param.span.end);
+        // Most names are told apart by their length.
+        let wrong = match param.name.len() {
+            6 if param.is("branch") => {
+                let value = param.value.filter(|v| v.iter().all(|b| is_branch(*b)));
+                self.branch = self.branch.or(value);
+                value.is_none().then_some(ViaParam::Branch)
+            }
+            8 if param.is("received") => {
+                let value = param.value.and_then(address);
+                self.received = self.received.or(value);
+                value.is_none().then_some(ViaParam::Received)
+            }
+            5 if param.is("rport") => {
+                let port = param.value.map(numbers::port).transpose();
+                let wrong = port.is_err();
+                self.rport = self.rport.or(port.ok());
+                wrong.then_some(ViaParam::Rport)
+            }
+            3 if param.is("ttl") => param
+                .value
+                .is_none_or(|v| numbers::ttl(v).is_err())
+                .then_some(ViaParam::Ttl),
+            _ => None,
+        };
+        match wrong {
+            Some(which) => Err(ViaError::Param(which)),
+            None => Ok(()),
+        }
     }
 }
 
