@@ -80,19 +80,55 @@ fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr) -> Option<Vec<u
             }
         }
     }
-    // Writing to a Vec does not fail.
-    let _ = write!(text, ";received={}", source.ip());
+    text.extend_from_slice(b";received=");
+    write_ip(source.ip(), &mut text);
     if rport {
-        let _ = write!(text, ";rport={}", source.port());
+        text.extend_from_slice(b";rport=");
+        write_decimal(source.port(), &mut text);
     }
     Some(text)
+}
+
+/// As `Display` has it, without the machinery.
+fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (place, octet) in ip.octets().into_iter().enumerate() {
+                if place > 0 {
+                    out.push(b'.');
+                }
+                write_decimal(u16::from(octet), out);
+            }
+        }
+        // Writing to a Vec does not fail.
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
+}
+
+fn write_decimal(value: u16, out: &mut Vec<u8>) {
+    let mut begun = false;
+    for unit in [10_000, 1000, 100, 10, 1] {
+        let digit = value.checked_div(unit).unwrap_or_default() % 10;
+        begun |= digit > 0 || unit == 1;
+        if begun {
+            out.push(
+                b"0123456789"
+                    .get(usize::from(digit))
+                    .copied()
+                    .unwrap_or(b'0'),
+            );
+        }
+    }
 }
 
 /// What a request says, as far as the proxy needs it again and again.
 #[derive(Clone, Debug)]
 pub struct Intake {
-    /// The hash of everything that decides where the request goes: when it comes back with the same, it loops.
+    /// The hash of everything that decides where the request goes: when it comes back with the same, it loops. 0 for an ACK,
+    /// which is not looked at for loops: it goes where its INVITE went.
     pub fold: u64,
+    /// The To tag is that of an answer that we gave without a transaction: of an ACK, that it ends here.
+    pub answered_here: bool,
     /// `None`: the request has no Max-Forwards.
     pub max_forwards: Option<u8>,
     pub route: RouteInfo,
@@ -104,7 +140,12 @@ pub struct Intake {
 
 impl Intake {
     /// Reads a request (§16.3 steps 1 and 2): every header that a proxy reads must be readable.
-    pub fn of(message: &Message<'_>, key: &Key, settings: &Settings) -> Result<Self, Refusal> {
+    pub fn of(
+        message: &Message<'_>,
+        way: &Way,
+        key: &Key,
+        settings: &Settings,
+    ) -> Result<Self, Refusal> {
         let line = message.request().ok_or(Refusal::bad("Not A Request"))?;
         let cseq = message.cseq().map_err(|_| Refusal::bad("Bad CSeq"))?;
         if cseq.method_text != line.method_text {
@@ -125,7 +166,11 @@ impl Intake {
         let begun = to.tag().is_some();
         let stays = || wants_record_route(&uri, &from, settings);
         Ok(Self {
-            fold: fold(message, key, cseq.number, line.uri, &from, &to),
+            fold: match line.method {
+                Method::Ack => 0,
+                _ => fold(message, key, cseq.number, line.uri, &from, &to),
+            },
+            answered_here: to.tag() == Some(&way.tag),
             max_forwards,
             route,
             within_dialog: begun && route.sealed,
@@ -267,4 +312,23 @@ fn fold(
             value(HeaderName::ProxyAuthorization),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_look_as_they_always_do() {
+        for value in [0, 7, 10, 99, 100, 255, 5060, 10_000, 65_535] {
+            let mut out = Vec::new();
+            write_decimal(value, &mut out);
+            assert_eq!(out, value.to_string().into_bytes());
+        }
+        for ip in ["10.0.0.255", "0.0.0.0", "2001:db8::1"] {
+            let mut out = Vec::new();
+            write_ip(ip.parse().unwrap(), &mut out);
+            assert_eq!(out, ip.as_bytes());
+        }
+    }
 }

@@ -32,7 +32,7 @@ impl Step<'_, '_> {
             self.env.count(Counter::Malformed);
             return served;
         };
-        let intake = match Intake::of(message, self.key, &self.settings) {
+        let intake = match Intake::of(message, &way, self.key, &self.settings) {
             Ok(intake) => intake,
             Err(refusal) => {
                 self.refuse(message, datagram, &way, &refusal);
@@ -242,7 +242,7 @@ impl Step<'_, '_> {
                 return None;
             }
         }
-        if message.to().is_ok_and(|to| to.tag() == Some(&way.tag)) {
+        if intake.answered_here {
             // For an answer that we gave without a transaction.
             self.env.count(Counter::RequestAbsorbed);
             return None;

@@ -159,7 +159,7 @@ impl Step<'_, '_> {
         let block = context.request?;
         self.with_stored(block, |step, message| {
             let way = Way::of(message, context.source, step.key)?;
-            let intake = Intake::of(message, step.key, &step.settings).ok()?;
+            let intake = Intake::of(message, &way, step.key, &step.settings).ok()?;
             let hand = Hand {
                 message: *message,
                 way: &way,
