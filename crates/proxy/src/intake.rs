@@ -42,18 +42,29 @@ impl Way {
     pub fn of(message: &Message<'_>, source: SocketAddr, key: &Key) -> Option<Self> {
         let value = message.first_value(HeaderName::Via)?.value;
         let via = Via::parse(value).ok()?;
+        Some(Self::by(message, value, &via, source, key))
+    }
+
+    /// [`Way::of`], where the top Via has been read.
+    pub fn by(
+        message: &Message<'_>,
+        value: &[u8],
+        via: &Via<'_>,
+        source: SocketAddr,
+        key: &Key,
+    ) -> Self {
         let branch = via.branch().unwrap_or_default();
         let port = if via.rport().is_some() {
             source.port()
         } else {
             via.sent_by.port.unwrap_or(PORT_DEFAULT)
         };
-        Some(Self {
+        Self {
             to: SocketAddr::new(source.ip(), port),
-            via: received_via(value, &via, source),
+            via: received_via(value, via, source),
             tag: local::to_tag(key, message, branch),
             branch: Branch::decode(key, branch),
-        })
+        }
     }
 }
 

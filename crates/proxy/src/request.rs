@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sip::{Message, Method};
+use sip::{HeaderName, Message, Method, Via};
 use tables::{Counter, TRANSACTION};
 use transaction::{
     Actions, InviteServer, NonInviteServer, Reliability, ServerAction, ServerInput, key,
@@ -25,13 +25,13 @@ impl Step<'_, '_> {
         datagram: &Datagram<'_>,
     ) -> (Disposition, Option<AtHand>) {
         let served = (Disposition::Served, None);
-        let (Some(line), Some(way)) = (
-            message.request(),
-            Way::of(message, datagram.source, self.key),
-        ) else {
+        let value = message.first_value(HeaderName::Via);
+        let via = value.and_then(|value| Via::parse(value.value).ok());
+        let (Some(line), Some(value), Some(via)) = (message.request(), value, via) else {
             self.env.count(Counter::Malformed);
             return served;
         };
+        let way = Way::by(message, value.value, &via, datagram.source, self.key);
         let intake = match Intake::of(message, &way, self.key, &self.settings) {
             Ok(intake) => intake,
             Err(refusal) => {
@@ -39,11 +39,9 @@ impl Step<'_, '_> {
                 return served;
             }
         };
-        let written = match line.method {
-            // Nobody has a question about a CANCEL's own transaction: it is answered at once, and again for a retransmission.
-            Method::Cancel => key::cancel_target_key(message, self.key, &mut self.room.key),
-            _ => key::server_key(message, self.key, &mut self.room.key),
-        };
+        // A CANCEL is looked up by its INVITE: nobody has a question about its own transaction, it is answered at once, and again
+        // for a retransmission.
+        let written = key::lookup_key(message, &via, self.key, &mut self.room.key);
         if written.is_err() {
             let refusal = Refusal::new(400, Counter::BadRequest);
             self.refuse(message, datagram, &way, &refusal);

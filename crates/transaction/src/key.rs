@@ -86,6 +86,34 @@ pub fn cancel_target_key(
     write(cancel, line.uri, b"INVITE", hash_key, out)
 }
 
+/// The key that a request is looked up by, for whoever has read its topmost Via already: of a CANCEL [`cancel_target_key`], of
+/// everything else [`server_key`].
+pub fn lookup_key(
+    request: &Message<'_>,
+    via: &Via<'_>,
+    hash_key: &Key,
+    out: &mut KeyBuf,
+) -> Result<Matching, KeyError> {
+    let line = request.request().ok_or(KeyError::NotRequest)?;
+    let method = match line.method {
+        Method::Ack | Method::Cancel => b"INVITE",
+        _ => line.method_text,
+    };
+    match identifying_branch(via) {
+        Some(branch) => {
+            write_3261(via, branch, method, hash_key, out);
+            Ok(Matching::Rfc3261)
+        }
+        None => write(request, line.uri, method, hash_key, out),
+    }
+}
+
+/// A branch that is the cookie and nothing else identifies nothing (RFC 4475 §3.2.1).
+fn identifying_branch<'v>(via: &Via<'v>) -> Option<&'v [u8]> {
+    via.branch()
+        .filter(|branch| via.has_magic_cookie() && branch.len() > MAGIC_COOKIE_BYTES)
+}
+
 fn write(
     request: &Message<'_>,
     uri: &[u8],
@@ -97,11 +125,7 @@ fn write(
         .first_value(HeaderName::Via)
         .ok_or(KeyError::Missing(HeaderName::Via))?;
     let via = Via::parse(top.value)?;
-    // A branch that is the cookie and nothing else identifies nothing (RFC 4475 §3.2.1).
-    match via
-        .branch()
-        .filter(|branch| via.has_magic_cookie() && branch.len() > MAGIC_COOKIE_BYTES)
-    {
+    match identifying_branch(&via) {
         Some(branch) => {
             write_3261(&via, branch, method, hash_key, out);
             Ok(Matching::Rfc3261)
@@ -207,6 +231,24 @@ mod tests {
         })
         .unwrap();
         (matching, out.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_look_up_by_the_parsed_via_is_the_same() {
+        for via in [VIA, VIA_2543, "SIP/2.0/UDP a;branch=z9hG4bK"] {
+            for method in ["INVITE", "ACK", "CANCEL", "BYE"] {
+                let text = request(method, via, "1", ";tag=9");
+                let mut out = KeyBuf::new();
+                let matching = with(&text, |message| {
+                    lookup_key(message, &message.top_via().unwrap(), &HASH_KEY, &mut out)
+                });
+                let expected = match method {
+                    "CANCEL" => cancel_target(&text),
+                    _ => key(&text),
+                };
+                assert_eq!((matching.unwrap(), out.as_bytes().to_vec()), expected);
+            }
+        }
     }
 
     const VIA: &str = "SIP/2.0/UDP A.example:5061;rport;branch=z9hG4bK77";
