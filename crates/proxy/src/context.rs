@@ -133,6 +133,8 @@ pub struct Context {
     /// The key of the server transaction.
     pub key: Vec<u8>,
     pub row: Row,
+    /// `Intake::fold`: part of the branches, so that one from before, whose row has come to name another request, is known.
+    pub fold: u64,
     pub stage: Stage,
     pub method: Method,
     /// The listener that the request came in by.

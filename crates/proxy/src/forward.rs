@@ -40,6 +40,12 @@ impl Step<'_, '_> {
             self.answer_options(context, hand);
             return;
         }
+        let branches_max = self.settings.branches_max.min(BRANCHES_MAX);
+        let count = targets.len().min(branches_max);
+        if breadth_of_each(hand, count) == Some(0) {
+            self.end_with(context, hand, 440, Counter::TooBroad, b"");
+            return;
+        }
         if matches!(context.row, Row::None) {
             match self.env.arena.reserve(TRANSACTION, &context.key) {
                 Ok(reserved) => context.row = Row::Reserved(reserved),
@@ -56,9 +62,10 @@ impl Step<'_, '_> {
         }
         context.stage = Stage::Forwarding;
         self.touch(context);
-        let branches_max = self.settings.branches_max.min(BRANCHES_MAX);
-        for (number, target) in (0..).zip(targets.iter().take(branches_max)) {
+        for number in (0..=u8::MAX).take(count) {
             context.branches.push(Branch::new(number, context));
+        }
+        for (number, target) in (0..).zip(targets.iter().take(count)) {
             match next_hop(&hand.message, &hand.intake.route, target) {
                 NextHop::Address(to) => self.launch(context, hand, number, target, to),
                 NextHop::Name(uri) => self.resolve(context, number, target, uri),
@@ -153,6 +160,8 @@ impl Step<'_, '_> {
             target,
             listener,
             came_in_by: context.listener,
+            breadth: breadth_of_each(hand, context.branches.len()),
+            realm: &context.realm,
             branch: BranchText {
                 place: Place::Transaction { row, number },
                 listener: Some(context.listener),
@@ -238,6 +247,8 @@ impl Step<'_, '_> {
             target,
             listener,
             came_in_by,
+            breadth: None,
+            realm: b"",
             branch: BranchText {
                 place: Place::Stateless { derived },
                 listener: Some(came_in_by),
@@ -265,6 +276,25 @@ impl Step<'_, '_> {
             self.end_with(context, hand, 420, Counter::BadExtension, &unsupported);
         }
     }
+}
+
+/// Max-Breadth of a request that has none (RFC 5393 §5.3.3).
+const BREADTH_DEFAULT: usize = 60;
+
+/// In how many branches each copy may be at the same moment, if there are so many copies (RFC 5393 §5.3.3); `None` leaves that as it is.
+fn breadth_of_each(hand: &Hand<'_>, copies: usize) -> Option<usize> {
+    if copies < 2 {
+        return None;
+    }
+    let whole = match hand.message.first(HeaderName::MaxBreadth) {
+        // What is no number is none.
+        Some(header) => std::str::from_utf8(header.value)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
+        None => BREADTH_DEFAULT,
+    };
+    whole.checked_div(copies)
 }
 
 const OPTIONS_HEADERS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER\r\nAccept: application/sdp\r\nSupported: path\r\n";

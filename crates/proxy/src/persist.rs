@@ -39,6 +39,7 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
     let sha256 = if context.sha256 { SHA256 } else { 0 };
     to.byte(cancelled | sha256);
     to.word(context.turn);
+    to.word(context.fold);
     to.word(context.trying_at.map_or(0, Instant::as_nanos));
     to.short(context.asked);
     to.half(context.listener);
@@ -112,6 +113,7 @@ pub fn decode(
     let method = METHODS.get(usize::from(from.byte()?)).copied()?;
     let flags = from.byte()?;
     let turn = from.word()?;
+    let fold = from.word()?;
     let trying_at = from.instant()?;
     let asked = from.short()?;
     let listener = from.half()?;
@@ -137,6 +139,7 @@ pub fn decode(
         settings: Arc::clone(settings),
         key: record.key.to_vec(),
         row: Row::Live(record.row, record.version),
+        fold,
         stage,
         method,
         listener,

@@ -34,11 +34,13 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
 
 /// A contact as a Request-URI: without headers (§16.6 step 2, §19.1.1 table 1).
 fn request_uri(contact: &[u8]) -> Vec<u8> {
-    let end = contact.iter().position(|&byte| byte == b'?');
-    contact
-        .get(..end.unwrap_or(contact.len()))
-        .unwrap_or(contact)
-        .to_vec()
+    // A question mark may also stand in the user part.
+    let headers = match contact.contains(&b'?').then(|| Uri::parse(contact)) {
+        Some(Ok(uri)) => uri.headers.text().len(),
+        _ => 0,
+    };
+    let end = contact.len().saturating_sub(headers);
+    contact.get(..end).unwrap_or(contact).to_vec()
 }
 
 impl Step<'_, '_> {
@@ -101,6 +103,23 @@ impl Step<'_, '_> {
                 Counter::RegisterRefused,
                 b"Retry-After: 1\r\n",
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::request_uri;
+
+    #[test]
+    fn a_request_uri_has_no_headers() {
+        for (contact, uri) in [
+            ("sip:bob@10.0.0.2;ob", "sip:bob@10.0.0.2;ob"),
+            ("sip:bob@10.0.0.2?Subject=x", "sip:bob@10.0.0.2"),
+            ("sip:a?b=c@10.0.0.2;x?Subject=x", "sip:a?b=c@10.0.0.2;x"),
+            ("sip:a?b=c@10.0.0.2", "sip:a?b=c@10.0.0.2"),
+        ] {
+            assert_eq!(request_uri(contact.as_bytes()), uri.as_bytes());
         }
     }
 }

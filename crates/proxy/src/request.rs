@@ -129,6 +129,7 @@ impl Step<'_, '_> {
                 settings: Arc::clone(settings),
                 key: key.to_vec(),
                 row: Row::None,
+                fold: hand.intake.fold,
                 stage: Stage::Admission,
                 method,
                 listener: datagram.listener,

@@ -42,7 +42,15 @@ impl Step<'_, '_> {
                 Some(owner) if owner != self.slot => return Disposition::Owner(owner),
                 Some(_) => {
                     let found = self.contexts.of_row(row).and_then(|id| self.take(id));
-                    if let Some(mut context) = found {
+                    // An arena of before, whose key was the same, had other requests in its rows.
+                    let (same, other) = match found {
+                        Some(context) if context.fold == branch.fold => (Some(context), None),
+                        other => (None, other),
+                    };
+                    if let Some(other) = other {
+                        self.contexts.put(other);
+                    }
+                    if let Some(mut context) = same {
                         self.on_branch_response(
                             &mut context,
                             number,

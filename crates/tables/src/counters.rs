@@ -85,6 +85,7 @@ counters! {
     AnswerStale "questions.stale" "answers that came after their request had ended",
     AnsweredHere "messages.answered_here" "requests for the server itself answered 200 (OPTIONS)",
     ReplySuppressed "messages.reply_suppressed" "replies not sent because no address could be derived",
+    TooBroad "rejected.too_broad" "requests answered 440: more branches at the same moment than Max-Breadth allows (RFC 5393)",
 }
 
 #[cfg(test)]
