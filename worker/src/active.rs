@@ -4,6 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use config::Config;
 use proxy::{Domain, Listener, Settings};
+use stdx::hash::Key;
 
 use crate::hosts::Hosts;
 
@@ -26,6 +27,7 @@ impl Active {
         config: Arc<Config>,
         listeners: &Listeners,
         hosts: Arc<Hosts>,
+        dialog_key: Key,
     ) -> Self {
         let mut list: Vec<Listener> = listeners
             .iter()
@@ -63,6 +65,7 @@ impl Active {
                 expires_max: config.registrar.expires_max,
                 bindings_max: usize::from(config.registrar.bindings_max),
             },
+            dialog_key,
             branches_max: usize::from(config.limits.branches_max),
         };
         Self {

@@ -66,12 +66,7 @@ impl Policy {
     }
 
     /// Answers one question.
-    pub fn answer(
-        &self,
-        kind: AskKind,
-        question: &Question<'_>,
-        hosts: &Hosts,
-    ) -> Answer {
+    pub fn answer(&self, kind: AskKind, question: &Question<'_>, hosts: &Hosts) -> Answer {
         match kind {
             AskKind::Admit => Answer::Admitted(self.admit(&question.message)),
             AskKind::Credentials => Answer::Credentials(

@@ -17,6 +17,7 @@ use config::Config;
 use control::{FromWorker, SlotAssign, ToWorker};
 use crossbeam_channel::Sender;
 use shm::{Arena, Participant, ParticipantId};
+use stdx::hash::Key;
 
 use crate::{
     active::{Active, Listeners},
@@ -53,6 +54,8 @@ struct Process {
     listeners: BTreeMap<u32, Listener>,
     reactors: BTreeMap<u16, Reactor>,
     spin: Duration,
+    /// Seals dialogs.
+    secret: Key,
 }
 
 /// A listener with one socket for each slot.
@@ -95,6 +98,7 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
         user,
         spin_us,
         config_version,
+        secret,
         ..
     } = first
     else {
@@ -140,6 +144,7 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
         listeners: BTreeMap::new(),
         reactors: BTreeMap::new(),
         spin: Duration::from_micros(u64::from(spin_us)),
+        secret: Key(secret.0),
     };
     channel.tell(&FromWorker::Ready);
     loop {
@@ -271,6 +276,7 @@ impl Process {
             Arc::clone(&self.config),
             &listeners,
             Arc::clone(&self.hosts),
+            self.secret,
         ))
     }
 

@@ -26,4 +26,4 @@ pub use status::{
     WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};
-pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, SlotAssign, ToWorker};
+pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Secret, SlotAssign, ToWorker};

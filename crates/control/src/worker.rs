@@ -24,6 +24,16 @@ use crate::{client::TableRequest, codec::Kind, codec::Message};
 /// Most descriptors beside one message. The kernel's own bound is 253 (`SCM_MAX_FD`).
 pub const FDS_PER_MESSAGE_MAX: usize = 200;
 
+/// A secret that does not print.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub [u8; 16]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
@@ -46,6 +56,8 @@ pub enum ToWorker {
         spin_us: u32,
         /// Version of the configuration in the config memfd.
         config_version: u64,
+        /// The server's secret, which outlives the arena: seals dialogs.
+        secret: Secret,
     },
     /// Doorbells that did not fit beside `Hello`. Descriptors: eventfds of the slots from `from_slot` on.
     Doorbells { from_slot: u16 },

@@ -19,11 +19,11 @@ fn table_request() -> impl Strategy<Value = TableRequest> {
 
 fn to_worker() -> impl Strategy<Value = ToWorker> {
     let hello = (
-        any::<(u64, u16, u16, u16, u32, u64)>(),
+        any::<(u64, u16, u16, u16, u32, u64, [u8; 16])>(),
         proptest::option::of(text()),
     )
         .prop_map(
-            |((incarnation, aux, slots_total, reactors, spin_us, config_version), user)| {
+            |((incarnation, aux, slots_total, reactors, spin_us, config_version, secret), user)| {
                 ToWorker::Hello {
                     incarnation,
                     aux,
@@ -33,6 +33,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
                     user,
                     spin_us,
                     config_version,
+                    secret: control::Secret(secret),
                 }
             },
         );

@@ -172,7 +172,7 @@ impl Intake {
         if uri.scheme == Scheme::Other {
             return Err(Refusal::new(416, Counter::BadRequest));
         }
-        let seal = dialog::seal(key, call_id);
+        let seal = dialog::seal(&settings.dialog_key, call_id);
         let route = RouteInfo::of(message, &uri, &seal, settings);
         let begun = to.tag().is_some();
         let stays = || wants_record_route(&uri, &from, settings);

@@ -6,6 +6,7 @@ use std::{
 };
 
 use sip::uri::{Host, Uri};
+use stdx::hash::Key;
 use transaction::Timers;
 
 /// One version of the configuration, as the machine needs it.
@@ -19,6 +20,8 @@ pub struct Settings {
     /// Timer C (§16.6 step 11): how long a branch may ring; more than 3 minutes by the RFC.
     pub timer_c: Duration,
     pub registrar: registrar::Policy,
+    /// Seals dialogs (see [`crate::dialog`]); outlives the arena, and its key.
+    pub dialog_key: Key,
     /// Most branches of one request.
     pub branches_max: usize,
 }

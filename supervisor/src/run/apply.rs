@@ -90,6 +90,7 @@ impl Supervisor {
             user: self.config.workers.user.clone(),
             spin_us: self.config.workers.spin_us,
             config_version: self.config_version,
+            secret: self.secret,
         };
         let Some((control, data)) = self.memory.files() else {
             return Ok(());

@@ -37,10 +37,14 @@ pub(crate) struct MemoryUsage {
 }
 
 impl Memory {
-    /// `secret` becomes the arena's key.
-    pub(crate) fn create(config: &Config, aux: u16, secret: [u8; 16]) -> Result<Self, Trouble> {
+    /// A new arena has a new key: a branch, a nonce or a tag of an earlier one means nothing in it.
+    pub(crate) fn create(config: &Config, aux: u16) -> Result<Self, Trouble> {
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(|error| {
+            Trouble::new(format!("the kernel gives no random bytes: {error}"), "")
+        })?;
         let layout = Layout::new(config.memory.limit, config.slots(), aux, TABLES);
-        let arena = Arena::create(&layout, secret).map_err(|error| explain(&layout, error))?;
+        let arena = Arena::create(&layout, seed).map_err(|error| explain(&layout, error))?;
         Ok(Self {
             arena,
             slots: config.slots(),
@@ -162,7 +166,7 @@ mod tests {
         config.workers.count = 2;
         config.workers.reactors = 1;
         config.memory.limit = 64 << 20;
-        let memory = Memory::create(&config, 6, [7; 16]).unwrap();
+        let memory = Memory::create(&config, 6).unwrap();
         assert_eq!((memory.participant(0), memory.participant(5)), (2, 7));
         assert_eq!(memory.usage().arena.limit, 64 << 20);
         assert!(memory.counters(None).len() > 20);
@@ -178,7 +182,7 @@ mod tests {
         assert_eq!(memory.figures(1).died_ns, Some(7));
 
         config.memory.limit = 64 << 10;
-        let trouble = Memory::create(&config, 6, [7; 16]).unwrap_err();
+        let trouble = Memory::create(&config, 6).unwrap_err();
         assert!(
             trouble.cause.contains("`memory.limit` is 64KiB"),
             "{trouble}"

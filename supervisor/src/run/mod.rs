@@ -72,7 +72,7 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
     let aux = aux_of(&config)?;
     let control = ControlSocket::claim(places.control)?;
     let listeners = open_listeners(&config)?;
-    let memory = Memory::create(&config, aux, secret)?;
+    let memory = Memory::create(&config, aux)?;
     let doorbells = (0..config.slots())
         .map(|_| os::eventfd())
         .collect::<Result<Vec<_>, _>>()
@@ -104,6 +104,7 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
         cores,
         fleet,
         control,
+        secret,
         worker_arguments,
     })
 }

@@ -1,11 +1,14 @@
-//! The server's secret: the key that seals branches, tags, nonces and Record-Route values, and spreads the arena's hashes.
+//! The server's secret: the key that seals dialogs in our Record-Route values.
 //!
-//! It lies in the state directory, so that a call which outlives a restart of the whole server is still known by its Route set.
+//! It lies in the state directory, so that a call which outlives a restart of the whole server is still known by its Route set. Everything
+//! else is sealed by the arena's key, which is new with each arena: a branch or a nonce of an earlier one must mean nothing.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use control::Secret;
 
 use super::trouble::Trouble;
 
@@ -13,11 +16,13 @@ const FILE: &str = "secret.key";
 const BYTES: usize = 16;
 
 /// The secret of this state directory, made on first use.
-pub(crate) fn load(state: &Path) -> Result<[u8; BYTES], Trouble> {
+pub(crate) fn load(state: &Path) -> Result<Secret, Trouble> {
     let path = state.join(FILE);
     match read(&path) {
-        Ok(Some(secret)) => Ok(secret),
-        Ok(None) => make(state, &path).map_err(|error| explain(&path, "made", &error)),
+        Ok(Some(secret)) => Ok(Secret(secret)),
+        Ok(None) => make(state, &path)
+            .map(Secret)
+            .map_err(|error| explain(&path, "made", &error)),
         Err(error) => Err(explain(&path, "read", &error)),
     }
 }

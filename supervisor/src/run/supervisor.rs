@@ -55,6 +55,7 @@ pub(crate) struct Supervisor {
     pub(super) reload_again: bool,
     pub(super) rates: Rates,
     pub(super) started: Instant,
+    pub(super) secret: control::Secret,
     pub(super) worker_arguments: Vec<String>,
     pub(super) inputs: VecDeque<Input>,
     pub(super) restarting: BTreeMap<Ticket, ClientId>,
@@ -115,6 +116,7 @@ pub(crate) struct Parts {
     pub(crate) cores: Vec<Option<u16>>,
     pub(crate) fleet: Fleet,
     pub(crate) control: ControlSocket,
+    pub(crate) secret: control::Secret,
     pub(crate) worker_arguments: Vec<String>,
 }
 
@@ -159,6 +161,7 @@ impl Supervisor {
             reload_again: false,
             rates: Rates::new(now),
             started: now,
+            secret: parts.secret,
             worker_arguments: parts.worker_arguments,
             inputs: VecDeque::new(),
             restarting: BTreeMap::new(),

@@ -112,6 +112,7 @@ pub fn settings() -> Settings {
         timers: transaction::Timers::default(),
         timer_c: Duration::from_secs(190),
         registrar: registrar::Policy::default(),
+        dialog_key: stdx::hash::Key([9; 16]),
         branches_max: 12,
     }
 }
