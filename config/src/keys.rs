@@ -353,7 +353,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "`\"digest\"` or `\"none\"`",
                 default: r#""digest""#,
                 effect: Reload,
-                doc: "Who may register here and call from here: those who know a password of `[[user]]`, or everybody.",
+                doc: "Who may register here, call from here, and use a rule of this domain that leads out (`group:`, `uri:`, `dns`): those who know a password of `[[user]]`, or everybody. Calls to registered phones are taken from everybody.",
                 example: r#"auth = "digest""#,
             },
             Key {
@@ -471,7 +471,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "IP address, or network such as `\"192.0.2.0/24\"`",
                 default: "any",
                 effect: Reload,
-                doc: "Address that the request came from.",
+                doc: "Address that the request came from. A rule that names it trusts it: what matches is asked for no password. UDP addresses can be forged, so name only networks that nobody else can send from.",
                 example: r#"source = "192.0.2.0/24""#,
             },
         ],

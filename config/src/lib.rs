@@ -33,7 +33,7 @@ pub use model::*;
 pub use overrides::{ArgumentError, Overrides, parse_listen, parse_pin};
 pub use problem::{Place, Problem, Severity};
 pub use reference::reference_markdown;
-pub use router::{Question, Router};
+pub use router::{Matched, Question, Router};
 
 /// The configuration that runs where no file is given: loopback only, works at once.
 pub const DEFAULT: &str = include_str!("../examples/default.toml");

@@ -39,6 +39,14 @@ pub struct Question<'q> {
     pub source: IpAddr,
 }
 
+/// A rule that a request has met.
+#[derive(Clone, Copy, Debug)]
+pub struct Matched<'r> {
+    pub to: &'r Target,
+    /// It names the network that the request comes from, and so trusts it.
+    pub names_source: bool,
+}
+
 impl Router {
     /// A rule whose pattern cannot be compiled matches nothing; a checked configuration has none.
     pub fn new(config: &Config) -> Self {
@@ -70,6 +78,11 @@ impl Router {
 
     /// The first rule that matches; `None` leaves the request to [`Config::fallback`].
     pub fn rule(&self, question: &Question<'_>) -> Option<&Target> {
+        self.matched(question).map(|matched| matched.to)
+    }
+
+    /// The first rule that matches, and what it says of who may use it.
+    pub fn matched(&self, question: &Question<'_>) -> Option<Matched<'_>> {
         let mut buffer = [0; HOST_BYTES_MAX];
         let domain = question
             .domain
@@ -77,7 +90,10 @@ impl Router {
         self.rules
             .iter()
             .find(|rule| rule.matches(domain, question))
-            .map(|rule| &rule.to)
+            .map(|rule| Matched {
+                to: &rule.to,
+                names_source: rule.matches.source.is_some(),
+            })
     }
 
     /// Where a request goes: [`Router::rule`], else [`Config::fallback`].

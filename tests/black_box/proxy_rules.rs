@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blackbox::machine::{free_port, shared};
+use blackbox::machine::{eventually, free_port, shared};
 use blackbox::message::{Message, param, uri_of};
 use blackbox::server::{DEFAULT, DOMAIN, Server};
 use blackbox::ua::{Ua, answers};
@@ -16,6 +16,47 @@ fn pair(server: &Server) -> (Ua, Ua) {
     let (alice, bob) = (server.ua("alice"), server.ua("bob"));
     assert_eq!(bob.register(600).status(), 200);
     (alice, bob)
+}
+
+/// A rule that leads out of a digest domain is not for strangers: toll fraud needs no more than that.
+#[test]
+fn the_way_out_asks_for_a_password() {
+    let _shared = shared();
+    let out = |source: &str| {
+        DEFAULT.replace("\"none\"\nrecord", "\"digest\"\nrecord")
+            + "[[user]]\nname = \"bob@example.test\"\npassword = \"secret\"\n"
+            + "[[group]]\nname = \"out\"\ndestinations = [ { uri = \"sip:{ip}:9\" } ]\n"
+            + &format!("[[route]]\nmatch = {{ user = \"^9\"{source} }}\nto = \"group:out\"\n")
+    };
+    let foreign = |alice: &Ua, uri: &str| {
+        let mut request = alice.request("MESSAGE", uri);
+        request.set("From", "<sip:alice@foreign.test>;tag=1");
+        request
+    };
+    let server = Server::start_with(&out(""));
+    let alice = server.ua("alice");
+    let ask = |request: &Message| alice.ask(request).status();
+    assert_eq!(
+        ask(&foreign(&alice, "sip:900@example.test")),
+        407,
+        "a stranger, out"
+    );
+    assert_eq!(
+        ask(&foreign(&alice, "sip:bob@example.test")),
+        480,
+        "a stranger, to a phone"
+    );
+    let own = alice.request("MESSAGE", "sip:bob@example.test");
+    assert_eq!(ask(&own), 407, "whoever claims to be ours");
+
+    let server = Server::start_with(&out(", source = \"127.0.0.0/8\""));
+    let alice = server.ua("alice");
+    alice.send(&foreign(&alice, "sip:900@example.test"));
+    eventually(
+        "the trusted network gets out",
+        Duration::from_secs(5),
+        || (server.counter("proxy.forwarded") == 1).then_some(()),
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::HashMap, net::SocketAddr};
 use config::{Auth, Config, Router, Secret as ConfigSecret, Target as ConfigTarget};
 use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Target};
 use sip::{
-    Message, Method,
+    Method,
     uri::{Host, Scheme, Uri},
 };
 
@@ -68,7 +68,7 @@ impl Policy {
     /// Answers one question.
     pub fn answer(&self, kind: AskKind, question: &Question<'_>, hosts: &Hosts) -> Answer {
         match kind {
-            AskKind::Admit => Answer::Admitted(self.admit(&question.message)),
+            AskKind::Admit => Answer::Admitted(self.admit(question)),
             AskKind::Credentials => Answer::Credentials(
                 question
                     .credentials()
@@ -85,27 +85,45 @@ impl Policy {
         }
     }
 
-    /// Credentials are wanted of whoever claims to be one of ours, and of whoever registers.
-    fn admit(&self, message: &Message<'_>) -> Admission {
-        let method = message.request().map(|line| line.method);
-        let claimed = if method == Some(Method::Register) {
-            message.to()
-        } else {
-            message.from()
+    /// Credentials are wanted of whoever registers, whoever claims to be one of ours, and whoever would use a rule that leads out
+    /// of a domain of ours (a trunk costs money). A rule that names the network it is for trusts that network.
+    fn admit(&self, question: &Question<'_>) -> Admission {
+        let message = &question.message;
+        let Some(line) = message.request() else {
+            return Admission::Allow;
         };
-        let domain = claimed
-            .ok()
-            .and_then(|address| self.router.domain(address.uri.host?));
-        match domain {
-            Some(domain) if domain.auth == Auth::Digest && method != Some(Method::Options) => {
-                Admission::Authenticate {
-                    sha256: self
-                        .sha256
-                        .iter()
-                        .any(|name| name.eq_ignore_ascii_case(&domain.name)),
-                    realm: domain.name.clone().into_bytes(),
+        let domain_of = |address: Option<sip::NameAddr<'_>>| self.router.domain(address?.uri.host?);
+        let wanted = match line.method {
+            Method::Options => None,
+            Method::Register => domain_of(message.to().ok()),
+            _ => {
+                let Ok(uri) = Uri::parse(line.uri) else {
+                    return Admission::Allow;
+                };
+                let matched = self
+                    .router
+                    .matched(&asked(&uri, line.method_text, question));
+                if matched.is_some_and(|rule| rule.names_source) {
+                    return Admission::Allow;
                 }
+                let leads_out = matched.is_some_and(|rule| {
+                    !matches!(rule.to, ConfigTarget::Location | ConfigTarget::Reject(_))
+                });
+                let wants = |domain: &&config::Domain| domain.auth == Auth::Digest;
+                domain_of(message.from().ok()).filter(wants).or_else(|| {
+                    let called = uri.host.filter(|_| leads_out)?;
+                    self.router.domain(called)
+                })
             }
+        };
+        match wanted {
+            Some(domain) if domain.auth == Auth::Digest => Admission::Authenticate {
+                sha256: self
+                    .sha256
+                    .iter()
+                    .any(|name| name.eq_ignore_ascii_case(&domain.name)),
+                realm: domain.name.clone().into_bytes(),
+            },
             _ => Admission::Allow,
         }
     }
@@ -131,13 +149,7 @@ impl Policy {
         if for_server && matches!(line.method, Method::Register | Method::Options) {
             return Decision::Location { known: false };
         }
-        let asked = config::Question {
-            // A served domain counts only at a port of ours.
-            domain: uri.host,
-            method: line.method_text,
-            user: uri.user.unwrap_or_default(),
-            source: question.source().ip(),
-        };
+        let asked = asked(&uri, line.method_text, question);
         match self.router.rule(&asked) {
             Some(ConfigTarget::Location) => self.location(&uri),
             Some(ConfigTarget::Group(name)) => self.group(name),
@@ -178,6 +190,16 @@ impl Policy {
             .get(turn % group.destinations.len())
             .cloned();
         Decision::Targets(uri.into_iter().map(Target::next_hop).collect())
+    }
+}
+
+/// What the rules are asked.
+fn asked<'q>(uri: &Uri<'q>, method: &'q [u8], question: &Question<'_>) -> config::Question<'q> {
+    config::Question {
+        domain: uri.host,
+        method,
+        user: uri.user.unwrap_or_default(),
+        source: question.source().ip(),
     }
 }
 
