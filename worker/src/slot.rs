@@ -56,6 +56,8 @@ const EXPIRY_ROWS: usize = 16_384;
 const SCRUB_SLABS: u32 = 20;
 /// Tries of a request that two slots take at the same moment.
 const TRIES_MAX: usize = 8;
+/// Rows looked at in a turn while a take-over goes on.
+const ADOPT_ROWS: usize = 1024;
 /// The token of the slot's own doorbell.
 const DOORBELL: u32 = 0;
 
@@ -280,7 +282,10 @@ impl Slot {
             .next_deadline()
             .map_or(self.housekeeping_at, |next| next.min(self.housekeeping_at));
         self.header().sleeping.store(1, Ordering::SeqCst);
-        let wait = if self.arena.has_mail(SlotId(self.slot)) || !self.commands.is_empty() {
+        let busy = self.arena.has_mail(SlotId(self.slot))
+            || !self.commands.is_empty()
+            || self.proxy.is_adopting();
+        let wait = if busy {
             Instant::ZERO
         } else if self.outbox.is_empty() {
             deadline
@@ -303,6 +308,7 @@ impl Slot {
             .heartbeat_ns
             .store(self.now.as_nanos(), Ordering::Relaxed);
         self.participant.quiescent();
+        self.adopt_more();
         for event in events.drain(..) {
             match event {
                 Event::Datagram { socket, buffer, .. } => {
@@ -476,6 +482,19 @@ impl Slot {
                 arena: &mut self.participant,
             };
             self.proxy.step(&mut env, Input::Tick(id), &mut self.out);
+        }
+    }
+
+    /// Goes on with a take-over: a bounded piece each turn, so that messages do not wait for it.
+    fn adopt_more(&mut self) {
+        if self.proxy.is_adopting() {
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            self.proxy.adopt_more(&mut env, ADOPT_ROWS, &mut self.out);
+            self.dispatch();
         }
     }
 

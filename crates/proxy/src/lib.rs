@@ -24,6 +24,7 @@
     )
 )]
 
+mod adopt;
 pub mod ask;
 mod branch;
 mod cancel;

@@ -96,6 +96,21 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
     }
 }
 
+/// Whether an heir must take this record over before it serves anything: it is under way, or a turn after `done` changed it.
+pub fn is_urgent(record: &Record<'_>, done: u64) -> bool {
+    let mut from = Reader {
+        rest: record.payload,
+        children: record.children,
+    };
+    let mut read = || {
+        let (format, stage) = (from.byte()?, from.byte()?);
+        let (_method, _flags, turn) = (from.byte()?, from.byte()?, from.word()?);
+        Some(format != FORMAT || stage != Stage::Answered as u8 || turn > done)
+    };
+    // What can't be read is looked at, and dropped, at once.
+    read().unwrap_or(true)
+}
+
 /// Reads a record back.
 pub fn decode(
     record: &Record<'_>,

@@ -3,17 +3,16 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use sip::{Layout, Message};
-use stdx::{Instant, hash::Key};
-use tables::{Counter, TRANSACTION};
+use stdx::hash::Key;
+use tables::Counter;
 
 use crate::{
     ask::AskId,
-    context::{Cancel, Client, Context, ContextId, Contexts, Server},
+    context::{Context, ContextId, Contexts},
     intake::{Intake, Way},
     io::{Datagram, Disposition, Env, Input, Outputs},
-    persist,
     settings::Settings,
-    settle::{self, Mark},
+    settle::Mark,
     step::{Hand, Room, Step},
 };
 
@@ -21,7 +20,7 @@ use crate::{
 ///
 /// One turn of the caller: any number of [`Proxy::step`]s, each followed by its answers, then [`Proxy::settle`], and only then the sends.
 pub struct Proxy {
-    slot: u16,
+    pub(crate) slot: u16,
     key: Key,
     settings: Arc<Settings>,
     pub(crate) contexts: Contexts,
@@ -34,6 +33,8 @@ pub struct Proxy {
     pub(crate) room: Room,
     /// Where the outputs of the datagram at hand begin.
     pub(crate) mark: Mark,
+    /// Where the take-over of the rest goes on (see [`crate::adopt`]).
+    pub(crate) adopting: Option<shm::Cursor>,
 }
 
 /// The request at hand: what was read of it is read once.
@@ -62,6 +63,7 @@ impl Proxy {
             at_hand: None,
             room: Room::default(),
             mark: Mark::default(),
+            adopting: None,
         }
     }
 
@@ -244,51 +246,6 @@ impl Proxy {
     pub(crate) fn is_at_hand(&self, id: ContextId) -> bool {
         self.at_hand.as_ref().is_some_and(|read| read.id == id)
     }
-
-    /// Takes over the slot's transactions from the arena, as the heir of a dead worker. `done` is the last turn whose sends are
-    /// known to have gone out: whatever later turns sent is sent again, and open questions are asked again. What follows from their
-    /// answers is to be settled before it is sent, as ever.
-    pub fn adopt(&mut self, env: &mut Env<'_>, done: u64, out: &mut Outputs) -> usize {
-        let mut found = Vec::new();
-        let mut broken = Vec::new();
-        let nameless = ContextId {
-            index: 0,
-            generation: 0,
-        };
-        env.arena.rows_of(
-            TRANSACTION,
-            shm::ParticipantId(self.slot),
-            |record| match persist::decode(&record, nameless, &self.settings) {
-                // Nobody could answer it.
-                Some(context) if context.waits() && context.request.is_none() => {
-                    broken.push(record.row)
-                }
-                Some(context) => found.push(context),
-                None => broken.push(record.row),
-            },
-        );
-        for row in broken {
-            env.count(Counter::TransactionsBroken);
-            env.arena.remove(row, None);
-        }
-        let count = found.len();
-        for mut context in found {
-            env.count(Counter::TransactionsAdopted);
-            if context.turn > done {
-                resume(&mut context, env.now);
-            }
-            let id = self.contexts.add(|id| {
-                context.id = id;
-                context
-            });
-            self.run(env, out, |step| step.ask_again(id));
-            if let Some(mut context) = self.contexts.take(id) {
-                settle::arm(&mut context, out);
-                self.contexts.put(context);
-            }
-        }
-        count
-    }
 }
 
 /// What a question is about.
@@ -330,22 +287,5 @@ impl Question<'_> {
             .waiting
             .as_ref()?;
         target.next_hop.as_deref().or(target.uri.as_deref())
-    }
-}
-
-/// Makes due at once whatever a dead worker may not have sent.
-fn resume(context: &mut Context, now: Instant) {
-    context.server = context.server.take().map(|server| match server {
-        Server::Invite(machine) => Server::Invite(machine.resume(now)),
-        Server::NonInvite(machine) => Server::NonInvite(machine.resume(now)),
-    });
-    for branch in &mut context.branches {
-        branch.client = branch.client.take().map(|client| match client {
-            Client::Invite(machine) => Client::Invite(machine.resume(now)),
-            Client::NonInvite(machine) => Client::NonInvite(machine.resume(now)),
-        });
-        if let Cancel::Sent(machine) = branch.cancel {
-            branch.cancel = Cancel::Sent(machine.resume(now));
-        }
     }
 }

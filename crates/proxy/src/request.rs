@@ -193,15 +193,11 @@ impl Step<'_, '_> {
         match found {
             None => Owner::Nobody,
             Some((_, owner)) if owner != self.slot => Owner::Other(owner),
-            Some((row, _)) => match self.contexts.of_row(row) {
-                Some(id) => Owner::Mine(id),
-                None => {
-                    // A record that nobody works on would shut its key for ever.
-                    self.env.count(Counter::TransactionsBroken);
-                    self.env.arena.remove(row, None);
-                    Owner::Nobody
-                }
-            },
+            Some((row, _)) => self
+                .contexts
+                .of_row(row)
+                .or_else(|| self.load(row, None))
+                .map_or(Owner::Nobody, Owner::Mine),
         }
     }
 

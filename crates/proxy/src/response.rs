@@ -41,7 +41,8 @@ impl Step<'_, '_> {
             match self.env.arena.with(row, |record| record.owner) {
                 Some(owner) if owner != self.slot => return Disposition::Owner(owner),
                 Some(_) => {
-                    let found = self.contexts.of_row(row).and_then(|id| self.take(id));
+                    let id = self.contexts.of_row(row).or_else(|| self.load(row, None));
+                    let found = id.and_then(|id| self.take(id));
                     // An arena of before, whose key was the same, had other requests in its rows.
                     let (same, other) = match found {
                         Some(context) if context.fold == branch.fold => (Some(context), None),

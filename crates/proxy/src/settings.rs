@@ -106,15 +106,19 @@ impl Settings {
         self.listeners.iter().find(|listener| listener.id == id)
     }
 
-    /// The listener to send from: the wanted one if its address family can reach `to`, else the first that can.
+    /// The listener to send from: the wanted one if it can reach `to`, else the first that can.
     pub fn listener_towards(&self, to: &SocketAddr, wanted: u32) -> Option<&Listener> {
+        let family = |listener: &&Listener| listener.address.is_ipv4() == to.is_ipv4();
         let reaches = |listener: &&Listener| {
-            listener.address.is_ipv4() == to.is_ipv4()
-                && (!listener.address.ip().is_loopback() || to.ip().is_loopback())
+            family(listener) && (!listener.address.ip().is_loopback() || to.ip().is_loopback())
         };
-        self.listener(wanted)
+        let wanted = self.listener(wanted);
+        wanted
             .filter(reaches)
             .or_else(|| self.listeners.iter().find(reaches))
+            // From loopback all addresses of this machine can be reached; which those are, the kernel knows.
+            .or_else(|| wanted.filter(family))
+            .or_else(|| self.listeners.iter().find(family))
     }
 
     /// The domain of this name.

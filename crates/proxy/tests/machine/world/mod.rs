@@ -322,6 +322,14 @@ impl World {
         let it = &mut self.slots[slot];
         it.turn += 1;
         it.participant.quiescent();
+        let mut env = Env {
+            now: self.now,
+            turn: it.turn,
+            arena: &mut it.participant,
+        };
+        // Two rows a turn, so that messages meet records which are not taken over yet.
+        it.proxy.adopt_more(&mut env, 2, &mut it.out);
+        self.dispatch(slot);
         let done = work(self).and_then(|()| self.submit(slot));
         if done.is_err() {
             self.die(slot);
@@ -469,6 +477,12 @@ impl World {
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
+            // An heir does not sleep before it has everything.
+            for place in 0..self.slots.len() {
+                while self.slots[place].proxy.is_adopting() {
+                    self.turn(place, |_| Ok(()));
+                }
+            }
             let next = self
                 .slots
                 .iter()
