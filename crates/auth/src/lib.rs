@@ -5,9 +5,9 @@
 //!
 //! - [`Algorithm`]: MD5, SHA-256, SHA-512-256.
 //! - [`Nonce`]: a timestamp and a keyed MAC over it and the realm; no worker remembers a nonce, every worker knows one.
-//! - [`challenge`]: the value of a WWW-Authenticate or Proxy-Authenticate header.
+//! - [`challenge()`]: the value of a WWW-Authenticate or Proxy-Authenticate header.
 //! - [`Credentials`]: what an Authorization or Proxy-Authorization header says; [`select`] finds those of a realm.
-//! - [`verify`]: whether they prove the [`Secret`].
+//! - [`verify()`]: whether they prove the [`Secret`].
 //!
 //! A nonce may be used as often as the client likes until it is stale: counting `nc` would need memory that all workers
 //! share. What that leaves open is the replay of a captured request within the nonce's life.

@@ -20,7 +20,7 @@ pub struct Settings {
     /// Timer C (§16.6 step 11): how long a branch may ring; more than 3 minutes by the RFC.
     pub timer_c: Duration,
     pub registrar: registrar::Policy,
-    /// Seals dialogs (see [`crate::dialog`]); outlives the arena, and its key.
+    /// Seals dialogs (see `dialog`); outlives the arena, and its key.
     pub dialog_key: Key,
     /// Most branches of one request.
     pub branches_max: usize,
@@ -32,7 +32,7 @@ pub struct Listener {
     /// Given by the supervisor, never used twice.
     pub id: u32,
     pub address: SocketAddr,
-    /// The host[:port] for Via and Record-Route.
+    /// The host, or host:port, for Via and Record-Route.
     pub sent_by: Vec<u8>,
     /// The host part of `sent_by`, lower case.
     pub host: Vec<u8>,

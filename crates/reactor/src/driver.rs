@@ -14,7 +14,7 @@ pub struct SocketIndex(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A datagram lies in `buffer`, which is the caller's until [`Driver::release`]. Its bytes are read by
-    /// [`datagram`](crate::datagram).
+    /// [`datagram`](crate::datagram()).
     Datagram {
         socket: SocketIndex,
         buffer: u16,

@@ -1,9 +1,9 @@
 //! io_uring, sockets, clock, timing wheel: the only crate that does I/O for SIP.
 //!
 //! - [`Driver`]: what a turn of the loop asks of the kernel; [`UringDriver`] does it by one `io_uring_enter` a turn.
-//! - [`Pool`]: the receive buffers, which lie in the arena so that they outlive the worker; [`datagram`] reads one of
+//! - [`Pool`]: the receive buffers, which lie in the arena so that they outlive the worker; [`datagram()`] reads one of
 //!   them again, by an heir or by the slot it was mailed to.
-//! - [`probe`]: whether this kernel and this container let us have a ring, and if not, what to do about it.
+//! - [`probe()`]: whether this kernel and this container let us have a ring, and if not, what to do about it.
 //! - [`Wheel`]: the timers of a slot.
 //!
 //! What survives a death of the process: a buffer whose first 16 bytes are not zero holds a whole datagram. They are

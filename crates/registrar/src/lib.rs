@@ -1,6 +1,6 @@
 //! (bindings, REGISTER, now) to (new bindings, response): RFC 3261 section 10.3.
 //!
-//! - [`register`] decides: all or nothing, the clock handed in, nothing kept. [`Outcome`] writes the answer.
+//! - [`register()`] decides: all or nothing, the clock handed in, nothing kept. [`Outcome`] writes the answer.
 //! - [`BindingSet`] is what an address-of-record has; its encoding outlives the worker and the release.
 //! - [`BindingsView`] looks into the encoding without allocation.
 //!
