@@ -1,5 +1,6 @@
 //! Real phones register, call, refresh and go.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use blackbox::baresip::Baresip;
@@ -7,6 +8,7 @@ use blackbox::machine::{eventually, shared};
 use blackbox::server::{DEFAULT, DOMAIN, LIMIT, Server};
 use blackbox::sipp::{Run, Sipp};
 use blackbox::sipsak;
+use blackbox::ua::Ua;
 
 use crate::load::register_contact;
 
@@ -85,6 +87,30 @@ fn two_baresip_phones() {
     eventually("no registration left", LIMIT, || {
         (server.number("registrations") == 0).then_some(())
     });
+}
+
+/// A server on loopback, as without a configuration, and phones that name the machine's address in the network.
+#[test]
+fn phones_at_the_address_in_the_network() {
+    let _shared = shared();
+    // Connecting a datagram socket sends nothing.
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    let outward = socket
+        .connect("198.51.100.1:9")
+        .and_then(|()| socket.local_addr());
+    let Ok(SocketAddr::V4(outward)) = outward else {
+        println!("this machine is in no network; nothing to ask");
+        return;
+    };
+    let server = Server::start();
+    let phone = |user| Ua::new(*outward.ip(), server.address(), user, DOMAIN);
+    let (alice, bob) = (phone("alice"), phone("bob"));
+    assert_eq!(bob.register(600).status(), 200);
+    let invite = alice.invite(&bob.aor());
+    alice.send(&invite);
+    let offered = bob.expect_request("INVITE");
+    bob.reply(&offered, 486, "Busy Here", "b");
+    assert_eq!(alice.expect_final(&invite).status(), 486);
 }
 
 /// With digest, from first contact to a call; wrong passwords stay outside.
