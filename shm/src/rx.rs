@@ -314,6 +314,15 @@ impl RxPool {
         })
     }
 
+    /// Buffers that other slots have to serve, in case a `Serve` mail was lost with its sender: for the pool's heir, once.
+    pub fn passed(&self) -> impl Iterator<Item = (u16, SlotId)> + '_ {
+        (0..self.count()).filter_map(|index| {
+            let meta = self.meta(index);
+            let passed = meta.state == RxState::Held && meta.holder != self.slot;
+            passed.then_some((index, SlotId(meta.holder)))
+        })
+    }
+
     /// Buffers that others have served, in case a `Release` mail was lost: for the pool's slot, now and then.
     pub fn released(&self) -> impl Iterator<Item = u16> + '_ {
         (0..self.count()).filter(|&index| self.meta(index).state == RxState::Done)
@@ -366,6 +375,7 @@ mod tests {
         assert_eq!(arena.journal(SlotId(1)), [b(0, 3)]);
         assert_eq!(zero.for_a_new_ring().collect::<Vec<_>>(), [0, 5, 6, 7]);
         assert_eq!(zero.released().collect::<Vec<_>>(), [5]);
+        assert_eq!(zero.passed().collect::<Vec<_>>(), [(3, SlotId(1))]);
         let meta = zero.meta(4);
         assert_eq!(
             (meta.state, meta.attempts, meta.holder, meta.tag),

@@ -208,6 +208,9 @@ impl Slot {
             transactions: u32::try_from(adopted).unwrap_or(u32::MAX),
             recovered_ns: recovered.as_nanos(),
         });
+        if begin.recover {
+            self.remind_others();
+        }
         for &buffer in &inheritance.journal {
             let last = inheritance.journal.last() == Some(&buffer);
             if last && inheritance.suspect.is_some() {
@@ -482,6 +485,21 @@ impl Slot {
                 arena: &mut self.participant,
             };
             self.proxy.step(&mut env, Input::Tick(id), &mut self.out);
+        }
+    }
+
+    /// Mails once more what the predecessor passed to other slots: it may have died between the two steps. Whoever has served a
+    /// buffer already finds it so.
+    fn remind_others(&mut self) {
+        let Some(pool) = self.pools.get(usize::from(self.slot)).cloned() else {
+            return;
+        };
+        for (index, holder) in pool.passed() {
+            let buffer = BufferRef {
+                slot: self.slot,
+                index,
+            };
+            self.post(holder, Mail::Serve(buffer));
         }
     }
 

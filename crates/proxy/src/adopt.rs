@@ -4,7 +4,7 @@
 //! and only linger (32 s of Timer H, J or L each) come by and by, or when a message asks for one of them: how long a take-over lasts
 //! does not depend on how many calls there were.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use shm::{Cursor, ParticipantId, RowRef};
 use stdx::Instant;
@@ -82,7 +82,8 @@ impl Step<'_, '_> {
             return None;
         };
         self.env.count(Counter::TransactionsAdopted);
-        if done.is_some_and(|done| context.turn > done) {
+        let resumed = done.is_some_and(|done| context.turn > done);
+        if resumed {
             resume(&mut context, self.env.now);
         }
         let id = self.contexts.add(|id| {
@@ -91,6 +92,10 @@ impl Step<'_, '_> {
         });
         self.ask_again(id);
         if let Some(mut context) = self.contexts.take(id) {
+            if resumed {
+                // Its record must know what is due, or a second death would make it forget.
+                self.touch(&mut context);
+            }
             settle::arm(&mut context, self.out);
             self.contexts.put(context);
         }
@@ -98,19 +103,24 @@ impl Step<'_, '_> {
     }
 }
 
-/// Makes due at once whatever a dead worker may not have sent.
+/// How long an heir waits for a sign that a request of its predecessor's last turn went out, before it sends it again: the answer is
+/// often on its way already. A response has no such sign and is sent again at once.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Makes due whatever a dead worker may not have sent.
 fn resume(context: &mut Context, now: Instant) {
     context.server = context.server.take().map(|server| match server {
         Server::Invite(machine) => Server::Invite(machine.resume(now)),
         Server::NonInvite(machine) => Server::NonInvite(machine.resume(now)),
     });
+    let soon = now.saturating_add(PATIENCE);
     for branch in &mut context.branches {
         branch.client = branch.client.take().map(|client| match client {
-            Client::Invite(machine) => Client::Invite(machine.resume(now)),
-            Client::NonInvite(machine) => Client::NonInvite(machine.resume(now)),
+            Client::Invite(machine) => Client::Invite(machine.resume(soon)),
+            Client::NonInvite(machine) => Client::NonInvite(machine.resume(soon)),
         });
         if let Cancel::Sent(machine) = branch.cancel {
-            branch.cancel = Cancel::Sent(machine.resume(now));
+            branch.cancel = Cancel::Sent(machine.resume(soon));
         }
     }
 }

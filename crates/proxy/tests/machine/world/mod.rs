@@ -331,12 +331,17 @@ impl World {
         it.proxy.adopt_more(&mut env, 2, &mut it.out);
         self.dispatch(slot);
         let done = work(self).and_then(|()| self.submit(slot));
-        if done.is_err() {
+        let died = done.is_err();
+        if died {
             self.die(slot);
         }
         let looped = std::mem::take(&mut self.looped);
         if !looped.is_empty() {
             self.deliver(slot, looped);
+        }
+        if died {
+            // An heir waits a little for signs that requests went out, before it sends them again; so does the script.
+            self.pass(Duration::from_millis(150));
         }
     }
 
