@@ -20,7 +20,6 @@ pub struct StatusReport {
     pub arena: ArenaStatus,
     /// Addresses-of-record with at least one binding.
     pub registrations: u64,
-    pub dialogs: u64,
     pub transactions: u64,
     pub rates: Rates,
 }

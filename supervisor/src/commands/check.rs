@@ -1,5 +1,6 @@
 //! `tandem check`: every error and warning of a configuration file.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use config::{Problem, Severity};
@@ -13,10 +14,11 @@ pub(crate) fn check(args: &CheckArgs) -> ExitCode {
     let text = match std::fs::read_to_string(&args.config) {
         Ok(text) => text,
         Err(error) => {
-            show::error(
-                &format!("cannot read {name}: {error}"),
-                "name a configuration file that you may read",
-            );
+            let remedy = match error.kind() {
+                ErrorKind::InvalidData => "a configuration is a text file in UTF-8",
+                _ => "name a configuration file that you may read",
+            };
+            show::error(&format!("cannot read {name}: {error}"), remedy);
             return ExitCode::from(FAILED);
         }
     };
@@ -35,7 +37,11 @@ pub(crate) fn check(args: &CheckArgs) -> ExitCode {
         problems.iter().for_each(|problem| eprintln!("{problem}\n"));
         show::out(&match (errors, warnings) {
             (0, 0) => format!("{name}: no error, no warning"),
-            (errors, warnings) => format!("{name}: errors: {errors}, warnings: {warnings}"),
+            (errors, warnings) => format!(
+                "{name}: {}, {}",
+                show::count(errors, "error", "errors"),
+                show::count(warnings, "warning", "warnings")
+            ),
         });
     }
     if errors > 0 {

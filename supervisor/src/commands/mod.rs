@@ -19,7 +19,7 @@ pub(crate) use status::status;
 
 use crate::cli::RestartArgs;
 use client::{Answers, Failure};
-pub(crate) use show::error;
+pub(crate) use show::{count, error};
 
 /// Exit codes; `tandem --help` lists them.
 pub(crate) const FAILED: u8 = 1;

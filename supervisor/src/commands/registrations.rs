@@ -86,8 +86,9 @@ fn list(lines: &[RegistrationLine]) {
     );
     let contacts: usize = lines.iter().map(|line| line.contacts.len()).sum();
     show::out(&format!(
-        "\n{} addresses-of-record, {contacts} contacts",
-        lines.len()
+        "\n{}, {}",
+        show::count(lines.len(), "address-of-record", "addresses-of-record"),
+        show::count(contacts, "contact", "contacts"),
     ));
 }
 
@@ -107,6 +108,7 @@ fn removed(lines: &[RegistrationLine], json: bool) {
     if json {
         show::json(&serde_json::json!({ "removed": contacts, "registrations": lines }));
     } else {
-        show::out(&format!("{contacts} contacts removed"));
+        let contacts = show::count(contacts, "contact", "contacts");
+        show::out(&format!("{contacts} removed"));
     }
 }

@@ -87,6 +87,12 @@ pub(crate) fn span(ms: u64) -> String {
     words.join(" ")
 }
 
+/// `1 worker`, `2 workers`: the word in its two forms.
+pub(crate) fn count(number: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Milliseconds with two decimals.
 pub(crate) fn millis(ns: u64) -> String {
     format!("{}.{:02}", ns / 1_000_000, ns % 1_000_000 / 10_000)
@@ -127,6 +133,13 @@ mod tests {
         assert_eq!(
             (millis(1_234_567), millis(999)),
             ("1.23".to_owned(), "0.00".to_owned())
+        );
+        assert_eq!(
+            (
+                count(1_u64, "call", "calls"),
+                count(0_usize, "call", "calls")
+            ),
+            ("1 call".to_owned(), "0 calls".to_owned())
         );
         assert_eq!(
             (list(&[]), list(&[1, 2])),

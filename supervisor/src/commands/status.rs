@@ -40,8 +40,10 @@ fn print(report: &StatusReport) {
         report.config_version,
     ));
     show::out(&format!(
-        "{} registrations, {} dialogs, {} transactions, {:.0} messages/s",
-        report.registrations, report.dialogs, report.transactions, report.rates.messages_per_s
+        "{}, {}, {:.0} messages/s",
+        show::count(report.registrations, "registration", "registrations"),
+        show::count(report.transactions, "transaction", "transactions"),
+        report.rates.messages_per_s
     ));
     show::out(&format!(
         "arena: {} used, {} mapped, limit {}\n",

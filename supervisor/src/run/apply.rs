@@ -11,6 +11,7 @@ use super::fleet::{Heritage, Input, Output, ProcessId};
 use super::notify;
 use super::supervisor::{Supervisor, Token};
 use super::trouble::Trouble;
+use crate::commands;
 
 impl Supervisor {
     /// Feeds the machine and does what it says, until it has nothing more to say.
@@ -183,8 +184,10 @@ impl Supervisor {
             .collect();
         let (workers, reactors) = (self.config.workers.count, self.config.workers.reactors);
         let summary = format!(
-            "{} with {workers} workers of {reactors} reactors",
-            addresses.join(", ")
+            "{} with {} of {}",
+            addresses.join(", "),
+            commands::count(workers, "worker", "workers"),
+            commands::count(reactors, "reactor", "reactors")
         );
         tracing::info!("serving {summary}");
         notify::ready(&format!("serving {summary}"));

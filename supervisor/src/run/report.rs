@@ -37,7 +37,6 @@ impl Supervisor {
             arena: usage.arena,
             registrations: usage.registrations,
             // Dialogs have no table of their own in this version.
-            dialogs: 0,
             transactions: usage.transactions,
             rates: control::Rates {
                 messages_per_s: self.rates.messages_per_s,

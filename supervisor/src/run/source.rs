@@ -1,11 +1,13 @@
 //! Where the configuration comes from: a file or the embedded default, with the command line over it.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use config::{Config, Overrides, Problem};
 
 use super::trouble::Trouble;
 use crate::cli::RunArgs;
+use crate::commands;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -44,10 +46,11 @@ impl Source {
         let text = match &self.path {
             None => config::DEFAULT.to_owned(),
             Some(path) => std::fs::read_to_string(path).map_err(|error| {
-                Trouble::new(
-                    format!("cannot read the configuration {name}: {error}"),
-                    "name a file that you may read, or start without -c for the embedded default",
-                )
+                let remedy = match error.kind() {
+                    ErrorKind::InvalidData => "a configuration is a text file in UTF-8",
+                    _ => "name a file that you may read, or start without -c for the embedded default",
+                };
+                Trouble::new(format!("cannot read the configuration {name}: {error}"), remedy)
             })?,
         };
         config::load_with(&text, &name, &self.overrides)
@@ -57,7 +60,8 @@ impl Source {
 
 fn refused(name: &str, problems: &[Problem]) -> Trouble {
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
-    let mut cause = format!("the configuration {name} is refused: {errors} error(s)");
+    let errors = commands::count(errors, "error", "errors");
+    let mut cause = format!("the configuration {name} is refused: {errors}");
     for problem in problems {
         cause.push_str(&format!("\n\n{problem}"));
     }
