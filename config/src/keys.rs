@@ -463,7 +463,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "regular expression",
                 default: "any",
                 effect: Reload,
-                doc: "Searched in the user part of the Request-URI; `^` and `$` anchor it. A Request-URI without a user part has an empty one.",
+                doc: "Searched in the user part of the Request-URI; `^` and `$` anchor it. A Request-URI without a user part has an empty one. Escapes count as what they stand for: `%39` is a 9.",
                 example: r#"user = "^9""#,
             },
             Key {

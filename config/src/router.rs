@@ -1,6 +1,6 @@
-//! The rules of `[[route]]` ready for use: nothing here allocates or fails once it is built.
+//! The rules of `[[route]]` ready for use: nothing here fails once it is built, and only a user part with escapes allocates.
 
-use std::{collections::HashMap, io::Write, net::IpAddr};
+use std::{borrow::Cow, collections::HashMap, io::Write, net::IpAddr};
 
 use regex::bytes::Regex;
 use sip::uri::Host;
@@ -34,7 +34,7 @@ pub struct Question<'q> {
     /// Host of the Request-URI; `None` for a URI that has none, such as tel.
     pub domain: Option<Host<'q>>,
     pub method: &'q [u8],
-    /// User part of the Request-URI, empty if there is none.
+    /// User part of the Request-URI as it came, empty if there is none.
     pub user: &'q [u8],
     pub source: IpAddr,
 }
@@ -87,9 +87,10 @@ impl Router {
         let domain = question
             .domain
             .and_then(|host| canonical(host, &mut buffer));
+        let user = unescaped(question.user);
         self.rules
             .iter()
-            .find(|rule| rule.matches(domain, question))
+            .find(|rule| rule.matches(domain, &user, question))
             .map(|rule| Matched {
                 to: &rule.to,
                 names_source: rule.matches.source.is_some(),
@@ -106,6 +107,27 @@ impl Router {
             )
         })
     }
+}
+
+/// A user part with its escapes read: `%39` is a 9 (RFC 3261 §19.1.4), and no way around a rule.
+fn unescaped(user: &[u8]) -> Cow<'_, [u8]> {
+    if !user.contains(&b'%') {
+        return Cow::Borrowed(user);
+    }
+    let mut plain = Vec::with_capacity(user.len());
+    let mut rest = user;
+    while let Some((&first, after)) = rest.split_first() {
+        let escaped = after
+            .first_chunk::<2>()
+            .filter(|digits| first == b'%' && digits.iter().all(u8::is_ascii_hexdigit))
+            .and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        plain.push(escaped.unwrap_or(first));
+        rest = match escaped {
+            Some(_) => after.get(2..).unwrap_or_default(),
+            None => after,
+        };
+    }
+    Cow::Owned(plain)
 }
 
 /// Lower case, no dot at the end; as `Host::write_canonical`, but into a buffer of the caller's.
@@ -125,7 +147,7 @@ fn canonical<'b>(host: Host<'_>, buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option
 }
 
 impl Rule {
-    fn matches(&self, asked: Option<&[u8]>, question: &Question<'_>) -> bool {
+    fn matches(&self, asked: Option<&[u8]>, name: &[u8], question: &Question<'_>) -> bool {
         let Match {
             domain,
             method,
@@ -141,16 +163,29 @@ impl Rule {
             && source
                 .as_ref()
                 .is_none_or(|network| network.contains(question.source))
-            && self
-                .user
-                .as_ref()
-                .is_none_or(|user| user.is_match(question.user))
+            && self.user.as_ref().is_none_or(|user| user.is_match(name))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escapes_are_read_once() {
+        for (user, plain) in [
+            ("bob", "bob"),
+            ("%62o%42", "boB"),
+            ("%2539", "%39"),
+            ("%4", "%4"),
+            ("%", "%"),
+            ("%+4", "%+4"),
+            ("%%39", "%9"),
+            ("", ""),
+        ] {
+            assert_eq!(unescaped(user.as_bytes()), plain.as_bytes(), "{user}");
+        }
+    }
 
     fn router(text: &str) -> Router {
         let (config, _) = crate::load(text, "test.toml").expect("a good configuration");
@@ -204,6 +239,13 @@ mod tests {
             ask(&router, "INVITE", "voids", "elsewhere.org", far),
             Target::Reject(480)
         );
+        for escaped in ["%3911", "9%31%31", "%39%311"] {
+            assert_eq!(
+                ask(&router, "INVITE", escaped, "example.com", far),
+                Target::Group("trunk".into()),
+                "{escaped}"
+            );
+        }
         assert_eq!(
             ask(&router, "INVITE", "bob", "elsewhere.org", far),
             Target::Reject(403)

@@ -394,6 +394,32 @@ fn route_to_another_hop() {
     assert_eq!(routes, [format!("sip:{};lr", bob.peer.address)]);
 }
 
+/// A Route set that goes on behind us makes us a relay for anybody, whosever name is in the Request-URI: only a rule says where
+/// requests go, unless the rule is to let them go where they want.
+#[test]
+fn a_made_up_route_is_no_way_through() {
+    let _shared = shared();
+    let server = Server::start();
+    let (alice, bob) = pair(&server);
+    let stranger = server.ua("stranger");
+    for routes in [
+        format!("<sip:{};lr>", stranger.peer.address),
+        format!(
+            "<sip:{};lr>, <sip:{};lr>",
+            server.address(),
+            stranger.peer.address
+        ),
+    ] {
+        for method in ["MESSAGE", "INVITE"] {
+            let mut request = alice.request(method, &bob.aor());
+            request.push("Route", routes.clone());
+            assert_eq!(alice.ask(&request).status(), 403, "{method} {routes}");
+        }
+    }
+    stranger.expect_only(QUIET, |_| false);
+    bob.expect_only(QUIET, |_| false);
+}
+
 /// The next hop may be a strict router (§16.6 step 6).
 #[test]
 fn strict_router() {

@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::HashMap, net::SocketAddr};
 use config::{Auth, Config, Router, Secret as ConfigSecret, Target as ConfigTarget};
 use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Target};
 use sip::{
-    Method,
+    HeaderName, Method, NameAddr,
     uri::{Host, Scheme, Uri},
 };
 
@@ -150,7 +150,13 @@ impl Policy {
             return Decision::Location { known: false };
         }
         let asked = asked(&uri, line.method_text, question);
-        match self.router.rule(&asked) {
+        let rule = self.router.rule(&asked);
+        if leads_past_us(question)
+            && !matches!(rule, Some(ConfigTarget::Dns | ConfigTarget::Reject(_)))
+        {
+            return Decision::Reject { code: 403 };
+        }
+        match rule {
             Some(ConfigTarget::Location) => self.location(&uri),
             Some(ConfigTarget::Group(name)) => self.group(name),
             Some(ConfigTarget::Uri(to)) => {
@@ -191,6 +197,19 @@ impl Policy {
             .cloned();
         Decision::Targets(uri.into_iter().map(Target::next_hop).collect())
     }
+}
+
+/// Whether its Route set goes on behind us. Outside of a dialog of ours the caller has made that up: we would be a relay to
+/// wherever it says, for whom it is not even asked who it is. Only a rule that sends requests where they want to go allows it.
+fn leads_past_us(question: &Question<'_>) -> bool {
+    let is_ours = |route: &[u8]| {
+        NameAddr::parse(route)
+            .is_ok_and(|route| question.settings().listener_named(&route.uri).is_some())
+    };
+    question
+        .message
+        .values(HeaderName::Route)
+        .any(|route| !is_ours(route.value))
 }
 
 /// What the rules are asked.
