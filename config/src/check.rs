@@ -60,7 +60,7 @@ fn slots(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     if clean && cores.len() != slots as usize {
         reader.error(
             at(),
-            format!("`workers.pin` has {} cores for {slots} slots ({count} workers with {reactors} reactors)", cores.len()),
+            format!("`workers.pin` has {} core numbers for {slots} slots ({count} workers with {reactors} reactors)", cores.len()),
             "name one core for every slot, or write pin = \"auto\"",
         );
     }

@@ -958,7 +958,7 @@ fn slots_and_pins() {
     check(
         "[workers]\ncount = 2\nreactors = 2\npin = [0, 1, 2]\n",
         expect![[r#"
-            error: `workers.pin` has 3 cores for 4 slots (2 workers with 2 reactors)
+            error: `workers.pin` has 3 core numbers for 4 slots (2 workers with 2 reactors)
              --> tandem.toml:4:7
               |
             4 | pin = [0, 1, 2]

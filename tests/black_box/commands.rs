@@ -44,7 +44,7 @@ fn status_has_the_fields_of_the_contract() {
     }
     assert_numbers(&status["arena"], &["bytes_used", "bytes_mapped", "limit"]);
     assert_eq!(status["arena"]["limit"].as_u64(), Some(64 << 20));
-    assert_numbers(&status, &["registrations", "transactions"]);
+    assert_numbers(&status, &["registrations", "dialogs", "transactions"]);
     let words = server.run(&["status"]);
     assert!(words.contains(&server.supervisor().to_string()), "{words}");
 }

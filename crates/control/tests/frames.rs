@@ -292,7 +292,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
     for (path, keys) in [
         (
             "",
-            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations transactions rates",
+            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations dialogs transactions rates",
         ),
         ("/supervisor", "pid"),
         (

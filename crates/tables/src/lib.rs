@@ -19,5 +19,7 @@ use shm::TableId;
 pub const LOCATION: TableId = TableId(0);
 /// What an heir needs to go on with a transaction.
 pub const TRANSACTION: TableId = TableId(1);
+/// Dialogs (RFC 3261 §12). The table is there to be counted; dialog state, which fills it, is not kept yet.
+pub const DIALOG: TableId = TableId(2);
 /// How many tables there are.
-pub const TABLES: u8 = 2;
+pub const TABLES: u8 = 3;

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use shm::{Arena, CreateError, Layout, LayoutError, SlotHeader, SlotId};
 use stdx::Instant;
 use sync::Ordering;
-use tables::{Counter, LOCATION, TABLES, TRANSACTION};
+use tables::{Counter, DIALOG, LOCATION, TABLES, TRANSACTION};
 
 use super::trouble::Trouble;
 use crate::size::size;
@@ -33,6 +33,7 @@ pub(crate) struct SlotFigures {
 pub(crate) struct MemoryUsage {
     pub(crate) arena: ArenaStatus,
     pub(crate) registrations: u64,
+    pub(crate) dialogs: u64,
     pub(crate) transactions: u64,
 }
 
@@ -101,6 +102,7 @@ impl Memory {
         };
         MemoryUsage {
             registrations: rows(LOCATION),
+            dialogs: rows(DIALOG),
             transactions: rows(TRANSACTION),
             arena: ArenaStatus {
                 bytes_used: usage.bytes_used,

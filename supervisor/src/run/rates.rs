@@ -29,7 +29,7 @@ impl Rates {
             tracing::info!(
                 slot,
                 ms,
-                "first message served by the heir, counted from the death"
+                "first message served by the heir, counted from the end of its predecessor"
             );
         }
         let messages: u64 = slots.iter().map(|slot| slot.messages).sum();

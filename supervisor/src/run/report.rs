@@ -36,7 +36,7 @@ impl Supervisor {
             workers: ordered(workers),
             arena: usage.arena,
             registrations: usage.registrations,
-            // Dialogs have no table of their own in this version.
+            dialogs: usage.dialogs,
             transactions: usage.transactions,
             rates: control::Rates {
                 messages_per_s: self.rates.messages_per_s,
