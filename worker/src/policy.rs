@@ -94,7 +94,8 @@ impl Policy {
         };
         let domain_of = |address: Option<sip::NameAddr<'_>>| self.router.domain(address?.uri.host?);
         let wanted = match line.method {
-            Method::Options => None,
+            // Asking the server itself what it can do is free.
+            Method::Options if Uri::parse(line.uri).is_ok_and(|uri| uri.user.is_none()) => None,
             Method::Register => domain_of(message.to().ok()),
             _ => {
                 let Ok(uri) = Uri::parse(line.uri) else {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use auth::{Algorithm, Freshness, Ha1};
 use sip::{
-    HeaderName, Message, Method,
+    HeaderName, Message, Method, NameAddr,
     uri::{Aor, Uri},
 };
 use stdx::{Instant, hash::Key};
@@ -98,7 +98,7 @@ pub(crate) enum Checked {
     Foreign,
 }
 
-/// Verifies the credentials. A user registers nobody else (§10.3 step 4).
+/// Verifies the credentials. A user registers nobody else (§10.3 step 4), and calls under no other name of the realm.
 pub(crate) fn check(message: &Message<'_>, realm: &[u8], secret: Option<&Secret>) -> Checked {
     let Some(line) = message.request() else {
         return Checked::Wrong;
@@ -122,20 +122,37 @@ pub(crate) fn check(message: &Message<'_>, realm: &[u8], secret: Option<&Secret>
     if !auth::verify(&found, line.method_text, &secret) {
         return Checked::Wrong;
     }
-    if line.method == Method::Register && !registers_itself(message, found.username, realm) {
-        Checked::Foreign
-    } else {
+    let is_own = match line.method {
+        Method::Register => message
+            .to()
+            .is_ok_and(|to| is_own(&to, found.username, realm)),
+        _ => message
+            .from()
+            .is_ok_and(|from| !is_of(&from, realm) || is_own(&from, found.username, realm)),
+    };
+    if is_own {
         Checked::Good
+    } else {
+        Checked::Foreign
     }
 }
 
-/// Whether the AOR of a REGISTER is that of the user, whose name may be given with its domain.
-fn registers_itself(message: &Message<'_>, name: &[u8], realm: &[u8]) -> bool {
+/// Whether an address claims to be of this realm.
+fn is_of(address: &NameAddr<'_>, realm: &[u8]) -> bool {
+    let mut host = Vec::new();
+    if let Some(named) = address.uri.host {
+        named.write_canonical(&mut host);
+    }
+    host.eq_ignore_ascii_case(realm)
+}
+
+/// Whether an address is the user's own, whose name may be given with its domain.
+fn is_own(address: &NameAddr<'_>, name: &[u8], realm: &[u8]) -> bool {
     let Some(name) = local_name(name, realm) else {
         return false;
     };
     let own = [b"sip:", name, b"@", realm].concat();
-    let (Ok(to), Ok(own)) = (message.to(), Uri::parse(&own)) else {
+    let Ok(own) = Uri::parse(&own) else {
         return false;
     };
     let (mut to_aor, mut own_aor) = (Vec::new(), Vec::new());
@@ -143,7 +160,10 @@ fn registers_itself(message: &Message<'_>, name: &[u8], realm: &[u8]) -> bool {
         let to = to.strip_prefix(b"sips:").or(to.strip_prefix(b"sip:"));
         to == own.strip_prefix(b"sip:")
     };
-    match (Aor::of(&to.uri, &mut to_aor), Aor::of(&own, &mut own_aor)) {
+    match (
+        Aor::of(&address.uri, &mut to_aor),
+        Aor::of(&own, &mut own_aor),
+    ) {
         (Ok(to), Ok(own)) => is_same(to.as_bytes(), own.as_bytes()),
         _ => false,
     }
@@ -172,7 +192,7 @@ mod tests {
         );
         let mut layout = Layout::new();
         let message = sip::parse(text.as_bytes(), &mut layout).unwrap();
-        registers_itself(&message, name.as_bytes(), b"a.example")
+        is_own(&message.to().unwrap(), name.as_bytes(), b"a.example")
     }
 
     #[test]

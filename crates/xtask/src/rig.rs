@@ -115,7 +115,7 @@ impl Server {
         };
         let config = format!(
             "[[listen]]\naddress = \"{PROXY}\"\ntransports = [\"udp\"]\n\
-             [workers]\ncount = 1\nreactors = 1\npin = [0]\n\
+             [workers]\ncount = 1\nreactors = 1\npin = [0]\n[memory]\nlimit = \"4GiB\"\n\
              [[domain]]\nname = \"127.0.0.1\"\nauth = \"none\"\nrecord_route = true\n\
              [[route]]\nto = \"{target}\"\n"
         );
@@ -173,5 +173,10 @@ impl Drop for Server {
             .arg(&self.control)
             .status();
         let _ = self.child.wait();
+        // The kernel takes the ring's sockets down a moment after the process; the other proxy wants the port free.
+        let until = Instant::now() + Duration::from_secs(5);
+        while std::net::UdpSocket::bind(PROXY).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
