@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use blackbox::either;
-use blackbox::machine::{alone, wait_dead};
+use blackbox::machine::{alone, eventually, wait_dead};
 use blackbox::message::Message;
 use blackbox::server::{DEFAULT, LIMIT, Server};
 use blackbox::sipp::{Run, Sipp};
@@ -356,7 +356,9 @@ fn sipp_without_retransmission() {
         extra: &["-nr"],
         ..Run::caller("caller", server.ip, server.address())
     });
-    std::thread::sleep(Duration::from_millis(2000));
+    eventually("all calls ring", LIMIT, || {
+        (server.counter("proxy.response_forwarded") >= 100).then_some(())
+    });
     for worker in server.signalling() {
         server.kill_worker(worker.pid);
         wait_dead(worker.pid, LIMIT);
@@ -387,8 +389,10 @@ fn timers_fire_in_the_heir() {
     let invite = caller.invite("sip:silent@example.test");
     let start = Instant::now();
     caller.send(&invite);
-    silent.expect_request("INVITE");
-    std::thread::sleep(Duration::from_millis(1000));
+    // Timer A has fired after 0.1, 0.3 and 0.7 s.
+    for _ in 0..4 {
+        silent.expect_request("INVITE");
+    }
     for worker in server.signalling() {
         server.kill_worker(worker.pid);
         server.wait_ready();
