@@ -19,7 +19,52 @@ use shm::TableId;
 pub const LOCATION: TableId = TableId(0);
 /// What an heir needs to go on with a transaction.
 pub const TRANSACTION: TableId = TableId(1);
-/// Dialogs (RFC 3261 §12). The table is there to be counted; dialog state, which fills it, is not kept yet.
+/// Dialogs (RFC 3261 §12), by Call-ID and tags or by the id in our Record-Route.
 pub const DIALOG: TableId = TableId(2);
-/// How many tables there are.
-pub const TABLES: u8 = 3;
+/// What is counted: destinations, domains, users, profiles.
+pub const BALANCER: TableId = TableId(3);
+/// String keys to values that expire.
+pub const KV: TableId = TableId(4);
+/// Connections of stream transports.
+pub const CONNECTION: TableId = TableId(5);
+/// Messages that workers died of, by the hash of their content.
+pub const QUARANTINE: TableId = TableId(6);
+/// How many tables there are. New ones go to the end: the number is part of the arena's layout, the order of what is in it.
+pub const TABLES: u8 = 7;
+
+/// What people call the tables, by id.
+const NAMES: [&str; TABLES as usize] = [
+    "location",
+    "transaction",
+    "dialog",
+    "balancer",
+    "kv",
+    "connection",
+    "quarantine",
+];
+
+/// The name of a table, as `tandem status` and the documentation spell it; `None` if there is no such table.
+pub fn name(table: TableId) -> Option<&'static str> {
+    NAMES.get(usize::from(table.0)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_has_a_name() {
+        let tables = [
+            LOCATION,
+            TRANSACTION,
+            DIALOG,
+            BALANCER,
+            KV,
+            CONNECTION,
+            QUARANTINE,
+        ];
+        let names = tables.map(|table| name(table).unwrap());
+        assert_eq!(names, NAMES);
+        assert_eq!(name(TableId(TABLES)), None);
+    }
+}
