@@ -3,6 +3,7 @@
 //! The geometry is a pure function of [`Layout`], so the control memfd holds the few numbers of `Layout` and a hash, never offsets
 //! that a reader would have to trust. Whoever attaches computes the same geometry and compares the hash.
 
+use crate::latency::LATENCY_BYTES;
 use crate::slot::SLOT_BYTES;
 
 /// Bytes of a slab; block slabs and row slabs alike.
@@ -93,6 +94,7 @@ impl Layout {
         let rx = slots * u64::from(self.rx_buffers);
         PAGE + (participants * PARTICIPANT_BYTES).next_multiple_of(PAGE)
             + (slots * SLOT_BYTES).next_multiple_of(PAGE)
+            + (slots * LATENCY_BYTES).next_multiple_of(PAGE)
             + (slots * 64).next_multiple_of(PAGE)
             + participants * CELLS as u64 * 8
             + (buckets * 64).next_multiple_of(PAGE)
@@ -160,6 +162,7 @@ pub(crate) struct Geometry {
     pub(crate) slabs: u32,
     pub(crate) epochs: u64,
     pub(crate) slots: u64,
+    pub(crate) latency: u64,
     pub(crate) mail_flags: u64,
     pub(crate) cells: u64,
     pub(crate) index: u64,
@@ -244,6 +247,7 @@ impl Geometry {
         };
         let epochs = take(participants * PARTICIPANT_BYTES, PAGE);
         let at_slots = take(slots * SLOT_BYTES, PAGE);
+        let latency = take(slots * LATENCY_BYTES, PAGE);
         let mail_flags = take(slots * 64, PAGE);
         let cells = take(participants * CELLS as u64 * 8, PAGE);
         let index = take(buckets * 64, PAGE);
@@ -262,6 +266,7 @@ impl Geometry {
             slabs: slabs as u32,
             epochs,
             slots: at_slots,
+            latency,
             mail_flags,
             cells,
             index,
@@ -306,6 +311,7 @@ impl Geometry {
             u64::from(self.slabs),
             self.epochs,
             self.slots,
+            self.latency,
             self.mail_flags,
             self.cells,
             self.index,
@@ -363,6 +369,7 @@ mod tests {
                 PAGE,
                 g.epochs,
                 g.slots,
+                g.latency,
                 g.mail_flags,
                 g.cells,
                 g.index,

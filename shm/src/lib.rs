@@ -17,7 +17,7 @@
 //! | [`walk`] | scans, an heir's rows, expiry |
 //! | [`recover`] | sweep, scrub, recovery of the dead |
 //! | [`mod@audit`] | every invariant, checked |
-//! | [`rx`], [`mailbox`], [`slot`] | receive buffers and their journal, mail between slots, headers and counters |
+//! | [`rx`], [`mailbox`], [`slot`], [`latency`] | receive buffers and their journal, mail between slots, headers and counters, how long messages take |
 
 pub mod arena;
 pub mod audit;
@@ -26,6 +26,7 @@ pub mod ctl;
 mod epoch;
 pub mod id;
 mod index;
+pub mod latency;
 mod layout;
 pub mod mailbox;
 mod map;
@@ -42,6 +43,7 @@ pub use audit::{Violation, audit};
 pub use body::{CHILDREN_MAX, KEY_MAX};
 pub use ctl::Version;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
+pub use latency::Latencies;
 pub use layout::{CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
 pub use mailbox::{Doorbell, Mail, MailboxFull};
 pub use ops::{InsertError, ReplaceError, Reserved, RowMeta};

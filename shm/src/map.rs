@@ -79,6 +79,19 @@ impl Map {
         unsafe { line.cast::<[AtomicU64; 8]>().as_ref() }
     }
 
+    /// `count` words from this offset on.
+    pub(crate) fn words(&self, at: u64, count: usize) -> &[AtomicU64] {
+        let bytes = count as u64 * 8;
+        assert!(
+            at.is_multiple_of(8) && at <= self.len && bytes <= self.len - at,
+            "words of the map"
+        );
+        // SAFETY: at + bytes <= len, checked above.
+        let first = unsafe { self.base.add(at as usize) };
+        // SAFETY: as in `word`, `count` times.
+        unsafe { core::slice::from_raw_parts(first.cast::<AtomicU64>().as_ptr(), count) }
+    }
+
     /// A pointer to `len` bytes at this offset.
     #[inline]
     pub(crate) fn bytes(&self, at: u64, len: u64) -> NonNull<u8> {

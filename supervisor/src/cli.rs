@@ -67,6 +67,8 @@ pub(crate) enum Command {
     /// Who is registered where
     #[command(subcommand)]
     Registrations(Registrations),
+    /// Check every invariant of the shared memory (walks all of it; exit code 1 if one is broken)
+    Audit(JsonArg),
     /// Rolling restart of workers; no call is lost
     Restart(RestartArgs),
     /// Read the configuration file again (as SIGHUP does) and apply what can change while calls run
@@ -220,6 +222,7 @@ mod tests {
             "tandem registrations list --json",
             "tandem registrations show sip:a@b",
             "tandem registrations remove sip:a@b --contact sip:a@1.2.3.4",
+            "tandem audit --json",
             "tandem restart",
             "tandem restart --all",
             "tandem restart --worker 1",

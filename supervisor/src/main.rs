@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status(&control, args.json),
         Command::Stats(args) => commands::stats(&control, &args),
         Command::Registrations(command) => commands::registrations(&control, &command),
+        Command::Audit(args) => commands::audit(&control, args.json),
         Command::Restart(args) => commands::restart(&control, &args),
         Command::Reload => commands::reload(&control),
         Command::Stop => commands::stop(&control),

@@ -5,6 +5,7 @@ mod arena_carries;
 mod bad_input;
 mod calls_per_second;
 mod commands;
+mod great_storm;
 mod kill_storm;
 mod load;
 mod proxy_forking;

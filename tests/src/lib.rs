@@ -4,6 +4,7 @@
 //! - [`server::Server`]: a running `tandem`, its command line, its log, its processes;
 //! - [`peer::Peer`], [`message::Message`], [`ua::Ua`]: a SIP client that never retransmits;
 //! - [`sipp::Sipp`], [`baresip::Baresip`], [`sipsak`]: the outside clients;
+//! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
 //! - [`machine`]: waiting for conditions, free addresses, `/proc`, and who may run at the same time.
 //!
 //! The topics are in `black_box/`, the SIPp scenarios in `sipp/`.
@@ -14,6 +15,7 @@ pub mod binary;
 pub mod machine;
 pub mod message;
 pub mod peer;
+pub mod registers;
 pub mod server;
 pub mod sipp;
 pub mod sipsak;

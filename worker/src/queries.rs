@@ -6,7 +6,9 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use control::{ClientReply, ContactLine, RegistrationLine, TableRequest, write_message};
+use control::{
+    AuditReport, ClientReply, ContactLine, RegistrationLine, TableRequest, write_message,
+};
 use registrar::{BindingSet, BindingView, BindingsView};
 use shm::Participant;
 use sip::uri::{Aor, Uri};
@@ -28,6 +30,7 @@ pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, conn
         TableRequest::RegistrationsRemove { aor, contact } => {
             remove(participant, aor, contact.as_deref(), &mut out)
         }
+        TableRequest::Audit => audit(participant, &mut out),
     };
     participant.offline();
     let last = match done {
@@ -124,6 +127,40 @@ fn contact(binding: &BindingView<'_>, now: Instant) -> ContactLine {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Lines of an audit at most: what is behind them is told by the first.
+const AUDIT_LINES: usize = 10_000;
+
+/// One look at everything. The participant is online, so nothing that the walk reaches is reused under it.
+fn audit(participant: &mut Participant, out: &mut impl Write) -> Answered {
+    use shm::Violation::{LeakedBlock, StaleEntry, Unsettled};
+    let usage = participant.arena().usage();
+    let mut report = AuditReport {
+        bytes_used: usage.bytes_used,
+        records: (0..)
+            .zip(&usage.live_rows)
+            .map(|(table, &rows)| {
+                (
+                    tables::name(shm::TableId(table))
+                        .unwrap_or("unknown")
+                        .to_owned(),
+                    rows,
+                )
+            })
+            .collect(),
+        ..AuditReport::default()
+    };
+    for violation in shm::audit(participant.arena(), true) {
+        let lines = match violation {
+            Unsettled(..) | LeakedBlock(_) | StaleEntry(_) => &mut report.unsettled,
+            _ => &mut report.violations,
+        };
+        if lines.len() < AUDIT_LINES {
+            lines.push(format!("{violation:?}"));
+        }
+    }
+    say(out, &ClientReply::Audit(report))
 }
 
 /// An AOR as people write it, `alice@example.com` or a URI, in canonical form.

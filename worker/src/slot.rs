@@ -537,10 +537,17 @@ impl Slot {
         let header = self.arena.slot(SlotId(self.slot));
         header.turn_done.store(self.turn, Ordering::Release);
         header.messages.store(self.messages, Ordering::Relaxed);
-        if !self.served.is_empty() && header.first_served_ns.load(Ordering::Relaxed) == 0 {
-            header
-                .first_served_ns
-                .store(now().as_nanos(), Ordering::Relaxed);
+        if !self.served.is_empty() {
+            let sent = now();
+            let took = sent.saturating_duration_since(self.now);
+            self.arena
+                .latency(SlotId(self.slot))
+                .record(took, self.served.len() as u64);
+            if header.first_served_ns.load(Ordering::Relaxed) == 0 {
+                header
+                    .first_served_ns
+                    .store(sent.as_nanos(), Ordering::Relaxed);
+            }
         }
         self.queued = false;
         header.set_at_hand(None);

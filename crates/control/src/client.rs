@@ -44,6 +44,8 @@ pub enum TableRequest {
         aor: String,
         contact: Option<String>,
     },
+    /// Checks every invariant of the arena: one [`ClientReply::Audit`].
+    Audit,
 }
 
 /// One reply frame. A status report is several hundred bytes, and boxing it would only be felt by readers.
@@ -66,6 +68,21 @@ pub enum ClientReply {
         /// What the operator can do about it.
         remedy: String,
     },
+    Audit(AuditReport),
+}
+
+/// What one walk over the whole arena found. While operations run, what is between two states looks wrong for a moment: only what several
+/// looks in a row find is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    /// Broken invariants, one line each.
+    pub violations: Vec<String>,
+    /// Rows, blocks and index entries in between two states: a leak if they stay so.
+    pub unsettled: Vec<String>,
+    /// Live records by table: (name, records).
+    pub records: Vec<(String, u64)>,
+    /// Unit: bytes.
+    pub bytes_used: u64,
 }
 
 /// One counter.

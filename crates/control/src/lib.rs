@@ -18,12 +18,12 @@ pub mod stream;
 pub mod worker;
 
 pub use client::{
-    ClientReply, ClientRequest, ContactLine, RegistrationLine, StatLine, TableRequest,
+    AuditReport, ClientReply, ClientRequest, ContactLine, RegistrationLine, StatLine, TableRequest,
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use status::{
-    ArenaStatus, ListenerStatus, Rates, Role, SlotStatus, StatusReport, SupervisorStatus,
-    WorkerStatus,
+    ArenaStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus, StatusReport,
+    SupervisorStatus, WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};
 pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Secret, SlotAssign, ToWorker};

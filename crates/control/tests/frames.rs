@@ -14,6 +14,7 @@ fn table_request() -> impl Strategy<Value = TableRequest> {
         text().prop_map(|aor| TableRequest::RegistrationsShow { aor }),
         (text(), proptest::option::of(text()))
             .prop_map(|(aor, contact)| TableRequest::RegistrationsRemove { aor, contact }),
+        Just(TableRequest::Audit),
     ]
 }
 
@@ -157,6 +158,7 @@ fn status() -> impl Strategy<Value = StatusReport> {
             died_ns: died,
             recovered_ns: served,
             first_served_ns: served,
+            latency: LatencyStatus::default(),
         },
     );
     (
@@ -284,6 +286,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
             died_ns: Some(100),
             recovered_ns: Some(150),
             first_served_ns: Some(250),
+            latency: LatencyStatus::default(),
         }],
         ..StatusReport::default()
     };
@@ -301,7 +304,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
         ),
         (
             "/slots/0",
-            "id worker core messages died_ns recovered_ns first_served_ns",
+            "id worker core messages died_ns recovered_ns first_served_ns latency",
         ),
         ("/arena", "bytes_used bytes_mapped limit"),
         ("/rates", "messages_per_s"),

@@ -1,5 +1,6 @@
 //! Commands that ask a running server, and what they print.
 
+mod audit;
 mod check;
 mod client;
 mod registrations;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 
 use control::{ClientReply, ClientRequest};
 
+pub(crate) use audit::audit;
 pub(crate) use check::check;
 pub(crate) use registrations::registrations;
 pub(crate) use stats::stats;

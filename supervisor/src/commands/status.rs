@@ -96,6 +96,8 @@ fn print(report: &StatusReport) {
             slot.messages.to_string(),
             show::or_dash(recovery.map(show::millis)),
             show::or_dash(slot.takeover_ns().map(show::millis)),
+            slot.latency.p50_us.to_string(),
+            slot.latency.p99_us.to_string(),
         ]
     });
     show::table(
@@ -106,6 +108,8 @@ fn print(report: &StatusReport) {
             "MESSAGES>",
             "RECOVERED ms>",
             "FIRST SERVED ms>",
+            "P50 us>",
+            "P99 us>",
         ],
         slots.collect(),
     );

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use config::Config;
-use control::{ArenaStatus, StatLine};
+use control::{ArenaStatus, LatencyStatus, StatLine};
 use nix::errno::Errno;
 use shm::{Arena, CreateError, Layout, LayoutError, SlotHeader, SlotId};
 use stdx::Instant;
@@ -87,6 +87,19 @@ impl Memory {
             died_ns,
             recovered_ns: since(load(&header.recovered_ns)),
             first_served_ns: since(load(&header.first_served_ns)),
+        }
+    }
+
+    pub(crate) fn latency(&self, slot: u16) -> LatencyStatus {
+        let read = self.arena.latency(SlotId(slot)).read();
+        let us = |took: std::time::Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        LatencyStatus {
+            messages: read.count(),
+            p50_us: us(read.below(500_000)),
+            p99_us: us(read.below(990_000)),
+            p999_us: us(read.below(999_000)),
+            max_us: us(read.below(1_000_000)),
+            buckets_us: read.buckets().map(|(end, n)| (us(end), n)).collect(),
         }
     }
 

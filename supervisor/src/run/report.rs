@@ -86,6 +86,7 @@ impl Supervisor {
             died_ns: figures.died_ns,
             recovered_ns: figures.recovered_ns,
             first_served_ns: figures.first_served_ns,
+            latency: self.memory.latency(slot),
         }
     }
 }
