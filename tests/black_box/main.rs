@@ -15,3 +15,4 @@ mod reload;
 mod rolling_restart;
 mod spawn_kill_rounds;
 mod start_errors;
+mod take_over;
