@@ -94,6 +94,14 @@ impl Ctl {
         Self::new(PENDING, if next == 0 { 1 } else { next })
     }
 
+    /// PENDING in this generation: for an import, which keeps names. `None`: no row has such a generation.
+    pub(crate) const fn pending_as(generation: u32) -> Option<Self> {
+        if generation == 0 || generation as u64 > GENERATION_MASK {
+            return None;
+        }
+        Some(Self::new(PENDING, generation))
+    }
+
     /// PENDING → LIVE.
     pub(crate) const fn live(self, body: u32, flags: u8) -> Self {
         let at = (body as u64 + 1) & BODY_MASK;

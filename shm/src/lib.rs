@@ -18,6 +18,7 @@
 //! | [`recover`] | sweep, scrub, recovery of the dead |
 //! | [`mod@audit`] | every invariant, checked |
 //! | [`rx`], [`mailbox`], [`slot`], [`latency`] | receive buffers and their journal, mail between slots, headers and counters, how long messages take |
+//! | [`image`] | records out of an arena and into another, under the same names |
 
 pub mod arena;
 pub mod audit;
@@ -25,6 +26,7 @@ mod body;
 pub mod ctl;
 mod epoch;
 pub mod id;
+pub mod image;
 mod index;
 pub mod latency;
 mod layout;
@@ -43,6 +45,7 @@ pub use audit::{Violation, audit};
 pub use body::{CHILDREN_MAX, KEY_MAX};
 pub use ctl::Version;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
+pub use image::{Image, Imported, Importer};
 pub use latency::Latencies;
 pub use layout::{CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
 pub use mailbox::{Doorbell, Mail, MailboxFull};

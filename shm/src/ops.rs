@@ -235,6 +235,32 @@ impl Participant {
         Ok(Reserved { arena, row, hash })
     }
 
+    /// A reservation in this very row and generation, on an arena that nobody else uses; `None` if the row is not free for it. The caller knows that no record
+    /// has this key, and that the row's slab is ours.
+    pub(crate) fn reserve_at(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        row: RowRef,
+    ) -> Option<Reserved> {
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        let words = inner.row(row.index)?;
+        let (free, hash) = (words.load(), inner.hash(table, key));
+        let pending = Ctl::pending_as(row.generation)?;
+        if free.state() != Some(RowState::Free) || !words.change(free, pending) {
+            return None;
+        }
+        // Relaxed: the entry's CAS publishes both (SYNC entry).
+        words.hash.store(hash, Ordering::Relaxed);
+        words.expires_at.store(NEVER, Ordering::Relaxed);
+        if !inner.link(hash, row) {
+            self.abort(row, hash);
+            return None;
+        }
+        Some(Reserved { arena, row, hash })
+    }
+
     /// Steps 4 and 5: the reservation becomes a record. `key` is the one that was reserved. On an error the reservation and the listed children are freed.
     pub fn publish(
         &mut self,

@@ -248,32 +248,34 @@ impl Inner {
             let slab = (from.min(all)..all)
                 .find(free)
                 .or_else(|| (0..from.min(all)).find(free))?;
-            self.back_slab(slab)?;
-            let found = self.descriptor(slab);
-            if found.kind() != Some(Kind::Free) {
+            if !self.take_this_slab(slab, kind, owner)? {
                 continue;
-            }
-            match kind {
-                Kind::Rows(_) => {
-                    let taking = found.become_(Kind::Taking, owner);
-                    if !self.change_descriptor(slab, found, taking) {
-                        continue;
-                    }
-                    self.zero_rows(slab);
-                    assert!(
-                        self.change_descriptor(slab, taking, taking.become_(kind, owner)),
-                        "a slab that is being taken is its taker's alone"
-                    );
-                }
-                _ => {
-                    if !self.change_descriptor(slab, found, found.become_(kind, owner)) {
-                        continue;
-                    }
-                }
             }
             return Some(slab);
         }
         None
+    }
+
+    /// Takes this slab, if it is free. `None`: the kernel has no memory.
+    pub(crate) fn take_this_slab(&self, slab: u32, kind: Kind, owner: u16) -> Option<bool> {
+        self.back_slab(slab)?;
+        let found = self.descriptor(slab);
+        if found.kind() != Some(Kind::Free) {
+            return Some(false);
+        }
+        let Kind::Rows(_) = kind else {
+            return Some(self.change_descriptor(slab, found, found.become_(kind, owner)));
+        };
+        let taking = found.become_(Kind::Taking, owner);
+        if !self.change_descriptor(slab, found, taking) {
+            return Some(false);
+        }
+        self.zero_rows(slab);
+        assert!(
+            self.change_descriptor(slab, taking, taking.become_(kind, owner)),
+            "a slab that is being taken is its taker's alone"
+        );
+        Some(true)
     }
 
     fn zero_rows(&self, slab: u32) {

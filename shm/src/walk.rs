@@ -130,7 +130,7 @@ impl Participant {
 }
 
 /// Visits up to `max` rows of the slabs that `chosen` names.
-fn walk<'a>(
+pub(crate) fn walk<'a>(
     inner: &'a Inner,
     cursor: Cursor,
     max: usize,
