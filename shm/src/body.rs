@@ -15,7 +15,7 @@ use stdx::Instant;
 
 use crate::id::Block;
 
-pub(crate) const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = 16;
 /// Children of a row at most.
 pub const CHILDREN_MAX: usize = 40;
 /// Key bytes at most.

@@ -42,14 +42,14 @@ pub mod walk;
 
 pub use arena::{Arena, AttachError, CreateError, Usage};
 pub use audit::{Violation, audit};
-pub use body::{CHILDREN_MAX, KEY_MAX};
+pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
 pub use ctl::Version;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
 pub use image::{Image, Imported, Importer};
 pub use latency::Latencies;
 pub use layout::{CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
 pub use mailbox::{Doorbell, Mail, MailboxFull};
-pub use ops::{InsertError, ReplaceError, Reserved, RowMeta};
+pub use ops::{BODY_MAX, InsertError, ReplaceError, Reserved, RowMeta};
 pub use participant::{AllocClass, BlockMut, Full, Participant, Record};
 pub use recover::Recovered;
 pub use rx::{RX_HEADER_BYTES, RxMeta, RxPool, RxState};

@@ -576,5 +576,5 @@ impl Participant {
     }
 }
 
-/// Bytes of a whole body at most.
-pub(crate) const BODY_MAX: usize = 65536;
+/// Bytes of a whole body at most: head, children's numbers, key and payload.
+pub const BODY_MAX: usize = 65536;

@@ -1,16 +1,22 @@
-//! Lays bindings, transactions and counters onto the arena: typed rows over `shm`'s untyped ones.
+//! Lays bindings, transactions, dialogs and whatever else must outlive a worker onto the arena: typed rows over `shm`'s untyped ones.
 //!
 //! | table | key | body | changed by |
 //! |---|---|---|---|
 //! | [`LOCATION`] | canonical AOR | the whole binding set (`registrar::BindingSet`) | any slot, by compare-and-swap of the body |
 //! | [`TRANSACTION`] | server transaction key (RFC 3261 §17.2.3) | `proxy`'s context | its owner slot only |
+//! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
+//!
+//! How a row is written down, and how two releases read each other's: [`row`]. Where every field lies is in a golden file of the tests.
 
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod kv;
 pub mod location;
+pub mod row;
 
 pub use counters::Counter;
+pub use kv::Kv;
 pub use location::{Location, UpdateError};
 
 use shm::TableId;

@@ -1,0 +1,211 @@
+//! How the payload of a row is written down: a fixed header, then fields that may come and go.
+//!
+//! ```text
+//! version u8 | kind u8 | header_bytes u16 | ... the table's fixed fields, header_bytes in all | (tag u8 | length u16 | value)*
+//! ```
+//!
+//! Numbers are little-endian and unaligned, so that a header can be read where it lies. Workers of this and the previous release share an
+//! arena, therefore:
+//! - fixed fields are only added, at the end of the header. A reader takes what it knows and skips to `header_bytes`; what an older writer left out reads
+//!   as zero, so zero has to mean "not said";
+//! - a field with a tag that a reader does not know is skipped; tables whose rows are changed rather than written anew keep it;
+//! - `version` rises when neither is enough. A row in another version counts as broken: it is not found, and a write replaces it.
+//!
+//! What the file says is distrusted like the network: its writer may have died in mid-store, or be another program.
+
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// A fixed field of a header, for the golden file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// As in the source.
+    pub name: &'static str,
+    /// Bytes from the start of the payload.
+    pub at: usize,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// A header; the macro `row` declares them.
+pub trait Header:
+    FromBytes + FromZeros + IntoBytes + Immutable + KnownLayout + Unaligned + Copy
+{
+    /// The format that this release writes and reads.
+    const VERSION: u8;
+    /// Every field in order.
+    const FIELDS: &'static [Field];
+
+    /// Sets the first three fields.
+    fn begin(&mut self, kind: u8);
+
+    /// The header and what follows it; `None` if this is no row that we can read.
+    fn read(payload: &[u8]) -> Option<(Self, &[u8])> {
+        let [version, _, low, high, ..] = payload else {
+            return None;
+        };
+        let bytes = usize::from(u16::from_le_bytes([*low, *high]));
+        if *version != Self::VERSION || bytes < 4 {
+            return None;
+        }
+        let (header, rest) = payload.split_at_checked(bytes)?;
+        let mut row = Self::new_zeroed();
+        let known = header.len().min(size_of::<Self>());
+        row.as_mut_bytes()
+            .get_mut(..known)?
+            .copy_from_slice(header.get(..known)?);
+        Some((row, rest))
+    }
+}
+
+/// Declares a header: its fields after the first three, its size, which is asserted, and its version.
+macro_rules! row {
+    (
+        $(#[$doc:meta])*
+        pub struct $name:ident: version $version:literal, $size:literal bytes {
+            $($(#[$field_doc:meta])* pub $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq,
+            zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, zerocopy::KnownLayout, zerocopy::Unaligned,
+        )]
+        #[repr(C)]
+        pub struct $name {
+            /// Of the format; set by `begin`.
+            pub version: u8,
+            /// What sort of row this is, in words of its table; set by `begin`.
+            pub kind: u8,
+            /// Bytes of this header, as its writer knew it; set by `begin`.
+            pub header_bytes: zerocopy::little_endian::U16,
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        const _: () = assert!(size_of::<$name>() == $size && align_of::<$name>() == 1);
+
+        impl $crate::row::Header for $name {
+            const VERSION: u8 = $version;
+            const FIELDS: &'static [$crate::row::Field] = &[
+                $crate::row::Field { name: "version", at: 0, bytes: 1 },
+                $crate::row::Field { name: "kind", at: 1, bytes: 1 },
+                $crate::row::Field { name: "header_bytes", at: 2, bytes: 2 },
+                $($crate::row::Field {
+                    name: stringify!($field),
+                    at: std::mem::offset_of!($name, $field),
+                    bytes: size_of::<$type>(),
+                },)*
+            ];
+
+            fn begin(&mut self, kind: u8) {
+                self.version = $version;
+                self.kind = kind;
+                self.header_bytes = zerocopy::little_endian::U16::new($size);
+            }
+        }
+    };
+}
+pub(crate) use row;
+
+/// Appends a field; `None`, or what is longer than a field can be, leaves it out.
+pub fn put(tag: u8, value: Option<&[u8]>, out: &mut Vec<u8>) {
+    let Some((value, len)) = value.and_then(|v| Some((v, u16::try_from(v.len()).ok()?))) else {
+        return;
+    };
+    out.push(tag);
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+/// The fields after a header, in order. Ends early where the bytes make no field: see [`is_whole`].
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    /// Tag and value.
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let [tag, low, high, rest @ ..] = self.0 else {
+            return None;
+        };
+        let (value, rest) =
+            rest.split_at_checked(usize::from(u16::from_le_bytes([*low, *high])))?;
+        self.0 = rest;
+        Some((*tag, value))
+    }
+}
+
+/// Whether the bytes are fields from end to end.
+pub fn is_whole(fields: &[u8]) -> bool {
+    let mut rest = Fields(fields);
+    while rest.next().is_some() {}
+    rest.0.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::little_endian::{U32, U64};
+
+    use super::*;
+
+    row! {
+        /// As the last release had it.
+        pub struct Old: version 1, 8 bytes {
+            /// One.
+            pub one: U32,
+        }
+    }
+
+    row! {
+        /// As this release has it.
+        pub struct New: version 1, 16 bytes {
+            /// One.
+            pub one: U32,
+            /// Two.
+            pub two: U64,
+        }
+    }
+
+    #[test]
+    fn releases_read_each_other() {
+        let mut bytes = Vec::new();
+        let mut old = Old::new_zeroed();
+        old.one = U32::new(7);
+        old.begin(3);
+        bytes.extend_from_slice(old.as_bytes());
+        put(9, Some(b"rest"), &mut bytes);
+        let (new, rest) = New::read(&bytes).unwrap();
+        assert_eq!((new.one.get(), new.two.get(), new.kind), (7, 0, 3));
+        assert_eq!(Fields(rest).collect::<Vec<_>>(), [(9, &b"rest"[..])]);
+
+        let mut bytes = Vec::new();
+        let mut new = New::new_zeroed();
+        (new.one, new.two) = (U32::new(7), U64::new(8));
+        new.begin(3);
+        bytes.extend_from_slice(new.as_bytes());
+        put(9, Some(b"rest"), &mut bytes);
+        let (old, rest) = Old::read(&bytes).unwrap();
+        assert_eq!(old.one.get(), 7);
+        assert!(is_whole(rest));
+        assert_eq!(Fields(rest).count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_row_is_none() {
+        assert!(Old::read(b"").is_none());
+        assert!(Old::read(&[1, 0, 8, 0, 1, 2, 3]).is_none(), "cut off");
+        assert!(
+            Old::read(&[2, 0, 8, 0, 1, 2, 3, 4]).is_none(),
+            "another version"
+        );
+        assert!(
+            Old::read(&[1, 0, 3, 0, 1, 2, 3, 4]).is_none(),
+            "no room for itself"
+        );
+        assert!(!is_whole(&[1]) && !is_whole(&[1, 2, 0, 0]) && is_whole(&[1, 1, 0, 0]));
+        let mut out = Vec::new();
+        put(1, Some(&vec![0; 65_536]), &mut out);
+        put(1, None, &mut out);
+        assert!(out.is_empty());
+    }
+}
