@@ -30,6 +30,6 @@ pub use binding::{
     BINDINGS_MAX, Binding, BindingSet, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, INSTANCE_BYTES_MAX,
     PATH_BYTES_MAX, SET_BYTES_MAX, USER_AGENT_BYTES_MAX,
 };
-pub use encoding::DecodeError;
+pub use encoding::{DecodeError, shift};
 pub use register::{Fault, Outcome, Policy, Reply, register};
 pub use view::{BindingView, BindingsView, Current};

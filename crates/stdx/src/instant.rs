@@ -35,6 +35,14 @@ impl Instant {
         Self(self.0.saturating_sub(nanos(by)))
     }
 
+    /// This instant moved by so many nanoseconds, forward or back, within the clock's range; [`Instant::MAX`], which is "never", stays.
+    pub const fn shifted(self, nanos: i64) -> Self {
+        if self.0 == u64::MAX {
+            return self;
+        }
+        Self(self.0.saturating_add_signed(nanos))
+    }
+
     /// The time from `earlier` to this instant; `None` if `earlier` is the later one.
     pub const fn checked_duration_since(self, earlier: Self) -> Option<Duration> {
         match self.0.checked_sub(earlier.0) {
@@ -107,6 +115,13 @@ mod tests {
             Instant::from_nanos(5) + Duration::from_micros(1),
             Instant::from_nanos(1005)
         );
+    }
+
+    #[test]
+    fn shifts_stay_in_range() {
+        assert_eq!(Instant::from_nanos(5).shifted(-6), Instant::ZERO);
+        assert_eq!(Instant::from_nanos(5).shifted(6), Instant::from_nanos(11));
+        assert_eq!(Instant::MAX.shifted(-1), Instant::MAX);
     }
 
     #[test]
