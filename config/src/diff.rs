@@ -31,6 +31,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.memory.limit != new.memory.limit {
         diff.needs_restart.push("memory.limit");
     }
+    if old.memory.huge_pages != new.memory.huge_pages {
+        diff.needs_restart.push("memory.huge_pages");
+    }
     let mut table = |name: &str, changed: bool| {
         if changed {
             diff.applied.push(format!("[{name}] changed"));

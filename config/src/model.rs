@@ -145,6 +145,19 @@ pub enum Pin {
 pub struct Memory {
     /// Size limit of the arena. Unit: bytes.
     pub limit: u64,
+    pub huge_pages: HugePages,
+}
+
+/// `memory.huge_pages`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HugePages {
+    /// `false`
+    Off,
+    /// `"auto"`
+    #[default]
+    Auto,
+    /// `true`
+    Required,
 }
 
 /// `[registrar]`

@@ -56,6 +56,7 @@ pub(crate) fn parse<'r>(
             limit: memory
                 .text("limit", |text| value::size(text, 16 << 20..=8 << 30))
                 .unwrap_or(256 << 20),
+            huge_pages: read_huge_pages(&memory),
         },
         registrar: read_registrar(&registrar),
         limits: Limits {
@@ -120,6 +121,18 @@ fn one_listener(table: &Table<'_>) -> Listen {
             .unwrap_or(Spread::Flow),
         advertise: table.text("advertise", value::host_port),
     }
+}
+
+fn read_huge_pages(table: &Table<'_>) -> HugePages {
+    if table.is_boolean("huge_pages") {
+        return match table.boolean("huge_pages") {
+            Some(true) => HugePages::Required,
+            _ => HugePages::Off,
+        };
+    }
+    table
+        .choice("huge_pages", &[("auto", HugePages::Auto)], &[])
+        .unwrap_or_default()
 }
 
 fn read_workers(table: &Table<'_>, cores: u16) -> Workers {

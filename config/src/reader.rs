@@ -469,6 +469,11 @@ impl<'r> Table<'r> {
         self.value(name).is_some_and(Item::is_array)
     }
 
+    pub(crate) fn is_boolean(&self, name: &str) -> bool {
+        self.value(name)
+            .is_some_and(|item| item.as_bool().is_some())
+    }
+
     pub(crate) fn is_empty_list(&self, name: &str) -> bool {
         self.value(name)
             .and_then(Item::as_array)

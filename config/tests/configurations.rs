@@ -253,6 +253,7 @@ fn the_reference_and_the_comparison_agree_on_what_needs_a_restart() {
         user: Some("tandem".into()),
     };
     new.memory.limit = 1 << 30;
+    new.memory.huge_pages = HugePages::Required;
     for listen in &mut new.listen {
         listen.spread = Spread::Datagram;
         listen.transports.clear();

@@ -129,7 +129,7 @@ transports = ["udp", "tcp"]
 hang_timeout = "2s"
 
 [memory]
-huge_pages = "auto"
+snapshot = "10s"
 
 [[domain]]
 name = "example.com"
@@ -167,11 +167,11 @@ to = "group:media"
                | ^^^^^^^^^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
-            error: `memory.huge_pages` does not exist in this version
+            error: `memory.snapshot` does not exist in this version
               --> tandem.toml:13:1
                |
-            13 | huge_pages = "auto"
-               | ^^^^^^^^^^
+            13 | snapshot = "10s"
+               | ^^^^^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
             error: `domain.auth` has a value "ip" that does not exist in this version

@@ -9,9 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
 use os::Seals;
 use stdx::hash::Key;
 use sync::Ordering;
@@ -21,6 +20,7 @@ use crate::layout::{
     ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, Geometry, Layout, LayoutError, MAGIC,
 };
 use crate::map::Map;
+use crate::paging::{HugePages, Paging};
 use crate::slot::{Cells, SLOT_BYTES, SlotHeader};
 
 /// The shared memory of one server. Cloning shares the mapping.
@@ -31,6 +31,7 @@ pub(crate) struct Inner {
     pub(crate) map: Map,
     pub(crate) geometry: Geometry,
     pub(crate) key: Key,
+    pub(crate) paging: Paging,
     files: Option<Files>,
 }
 
@@ -106,7 +107,9 @@ mod superblock {
     pub(super) const COUNTS: usize = 4;
     pub(super) const RX_BUFFER_BYTES: usize = 5;
     pub(super) const KEY: usize = 6;
-    pub(super) const WORDS: usize = 8;
+    /// How the data file is paged, see `paging`.
+    pub(super) const PAGING: usize = 8;
+    pub(super) const WORDS: usize = 9;
 }
 
 fn errno(e: &io::Error) -> Errno {
@@ -115,8 +118,17 @@ fn errno(e: &io::Error) -> Errno {
 }
 
 impl Arena {
-    /// Makes a new arena. `seed` is the key of all hashes in it; from the kernel's random source, because peers choose what we hash.
+    /// Makes a new arena of small pages. `seed` is the key of all hashes in it; from the kernel's random source, because peers choose what we hash.
     pub fn create(layout: &Layout, seed: [u8; 16]) -> Result<Self, CreateError> {
+        Self::create_paged(layout, seed, HugePages::Off)
+    }
+
+    /// Makes a new arena, of huge pages if that is asked for and possible; [`Arena::paging`] tells what came of it.
+    pub fn create_paged(
+        layout: &Layout,
+        seed: [u8; 16],
+        huge: HugePages,
+    ) -> Result<Self, CreateError> {
         let geometry = Geometry::new(layout)?;
         let fail = |what| {
             move |e: io::Error| CreateError::Os {
@@ -124,9 +136,9 @@ impl Arena {
                 errno: errno(&e),
             }
         };
-        let data = os::memfd(
-            "tandem-data",
+        let (data, paging) = crate::paging::data_file(
             geometry.end,
+            huge,
             Seals::SHRINK.and(Seals::GROW).and(Seals::SEAL),
         )
         .map_err(fail("create"))?;
@@ -137,17 +149,18 @@ impl Arena {
         )
         .map_err(fail("create"))?;
         let page = MmapOptions::new().map_raw(&control).map_err(fail("map"))?;
-        let words = superblock_words(&geometry, seed);
+        let words = superblock_words(&geometry, seed, paging);
         // SAFETY: the page was just made and mapped writable, 4096 bytes long, nobody else has it yet; WORDS * 8 fit.
         unsafe {
             std::ptr::copy_nonoverlapping(words.as_ptr(), page.as_mut_ptr().cast(), words.len())
         };
         os::seal(control.as_fd(), Seals::FUTURE_WRITE.and(Seals::SEAL)).map_err(fail("seal"))?;
-        let map = map_data(&data).map_err(fail("map"))?;
+        let map = map_data(&data, &geometry, paging).map_err(fail("map"))?;
         let inner = Inner {
             map,
             geometry,
             key: Key(seed),
+            paging,
             files: Some(Files {
                 control,
                 data,
@@ -177,6 +190,7 @@ impl Arena {
             map,
             geometry,
             key: Key(seed),
+            paging: Paging::Small,
             files: None,
         };
         inner.start();
@@ -214,10 +228,11 @@ impl Arena {
             )
         };
         let geometry = superblock_geometry(&words)?;
-        if length(&data).map_err(fail("inspect"))? != geometry.end {
+        let paging = Paging::unpack(words[superblock::PAGING]);
+        if length(&data).map_err(fail("inspect"))? != paging.file_bytes(geometry.end) {
             return Err(AttachError::Data);
         }
-        let map = map_data(&data).map_err(fail("map"))?;
+        let map = map_data(&data, &geometry, paging).map_err(fail("map"))?;
         let mut key = [0; 16];
         for (bytes, word) in key.chunks_exact_mut(8).zip(&words[superblock::KEY..]) {
             bytes.copy_from_slice(&word.to_le_bytes());
@@ -231,6 +246,7 @@ impl Arena {
             map,
             geometry,
             key: Key(key),
+            paging,
             files,
         })))
     }
@@ -340,20 +356,11 @@ impl Inner {
         let Some(files) = &self.files else {
             return Ok(());
         };
-        let (at, bytes) = (i64::try_from(at), i64::try_from(bytes));
-        let (Ok(at), Ok(bytes)) = (at, bytes) else {
-            return Err(Errno::EFBIG);
-        };
-        loop {
-            match fallocate(&files.data, FallocateFlags::empty(), at, bytes) {
-                Err(Errno::EINTR) => {}
-                other => return other,
-            }
-        }
+        self.paging.back(&files.data, &self.map, at, bytes)
     }
 }
 
-fn superblock_words(g: &Geometry, seed: [u8; 16]) -> [u64; superblock::WORDS] {
+fn superblock_words(g: &Geometry, seed: [u8; 16], paging: Paging) -> [u64; superblock::WORDS] {
     let l = &g.layout;
     let mut words = [0; superblock::WORDS];
     words[superblock::MAGIC] = MAGIC;
@@ -368,6 +375,7 @@ fn superblock_words(g: &Geometry, seed: [u8; 16]) -> [u64; superblock::WORDS] {
     let key = u128::from_le_bytes(seed);
     words[superblock::KEY] = key as u64;
     words[superblock::KEY + 1] = (key >> 64) as u64;
+    words[superblock::PAGING] = paging.pack();
     words
 }
 
@@ -405,9 +413,12 @@ fn length(fd: &OwnedFd) -> io::Result<u64> {
     Ok(stat.st_size.unsigned_abs())
 }
 
-fn map_data(data: &OwnedFd) -> io::Result<Map> {
-    let map = MmapOptions::new().map_raw(data)?;
-    // A core of a worker holds its own memory; the arena would make it huge and holds everybody's data. Refused: no harm.
-    let _ = map.advise(Advice::DontDump);
-    Map::mapped(map).ok_or_else(|| io::Error::from(Errno::ENOMEM))
+fn map_data(data: &OwnedFd, g: &Geometry, paging: Paging) -> io::Result<Map> {
+    let mapping = os::Mapping::new(data.as_fd(), paging.file_bytes(g.end))?;
+    // A core of a worker holds its own memory; the arena would make it huge and holds everybody's data.
+    mapping.keep_out_of_cores();
+    if paging == Paging::Advised {
+        mapping.ask_for_huge_pages()?;
+    }
+    Ok(Map::mapped(mapping))
 }

@@ -8,7 +8,7 @@ use crate::slot::SLOT_BYTES;
 
 /// Bytes of a slab; block slabs and row slabs alike.
 pub(crate) const SLAB_BYTES: u64 = 64 * 1024;
-/// Bytes of a row: ctl, hash, expiry hint, hash of the alias.
+/// Bytes of a row: ctl, hash, expiry hint, reserved (version and dirty bit of a replicated record).
 pub(crate) const ROW_BYTES: u64 = 32;
 pub(crate) const ROWS_PER_SLAB: u32 = (SLAB_BYTES / ROW_BYTES) as u32;
 /// Meta words of a slab; one page.
@@ -40,7 +40,7 @@ const PAGE: u64 = 4096;
 const SLABS_MAX: u64 = (1 << 17) - 2;
 
 /// Which arenas this code can share with another release: equal major and equal hash attach.
-pub(crate) const ABI_MAJOR: u32 = 2;
+pub(crate) const ABI_MAJOR: u32 = 1;
 pub(crate) const ABI_MINOR: u32 = 0;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tandem/1");
 

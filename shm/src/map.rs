@@ -6,7 +6,7 @@
 use std::alloc;
 use std::ptr::NonNull;
 
-use memmap2::MmapRaw;
+use os::Mapping;
 use sync::AtomicU64;
 
 pub(crate) struct Map {
@@ -17,7 +17,7 @@ pub(crate) struct Map {
 
 /// What keeps the bytes mapped.
 enum Keep {
-    Mapped(#[expect(dead_code, reason = "held for its Drop")] MmapRaw),
+    Mapped(Mapping),
     /// For Miri and for unit tests: no file behind it.
     Heap(alloc::Layout),
 }
@@ -29,13 +29,20 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    pub(crate) fn mapped(map: MmapRaw) -> Option<Self> {
-        let len = map.len() as u64;
-        NonNull::new(map.as_mut_ptr()).map(|base| Self {
-            base,
-            len,
-            keep: Keep::Mapped(map),
-        })
+    pub(crate) fn mapped(mapping: Mapping) -> Self {
+        Self {
+            base: mapping.base(),
+            len: mapping.len() as u64,
+            keep: Keep::Mapped(mapping),
+        }
+    }
+
+    /// What the kernel's advice can be asked of; `None` on the heap.
+    pub(crate) fn mapping(&self) -> Option<&Mapping> {
+        match &self.keep {
+            Keep::Mapped(mapping) => Some(mapping),
+            Keep::Heap(_) => None,
+        }
     }
 
     pub(crate) fn heap(len: u64) -> Option<Self> {
@@ -90,19 +97,6 @@ impl Map {
         let first = unsafe { self.base.add(at as usize) };
         // SAFETY: as in `word`, `count` times.
         unsafe { core::slice::from_raw_parts(first.cast::<AtomicU64>().as_ptr(), count) }
-    }
-
-    /// The four words of a row at this offset.
-    #[inline]
-    pub(crate) fn row(&self, at: u64) -> &[AtomicU64; 4] {
-        assert!(
-            at.is_multiple_of(32) && at < self.len && self.len - at >= 32,
-            "a row of the map"
-        );
-        // SAFETY: at + 32 <= len, checked above.
-        let row = unsafe { self.base.add(at as usize) };
-        // SAFETY: as in `word`.
-        unsafe { row.cast::<[AtomicU64; 4]>().as_ref() }
     }
 
     /// A pointer to `len` bytes at this offset.

@@ -84,8 +84,6 @@ pub(crate) struct Row<'a> {
     pub(crate) ctl: &'a AtomicU64,
     /// Keyed hash of table and key, written while PENDING, before the row is in any index.
     pub(crate) hash: &'a AtomicU64,
-    /// The same of the alias; 0: it has none.
-    pub(crate) alias: &'a AtomicU64,
     /// Never later than the body's `expires_at`, but for a death at the wrong moment (the scrubber corrects it).
     pub(crate) expires_at: &'a AtomicU64,
 }
@@ -150,22 +148,12 @@ impl Inner {
         }
     }
 
-    /// The table of a row.
-    pub(crate) fn table_of(&self, index: u32) -> Option<TableId> {
-        match self.descriptor(row_slab(index)).kind() {
-            Some(Kind::Rows(table)) => Some(table),
-            _ => None,
-        }
-    }
-
     fn row_words(&self, index: u32) -> Row<'_> {
         let at = self.geometry.slab(row_slab(index)) + u64::from(index % ROWS_PER_SLAB) * ROW_BYTES;
-        let [ctl, hash, expires_at, alias] = self.map.row(at);
         Row {
-            ctl,
-            hash,
-            expires_at,
-            alias,
+            ctl: self.map.word(at),
+            hash: self.map.word(at + 8),
+            expires_at: self.map.word(at + 16),
         }
     }
 
@@ -304,7 +292,7 @@ impl Inner {
     }
 
     /// Has the kernel reserve the extent of a slab, before its first use.
-    fn back_slab(&self, slab: u32) -> Option<()> {
+    pub(crate) fn back_slab(&self, slab: u32) -> Option<()> {
         let backed = self.map.word(AT_BACKED);
         // Relaxed: the kernel is the truth about what is backed; too low a number only repeats a request.
         let mut known = backed.load(Ordering::Relaxed);

@@ -120,6 +120,8 @@ pub struct ArenaStatus {
     pub bytes_used: u64,
     pub bytes_mapped: u64,
     pub limit: u64,
+    /// What the memory is made of: `small`, `huge, set aside`, `huge, on request` or `huge, gathered`.
+    pub pages: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

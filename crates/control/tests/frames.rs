@@ -306,7 +306,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
             "/slots/0",
             "id worker core messages died_ns recovered_ns first_served_ns latency",
         ),
-        ("/arena", "bytes_used bytes_mapped limit"),
+        ("/arena", "bytes_used bytes_mapped limit pages"),
         ("/rates", "messages_per_s"),
     ] {
         let object = json

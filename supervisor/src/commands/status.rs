@@ -46,10 +46,11 @@ fn print(report: &StatusReport) {
         report.rates.messages_per_s
     ));
     show::out(&format!(
-        "arena: {} used, {} mapped, limit {}\n",
+        "arena: {} used, {} mapped, limit {}; pages: {}\n",
         size(report.arena.bytes_used),
         size(report.arena.bytes_mapped),
-        size(report.arena.limit)
+        size(report.arena.limit),
+        report.arena.pages
     ));
     let listeners = report.listeners.iter().map(|listener| {
         vec![

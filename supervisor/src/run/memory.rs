@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use config::Config;
 use control::{ArenaStatus, LatencyStatus, StatLine};
 use nix::errno::Errno;
-use shm::{Arena, CreateError, Layout, LayoutError, SlotHeader, SlotId};
+use shm::{Arena, CreateError, HugePages, Layout, LayoutError, SlotHeader, SlotId};
 use stdx::Instant;
 use sync::Ordering;
 use tables::{Counter, DIALOG, LOCATION, TABLES, TRANSACTION};
@@ -45,7 +45,13 @@ impl Memory {
             Trouble::new(format!("the kernel gives no random bytes: {error}"), "")
         })?;
         let layout = Layout::new(config.memory.limit, config.slots(), aux, TABLES);
-        let arena = Arena::create(&layout, seed).map_err(|error| explain(&layout, error))?;
+        let huge = match config.memory.huge_pages {
+            config::HugePages::Off => HugePages::Off,
+            config::HugePages::Auto => HugePages::Auto,
+            config::HugePages::Required => HugePages::Required,
+        };
+        let arena =
+            Arena::create_paged(&layout, seed, huge).map_err(|error| explain(&layout, error))?;
         Ok(Self {
             arena,
             slots: config.slots(),
@@ -121,6 +127,7 @@ impl Memory {
                 bytes_used: usage.bytes_used,
                 bytes_mapped: usage.bytes_mapped,
                 limit: usage.limit,
+                pages: self.arena.paging().name().to_owned(),
             },
         }
     }
@@ -163,6 +170,17 @@ fn explain(layout: &Layout, error: CreateError) -> Trouble {
                 size(layout.limit)
             ),
             "lower `memory.limit`, or give the machine, container or unit (`MemoryMax=`) more memory",
+        ),
+        CreateError::Os {
+            errno: Errno::EOPNOTSUPP,
+            ..
+        } => Trouble::new(
+            "`memory.huge_pages` is true, and the kernel gives no huge pages for shared memory",
+            format!(
+                "set {} aside (`sysctl vm.nr_hugepages={}`), write `advise` to /sys/kernel/mm/transparent_hugepage/shmem_enabled, or choose \"auto\"",
+                size(layout.limit),
+                layout.limit.div_ceil(2 << 20)
+            ),
         ),
         error => Trouble::new(
             error.to_string(),
