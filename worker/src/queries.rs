@@ -209,7 +209,7 @@ fn remove(
 ) -> Answered {
     let key = canonical(aor)?;
     let now = os::now();
-    let removed = Location(participant).update(&key, |mut set: BindingSet| {
+    let removed = Location(participant).change(&key, |mut set: BindingSet| {
         let mut encoded = Vec::new();
         set.encode(&mut encoded);
         let before = line(&key, &encoded, now);

@@ -1,16 +1,16 @@
 //! A request as it arrives, read once: where its responses go, which way it says that it goes, and what is wrong with it before
 //! any policy is asked (§16.3, §16.4, §18.2).
 
-use std::{
-    io::Write,
-    net::{IpAddr, SocketAddr},
-};
+use std::net::{IpAddr, SocketAddr};
 
 use sip::{
     HeaderName, Message, Method, NameAddr, Via,
     uri::{Host, Scheme, Uri},
 };
-use stdx::hash::{Key, hash64};
+use stdx::{
+    hash::{Key, hash64},
+    text::{write_decimal, write_ip},
+};
 use tables::Counter;
 
 use crate::{
@@ -95,41 +95,9 @@ fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr) -> Option<Vec<u
     write_ip(source.ip(), &mut text);
     if rport {
         text.extend_from_slice(b";rport=");
-        write_decimal(source.port(), &mut text);
+        write_decimal(source.port().into(), &mut text);
     }
     Some(text)
-}
-
-/// As `Display` has it, without the machinery.
-fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        IpAddr::V4(ip) => {
-            for (place, octet) in ip.octets().into_iter().enumerate() {
-                if place > 0 {
-                    out.push(b'.');
-                }
-                write_decimal(u16::from(octet), out);
-            }
-        }
-        // Writing to a Vec does not fail.
-        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
-    }
-}
-
-fn write_decimal(value: u16, out: &mut Vec<u8>) {
-    let mut begun = false;
-    for unit in [10_000, 1000, 100, 10, 1] {
-        let digit = value.checked_div(unit).unwrap_or_default() % 10;
-        begun |= digit > 0 || unit == 1;
-        if begun {
-            out.push(
-                b"0123456789"
-                    .get(usize::from(digit))
-                    .copied()
-                    .unwrap_or(b'0'),
-            );
-        }
-    }
 }
 
 /// What a request says, as far as the proxy needs it again and again.
@@ -323,23 +291,4 @@ fn fold(
             value(HeaderName::ProxyAuthorization),
         ],
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_look_as_they_always_do() {
-        for value in [0, 7, 10, 99, 100, 255, 5060, 10_000, 65_535] {
-            let mut out = Vec::new();
-            write_decimal(value, &mut out);
-            assert_eq!(out, value.to_string().into_bytes());
-        }
-        for ip in ["10.0.0.255", "0.0.0.0", "2001:db8::1"] {
-            let mut out = Vec::new();
-            write_ip(ip.parse().unwrap(), &mut out);
-            assert_eq!(out, ip.as_bytes());
-        }
-    }
 }

@@ -71,9 +71,15 @@ impl Step<'_, '_> {
             context.source,
             context.listener,
         );
-        let updated = Location(self.env.arena).update(&aor, |current| {
-            let outcome = registrar::register(policy, now, &current, message, source, listener);
-            (outcome.changed.then(|| outcome.set.clone()), outcome)
+        let mut headers = std::mem::take(&mut self.room.headers);
+        let body = &mut self.room.body;
+        let updated = Location(self.env.arena).update(&aor, body, |current, next| {
+            let outcome =
+                registrar::register(policy, now, current, message, source, listener, next);
+            headers.clear();
+            let bindings = outcome.bindings(current, next);
+            outcome.write_headers(policy, now, &bindings, message, &mut headers);
+            (outcome.changed, outcome)
         });
         match updated {
             Ok(outcome) => {
@@ -82,8 +88,6 @@ impl Step<'_, '_> {
                     Reply::Ok => Counter::RegisterQueried,
                     _ => Counter::RegisterRefused,
                 };
-                let mut headers = Vec::with_capacity(256);
-                outcome.write_headers(policy, now, message, &mut headers);
                 self.end_saying(
                     context,
                     hand,
@@ -104,6 +108,7 @@ impl Step<'_, '_> {
                 b"Retry-After: 1\r\n",
             ),
         }
+        self.room.headers = headers;
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) struct Room {
     pub(crate) patch: sip::PatchSpace,
     pub(crate) key: transaction::key::KeyBuf,
     pub(crate) body: Vec<u8>,
+    pub(crate) headers: Vec<u8>,
     pub(crate) children: Vec<shm::Block>,
 }
 

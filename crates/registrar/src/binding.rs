@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use sip::Uri;
 use stdx::Instant;
 
 use crate::encoding::{self, DecodeError};
@@ -57,20 +56,22 @@ impl Binding {
         self.expires_at > now
     }
 
-    /// Whether a contact means this binding: by instance and reg-id if both have them (RFC 5626 §6), else by URI
-    /// (§19.1.4). A device with two flows may use one contact URI for both.
-    pub(crate) fn is_for(
-        &self,
-        contact: &Uri<'_>,
-        instance: Option<&[u8]>,
-        reg_id: Option<u32>,
-    ) -> bool {
-        match (
-            self.instance.as_deref().zip(self.reg_id),
-            instance.zip(reg_id),
-        ) {
-            (Some(ours), Some(theirs)) => ours == theirs,
-            _ => Uri::parse(&self.contact).is_ok_and(|ours| sip::equivalent(&ours, contact)),
+    /// The same, borrowed.
+    pub fn view(&self) -> BindingView<'_> {
+        BindingView {
+            contact: &self.contact,
+            q: self.q,
+            expires_at: self.expires_at,
+            call_id: &self.call_id,
+            cseq: self.cseq,
+            path: &self.path,
+            instance: self.instance.as_deref(),
+            reg_id: self.reg_id,
+            received: self.received,
+            listener: self.listener,
+            user_agent: &self.user_agent,
+            updated_at: self.updated_at,
+            more: b"",
         }
     }
 }
@@ -129,15 +130,24 @@ impl BindingSet {
 
     /// Appends the encoding.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        encoding::write(self, out);
+        // A set is bounded where bindings are added; what is beyond could not be read back.
+        let bindings = self.bindings.iter().take(BINDINGS_MAX);
+        encoding::write_head(bindings.len(), out);
+        for binding in bindings {
+            encoding::write_binding(&binding.view(), out);
+        }
     }
 
     /// Reads what [`BindingSet::encode`] wrote, in this release or in another.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let view = BindingsView::new(bytes)?;
-        Ok(Self {
+        Ok(Self::of(&BindingsView::new(bytes)?))
+    }
+
+    /// The bindings of an encoded set.
+    pub fn of(view: &BindingsView<'_>) -> Self {
+        Self {
             bindings: view.all().map(|binding| binding.to_owned()).collect(),
-        })
+        }
     }
 }
 

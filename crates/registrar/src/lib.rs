@@ -1,7 +1,8 @@
 //! (bindings, REGISTER, now) to (new bindings, response): RFC 3261 section 10.3.
 //!
-//! - [`register()`] decides: all or nothing, the clock handed in, nothing kept. [`Outcome`] writes the answer.
-//! - [`BindingSet`] is what an address-of-record has; its encoding outlives the worker and the release.
+//! - [`register()`] decides: all or nothing, the clock handed in, nothing kept. [`Outcome`] writes the answer. It goes from encoding to
+//!   encoding: what a request does not touch is copied.
+//! - [`BindingSet`] is what an address-of-record has, for operators and tests; its encoding outlives the worker and the release.
 //! - [`BindingsView`] looks into the encoding without allocation.
 //!
 //! With RFC 3327 (Path) and the keys of RFC 5626 (`+sip.instance` with `reg-id`). What is not here: choosing the
@@ -22,10 +23,10 @@
 mod answer;
 mod binding;
 mod encoding;
+mod old;
 mod register;
 mod view;
 
-pub use answer::write_ok;
 pub use binding::{
     BINDINGS_MAX, Binding, BindingSet, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, INSTANCE_BYTES_MAX,
     PATH_BYTES_MAX, SET_BYTES_MAX, USER_AGENT_BYTES_MAX,

@@ -7,10 +7,11 @@ use sip::{HeaderName, Message, NameAddr, Uri};
 use stdx::Instant;
 
 use crate::binding::{
-    BINDINGS_MAX, Binding, BindingSet, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, INSTANCE_BYTES_MAX,
-    PATH_BYTES_MAX, SET_BYTES_MAX, USER_AGENT_BYTES_MAX,
+    BINDINGS_MAX, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, INSTANCE_BYTES_MAX, PATH_BYTES_MAX,
+    SET_BYTES_MAX, USER_AGENT_BYTES_MAX,
 };
-use crate::encoding::is_control;
+use crate::encoding::{self, has_control, is_control};
+use crate::view::{BindingView, BindingsView};
 
 /// The operator's limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +40,22 @@ impl Default for Policy {
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What a REGISTER led to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub reply: Reply,
-    /// Whether `set` must be stored. Expired bindings alone are no reason.
+    /// Whether the set must be stored. Expired bindings alone are no reason.
     pub changed: bool,
-    /// The bindings after the request, without expired ones; those before it if the reply is not 200.
-    pub set: BindingSet,
+}
+
+impl Outcome {
+    /// The bindings after the request, of which some may have expired: `next` as [`register()`] wrote it, or those before.
+    pub fn bindings<'b>(&self, before: &BindingsView<'b>, next: &'b [u8]) -> BindingsView<'b> {
+        if self.changed {
+            BindingsView::of_ours(next)
+        } else {
+            *before
+        }
+    }
 }
 
 /// The answer, before it is written.
@@ -109,38 +119,28 @@ impl Reply {
     }
 }
 
-/// Applies a REGISTER to the bindings of its address-of-record, all or nothing.
+/// Applies a REGISTER to the bindings of its address-of-record, all or nothing. If they change, `next` holds the encoding of the new set,
+/// without expired bindings; otherwise nothing.
 ///
 /// `source` is where it came from and `listener` where it was received. The caller has settled whose bindings they are
 /// and who may change them (§10.3 steps 1 to 5).
 pub fn register(
     policy: &Policy,
     now: Instant,
-    current: &BindingSet,
+    current: &BindingsView<'_>,
     request: &Message<'_>,
     source: SocketAddr,
     listener: u32,
+    next: &mut Vec<u8>,
 ) -> Outcome {
-    let before: Vec<Binding> = current.current(now).cloned().collect();
+    next.clear();
     let result = Update::new(policy, now, request, source, listener)
-        .and_then(|update| update.apply(&before));
-    match result {
-        Ok(Some(bindings)) => Outcome {
-            reply: Reply::Ok,
-            changed: true,
-            set: BindingSet { bindings },
-        },
-        Ok(None) => Outcome {
-            reply: Reply::Ok,
-            changed: false,
-            set: BindingSet { bindings: before },
-        },
-        Err(reply) => Outcome {
-            reply,
-            changed: false,
-            set: BindingSet { bindings: before },
-        },
-    }
+        .and_then(|update| update.apply(current, next));
+    let (reply, changed) = match result {
+        Ok(changed) => (Reply::Ok, changed),
+        Err(reply) => (reply, false),
+    };
+    Outcome { reply, changed }
 }
 
 /// The most Contact values in one REGISTER; each is compared with every binding.
@@ -186,7 +186,7 @@ impl<'a> Update<'a> {
         let call_id = request
             .call_id()
             .map_err(|_| Reply::Malformed(Fault::CallId))?;
-        if call_id.len() > CALL_ID_BYTES_MAX || call_id.iter().any(|&byte| is_control(byte)) {
+        if call_id.len() > CALL_ID_BYTES_MAX || has_control(call_id) {
             return Err(Reply::Malformed(Fault::CallId));
         }
         let cseq = request
@@ -204,57 +204,85 @@ impl<'a> Update<'a> {
         })
     }
 
-    /// The bindings afterwards; `None` if they are the same.
-    fn apply(&self, before: &[Binding]) -> Result<Option<Vec<Binding>>, Reply> {
+    /// Writes the bindings afterwards; false if they are the same.
+    fn apply(&self, current: &BindingsView<'_>, next: &mut Vec<u8>) -> Result<bool, Reply> {
+        let mut kept = Vec::with_capacity(current.len());
+        kept.extend(
+            current
+                .all()
+                .filter(|binding| binding.is_current(self.now))
+                .map(Known::stored),
+        );
         if self.request.has_star_contact() {
-            return self.remove_all(before);
+            let changed = self.removes_all(&kept)?;
+            if changed {
+                encoding::write_head(0, next);
+            }
+            return Ok(changed);
         }
-        if self.request.values(HeaderName::Contact).count() > CONTACTS_MAX {
+        let contacts = self.request.values(HeaderName::Contact);
+        if contacts.clone().nth(CONTACTS_MAX).is_some() {
             return Err(Reply::TooMany);
         }
         let path = self.path()?;
-        let mut kept = before.to_vec();
+        let before = kept.len();
         // Apart from the others, because a later Contact may replace an earlier one of the same CSeq.
-        let mut fresh: Vec<Binding> = Vec::new();
-        for value in self.request.values(HeaderName::Contact) {
+        let mut fresh: Vec<Known<'_>> = Vec::new();
+        for value in contacts {
             let contact =
                 NameAddr::parse(value.value).map_err(|_| Reply::Malformed(Fault::Contact))?;
             let lifetime = self.lifetime(&contact)?;
             let binding = self.binding(&contact, lifetime.unwrap_or_default(), &path)?;
-            let is_same = |other: &Binding| {
-                other.is_for(&contact.uri, binding.instance.as_deref(), binding.reg_id)
-            };
-            if !self.is_newer(kept.iter().filter(|other| is_same(other)))? {
+            let binding = Known::new(binding, contact.uri);
+            // Bit n: the n-th of `kept` is this one. URI equivalence is not transitive (§19.1.4), so there may be several.
+            let mut same = 0_u32;
+            for (nth, other) in kept.iter_mut().enumerate() {
+                if other.is_same(&binding) {
+                    same |= 1 << nth;
+                }
+            }
+            let is_same = |nth: usize| same & (1 << nth) != 0;
+            let those = kept.iter().enumerate().filter(|(nth, _)| is_same(*nth));
+            if !self.is_newer(those.map(|(_, other)| &other.binding))? {
                 continue;
             }
-            // URI equivalence is not transitive (§19.1.4), so there may be several.
-            kept.retain(|other| !is_same(other));
-            fresh.retain(|other| !is_same(other));
+            if same != 0 {
+                let mut nth = 0..;
+                kept.retain(|_| !nth.next().is_some_and(is_same));
+            }
+            fresh.retain_mut(|other| !other.is_same(&binding));
             if lifetime.is_some() {
                 fresh.push(binding);
             }
         }
-        let changed = kept.len() < before.len() || !fresh.is_empty();
+        let changed = kept.len() < before || !fresh.is_empty();
         kept.append(&mut fresh);
         self.check_limits(before, &kept)?;
-        Ok(changed.then_some(kept))
+        if changed {
+            encoding::write_head(kept.len(), next);
+            for known in &kept {
+                encoding::write_binding(&known.binding, next);
+            }
+        }
+        Ok(changed)
     }
 
-    /// `Contact: *` (§10.2.2).
-    fn remove_all(&self, before: &[Binding]) -> Result<Option<Vec<Binding>>, Reply> {
-        let is_alone = self.request.values(HeaderName::Contact).count() == 1;
+    /// Whether `Contact: *` (§10.2.2) removes anything.
+    fn removes_all(&self, before: &[Known<'_>]) -> Result<bool, Reply> {
+        let is_alone = self.request.values(HeaderName::Contact).nth(1).is_none();
         if !is_alone || self.request.expires() != Ok(Some(0)) {
             return Err(Reply::Malformed(Fault::Star));
         }
-        if !self.is_newer(before.iter())? || before.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(Vec::new()))
+        let is_newer = self.is_newer(before.iter().map(|known| &known.binding))?;
+        Ok(is_newer && !before.is_empty())
     }
 
     /// Whether the request comes after the ones that made these bindings (§10.3 step 7). `false`: it is one of them,
     /// come again.
-    fn is_newer<'b>(&self, bindings: impl Iterator<Item = &'b Binding>) -> Result<bool, Reply> {
+    fn is_newer<'b, 'v: 'b>(
+        &self,
+        bindings: impl Iterator<Item = &'b BindingView<'v>>,
+    ) -> Result<bool, Reply> {
         let mut newer = true;
         for binding in bindings.filter(|binding| binding.call_id == self.call_id) {
             if self.cseq < binding.cseq {
@@ -285,44 +313,47 @@ impl<'a> Update<'a> {
         Ok(Some(requested.min(self.policy.expires_max)))
     }
 
-    fn binding(
+    fn binding<'b>(
         &self,
-        contact: &NameAddr<'_>,
+        contact: &NameAddr<'b>,
         lifetime: Duration,
-        path: &[u8],
-    ) -> Result<Binding, Reply> {
+        path: &'b [u8],
+    ) -> Result<BindingView<'b>, Reply>
+    where
+        'a: 'b,
+    {
         let uri = contact.uri.text;
-        let instance = contact.instance().map(clean);
+        // One walk over the parameters, which are few: most contacts have none of these.
+        let instance = contact.instance();
         let is_too_long = uri.len() > CONTACT_BYTES_MAX
-            || instance
-                .as_ref()
-                .is_some_and(|instance| instance.len() > INSTANCE_BYTES_MAX);
+            || instance.is_some_and(|instance| instance.len() > INSTANCE_BYTES_MAX);
         if is_too_long {
             return Err(Reply::Malformed(Fault::TooLong));
         }
-        // What is kept is parsed again on every look-up, and goes into headers.
-        if uri.iter().any(|&byte| is_control(byte)) || Uri::parse(uri).is_err() {
+        // What is kept goes into headers.
+        if has_control(uri) {
             return Err(Reply::Malformed(Fault::Contact));
         }
         // RFC 5626 §6: without an instance, reg-id is ignored.
-        let reg_id = instance.as_ref().and_then(|_| contact.reg_id());
+        let reg_id = instance.and_then(|_| contact.reg_id());
         let agent = self
             .request
             .first(HeaderName::UserAgent)
             .map_or(&b""[..], |header| header.value);
-        Ok(Binding {
-            contact: uri.to_vec(),
+        Ok(BindingView {
+            contact: uri,
             q: contact.q().map_or(1000, |q| q.thousandths()),
             expires_at: self.now.saturating_add(lifetime),
-            call_id: self.call_id.to_vec(),
+            call_id: self.call_id,
             cseq: self.cseq,
-            path: path.to_vec(),
+            path,
             instance,
             reg_id,
             received: Some(self.source),
             listener: self.listener,
-            user_agent: clean(&agent[..agent.len().min(USER_AGENT_BYTES_MAX)]),
+            user_agent: agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent),
             updated_at: self.now,
+            more: b"",
         })
     }
 
@@ -337,7 +368,7 @@ impl<'a> Update<'a> {
             if !path.is_empty() {
                 path.push(b',');
             }
-            path.append(&mut clean(value.value));
+            path.extend_from_slice(value.value);
             if path.len() > PATH_BYTES_MAX {
                 return Err(Reply::Malformed(Fault::TooLong));
             }
@@ -346,12 +377,15 @@ impl<'a> Update<'a> {
     }
 
     /// A set that did not grow is let through, so that a lowered limit does not keep bindings from being refreshed.
-    fn check_limits(&self, before: &[Binding], after: &[Binding]) -> Result<(), Reply> {
+    fn check_limits(&self, before: usize, after: &[Known<'_>]) -> Result<(), Reply> {
         let limit = self.policy.bindings_max.min(BINDINGS_MAX);
-        if after.len() > BINDINGS_MAX || (after.len() > limit && after.len() > before.len()) {
+        if after.len() > BINDINGS_MAX || (after.len() > limit && after.len() > before) {
             return Err(Reply::TooMany);
         }
-        let bytes = after.iter().map(bytes_max).sum::<usize>();
+        let bytes = after
+            .iter()
+            .map(|known| bytes_max(&known.binding))
+            .sum::<usize>();
         if bytes > SET_BYTES_MAX {
             Err(Reply::TooMany)
         } else {
@@ -360,21 +394,70 @@ impl<'a> Update<'a> {
     }
 }
 
+/// A binding, and its contact read when somebody asks.
+struct Known<'a> {
+    binding: BindingView<'a>,
+    uri: Contact<'a>,
+}
+
+enum Contact<'a> {
+    Unread,
+    Read(Uri<'a>),
+    /// Nobody's: what is stored was read when it came.
+    Unreadable,
+}
+
+impl<'a> Known<'a> {
+    fn stored(binding: BindingView<'a>) -> Self {
+        Self {
+            binding,
+            uri: Contact::Unread,
+        }
+    }
+
+    fn new(binding: BindingView<'a>, uri: Uri<'a>) -> Self {
+        Self {
+            binding,
+            uri: Contact::Read(uri),
+        }
+    }
+
+    /// Whether a contact of the request means this binding: by instance and reg-id if both have them (RFC 5626 §6), else
+    /// by URI (§19.1.4). A device with two flows may use one contact URI for both.
+    fn is_same(&mut self, contact: &Known<'_>) -> bool {
+        let (ours, theirs) = (&self.binding, &contact.binding);
+        if let (Some(our_instance), Some(our_id), Some(their_instance), Some(their_id)) =
+            (ours.instance, ours.reg_id, theirs.instance, theirs.reg_id)
+        {
+            return our_id == their_id && is_same_text(our_instance, their_instance);
+        }
+        if ours.contact == theirs.contact {
+            return true;
+        }
+        if let Contact::Unread = self.uri {
+            self.uri = Uri::parse(ours.contact).map_or(Contact::Unreadable, Contact::Read);
+        }
+        match (&self.uri, &contact.uri) {
+            (Contact::Read(ours), Contact::Read(theirs)) => sip::equivalent(ours, theirs),
+            _ => false,
+        }
+    }
+}
+
+/// Whether texts are the same once they are kept, which is without control bytes.
+fn is_same_text(a: &[u8], b: &[u8]) -> bool {
+    let kept = |byte: &u8| if is_control(*byte) { b' ' } else { *byte };
+    a == b || a.iter().map(kept).eq(b.iter().map(kept))
+}
+
 /// An upper bound of a binding's encoding.
-fn bytes_max(binding: &Binding) -> usize {
+fn bytes_max(binding: &BindingView<'_>) -> usize {
     const FIXED: usize = 128;
-    let instance = binding.instance.as_ref().map_or(0, Vec::len);
     FIXED
         + binding.contact.len()
         + binding.call_id.len()
         + binding.path.len()
-        + instance
+        + binding.instance.map_or(0, <[u8]>::len)
         + binding.user_agent.len()
-}
-
-/// Text that can stand in one header line: folds (§7.3.1) and other control bytes become spaces.
-pub(crate) fn clean(text: &[u8]) -> Vec<u8> {
-    text.iter()
-        .map(|&byte| if is_control(byte) { b' ' } else { byte })
-        .collect()
+        + binding.more.len()
 }

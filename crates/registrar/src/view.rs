@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use stdx::Instant;
 
 use crate::binding::BINDINGS_MAX;
-use crate::encoding::{self, DecodeError};
+use crate::encoding::{self, DecodeError, Form};
 
 /// One binding in its encoding; the fields are those of [`Binding`](crate::Binding).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,36 +22,79 @@ pub struct BindingView<'a> {
     pub listener: u32,
     pub user_agent: &'a [u8],
     pub updated_at: Instant,
+    /// What a later release has added; it stays with the binding.
+    pub(crate) more: &'a [u8],
 }
 
-/// An encoded set that has been checked from end to end.
+impl BindingView<'_> {
+    pub fn is_current(&self, now: Instant) -> bool {
+        self.expires_at > now
+    }
+}
+
+/// An encoded set.
 #[derive(Clone, Copy, Debug)]
 pub struct BindingsView<'a> {
+    form: Form,
     count: usize,
     /// The bindings, without the head.
     bytes: &'a [u8],
 }
 
 impl<'a> BindingsView<'a> {
-    /// Checks the bytes; they come from an arena in which a writer may have died.
+    /// No binding.
+    pub const EMPTY: Self = Self {
+        form: Form::Fixed,
+        count: 0,
+        bytes: b"",
+    };
+
+    /// Checks the bytes from end to end; they come from an arena in which a writer may have died.
     pub fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let (count, bytes) = encoding::read_head(bytes)?;
+        let (form, count, bytes) = encoding::read_head(bytes)?;
         let mut rest = bytes;
         for _ in 0..count {
-            (_, rest) = encoding::read_binding(rest)?;
+            (_, rest) = encoding::read_binding(form, rest)?;
         }
         if rest.is_empty() {
-            Ok(Self { count, bytes })
+            Ok(Self { form, count, bytes })
         } else {
             Err(DecodeError::Trailing)
         }
     }
 
+    /// A set that this very code has written, which need not be checked: empty if it was not.
+    pub(crate) fn of_ours(bytes: &'a [u8]) -> Self {
+        encoding::read_head(bytes).map_or(Self::EMPTY, |(form, count, bytes)| Self {
+            form,
+            count,
+            bytes,
+        })
+    }
+
+    /// How many bindings there are, expired ones included.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// When the last binding expires, and with it the whole set; `None` for an empty one.
+    pub fn expires_at(&self) -> Option<Instant> {
+        self.all().map(|binding| binding.expires_at).max()
+    }
+
     /// Every binding, expired or not, in the order in which they came.
     pub fn all(&self) -> impl Iterator<Item = BindingView<'a>> + use<'a> {
-        let mut rest = self.bytes;
-        (0..self.count).map_while(move |_| {
-            let (binding, after) = encoding::read_binding(rest).ok()?;
+        let Self {
+            form,
+            count,
+            bytes: mut rest,
+        } = *self;
+        (0..count).map_while(move |_| {
+            let (binding, after) = encoding::read_binding(form, rest).ok()?;
             rest = after;
             Some(binding)
         })
@@ -59,40 +102,46 @@ impl<'a> BindingsView<'a> {
 
     /// The bindings that have not expired: the preferred first, of equal ones the newest (§16.6, §20.10).
     pub fn current(&self, now: Instant) -> Current<'a> {
-        let mut list = [None; BINDINGS_MAX];
-        let mut len = 0;
-        for (slot, binding) in list
-            .iter_mut()
-            .zip(self.all().filter(|binding| binding.expires_at > now))
-        {
-            *slot = Some(binding);
-            len += 1;
-        }
-        // Insertion: stable, without allocation, and there are few.
-        for end in 1..len {
-            let mut at = end;
-            while at > 0 && rank(&list[at - 1]) < rank(&list[at]) {
-                list.swap(at - 1, at);
-                at -= 1;
+        let mut current = Current {
+            set: *self,
+            places: [0; BINDINGS_MAX],
+            len: 0,
+            next: 0,
+        };
+        let mut rest = self.bytes;
+        while let (true, Some(place)) = (
+            current.len < BINDINGS_MAX,
+            self.bytes.len().checked_sub(rest.len()),
+        ) {
+            let Ok((binding, after)) = encoding::read_binding(self.form, rest) else {
+                break;
+            };
+            if binding.is_current(now) {
+                current.add(place as u32, &binding);
             }
+            rest = after;
         }
-        Current {
-            list: list.into_iter(),
-        }
+        current
     }
 
     /// The bindings to fork a request to: of several flows to one device only the preferred, newest one, since it must
     /// not ring twice (RFC 5626 §5.3), and no URI twice (§16.5).
     pub fn targets(&self, now: Instant) -> impl Iterator<Item = BindingView<'a>> + use<'a> {
-        let current = self.current(now);
-        let all = current.clone();
-        current.enumerate().filter_map(move |(place, binding)| {
-            let is_first = !all
-                .clone()
-                .take(place)
+        let all = self.current(now);
+        (0..all.len).filter_map(move |nth| {
+            let binding = all.get(nth)?;
+            let is_first = !(0..nth)
+                .filter_map(|before| all.get(before))
                 .any(|other| is_same_target(&other, &binding));
             is_first.then_some(binding)
         })
+    }
+
+    /// The binding at this place among the bytes.
+    fn at(&self, place: u32) -> Option<BindingView<'a>> {
+        let bytes = self.bytes.get(place as usize..)?;
+        let (binding, _) = encoding::read_binding(self.form, bytes).ok()?;
+        Some(binding)
     }
 }
 
@@ -103,21 +152,45 @@ fn is_same_target(a: &BindingView<'_>, b: &BindingView<'_>) -> bool {
             .is_some_and(|instance| b.instance == Some(instance))
 }
 
-fn rank(binding: &Option<BindingView<'_>>) -> Option<(u16, Instant)> {
-    binding.map(|binding| (binding.q, binding.updated_at))
+fn rank(binding: &BindingView<'_>) -> (u16, Instant) {
+    (binding.q, binding.updated_at)
 }
 
 /// Iterator over current bindings in the order of preference.
 #[derive(Clone, Debug)]
 pub struct Current<'a> {
-    list: std::array::IntoIter<Option<BindingView<'a>>, BINDINGS_MAX>,
+    set: BindingsView<'a>,
+    /// Where the bindings lie, in order; the first `len` are in use.
+    places: [u32; BINDINGS_MAX],
+    len: usize,
+    next: usize,
+}
+
+impl<'a> Current<'a> {
+    /// Puts a binding behind those that are not less preferred.
+    fn add(&mut self, place: u32, binding: &BindingView<'_>) {
+        let mut at = self.len;
+        while at > 0 && self.get(at - 1).map(|before| rank(&before)) < Some(rank(binding)) {
+            self.places[at] = self.places[at - 1];
+            at -= 1;
+        }
+        self.places[at] = place;
+        self.len += 1;
+    }
+
+    fn get(&self, nth: usize) -> Option<BindingView<'a>> {
+        let place = self.places.get(..self.len)?.get(nth)?;
+        self.set.at(*place)
+    }
 }
 
 impl<'a> Iterator for Current<'a> {
     type Item = BindingView<'a>;
 
     fn next(&mut self) -> Option<BindingView<'a>> {
-        self.list.next()?
+        let binding = self.get(self.next);
+        self.next += 1;
+        binding
     }
 }
 

@@ -163,18 +163,27 @@ proptest! {
             let mut layout = Layout::new();
             let message = sip::parse(text.as_bytes(), &mut layout).unwrap();
             let instant = Instant::from_nanos(now * 1_000_000_000);
-            let outcome = register(&policy, instant, &set, &message, "192.0.2.1:5060".parse().unwrap(), 0);
+            let mut before = Vec::new();
+            set.encode(&mut before);
+            let before = BindingsView::new(&before).unwrap();
+            let mut next = Vec::new();
+            let source = "192.0.2.1:5060".parse().unwrap();
+            let outcome = register(&policy, instant, &before, &message, source, 0, &mut next);
             let (code, after) = model(&expected, now, limit, &step);
             prop_assert_eq!(outcome.reply.code(), code, "{}", text);
-            prop_assert_eq!(model_of(&outcome.set), after.clone(), "{}", text);
-            prop_assert!(outcome.set.len() == after.len() && after.len() <= BINDINGS_MAX);
+            let bindings = outcome.bindings(&before, &next);
+            let mut now_set = BindingSet::of(&bindings);
+            now_set.remove(|binding| !binding.is_current(instant));
+            prop_assert_eq!(model_of(&now_set), after.clone(), "{}", text);
+            prop_assert!(now_set.len() == after.len() && after.len() <= BINDINGS_MAX);
             // What is said to be unchanged is unchanged, but for expired bindings.
             let kept: Vec<_> = set.current(instant).cloned().collect();
-            prop_assert_eq!(outcome.changed, kept != outcome.set.bindings());
-            let mut bytes = Vec::new();
-            outcome.set.encode(&mut bytes);
-            prop_assert_eq!(BindingsView::new(&bytes).unwrap().current(instant).count(), after.len());
-            set = BindingSet::decode(&bytes).unwrap();
+            prop_assert_eq!(outcome.changed, kept != now_set.bindings());
+            prop_assert_eq!(bindings.current(instant).count(), after.len());
+            if outcome.changed {
+                prop_assert_eq!(BindingSet::decode(&next), Ok(now_set.clone()));
+            }
+            set = now_set;
             expected = after;
         }
     }

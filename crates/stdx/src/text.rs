@@ -1,8 +1,12 @@
-//! Numbers as text: base32 and hex into a caller's bytes, and their strict decoders.
+//! Numbers as text: base32 and hex into a caller's bytes, and their strict decoders; decimal numbers and addresses without the
+//! machinery of `Display`.
 //!
 //! The base32 alphabet is Crockford's in lower case, most significant digit first and always at full width: 13 digits
 //! for a `u64`, 26 for a `u128`. All digits are token characters (RFC 3261 §25.1). The decoders accept exactly what
 //! the encoders write: one number has one spelling, so that comparing text is comparing numbers.
+
+use std::io::Write;
+use std::net::IpAddr;
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -59,6 +63,38 @@ fn digit(byte: u8) -> Option<u8> {
     })
 }
 
+/// Appends a number in decimal.
+pub fn write_decimal(value: u64, out: &mut Vec<u8>) {
+    // Of 2^64-1.
+    const DIGITS_MAX: usize = 20;
+    let mut digits = [b'0'; DIGITS_MAX];
+    let mut at = DIGITS_MAX - 1;
+    let mut left = value;
+    while left >= 10 {
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        at -= 1;
+    }
+    digits[at] = b'0' + left as u8;
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends an address as `Display` has it: IPv6 without brackets.
+pub fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            write_decimal(a.into(), out);
+            for octet in [b, c, d] {
+                out.push(b'.');
+                write_decimal(octet.into(), out);
+            }
+        }
+        // Writing to a Vec does not fail.
+        IpAddr::V6(ip) => drop(write!(out, "{ip}")),
+    }
+}
+
 /// Writes `bytes` as lower-case hex to the start of `out` and returns that text; `None` if `out` is too short.
 pub fn encode_hex<'o>(bytes: &[u8], out: &'o mut [u8]) -> Option<&'o [u8]> {
     let out = out.get_mut(..bytes.len().checked_mul(2)?)?;
@@ -92,6 +128,32 @@ fn nibble(byte: u8) -> Option<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn decimals_look_as_they_always_do() {
+        for value in [
+            0,
+            7,
+            9,
+            10,
+            99,
+            100,
+            255,
+            5060,
+            65_535,
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
+            let mut out = Vec::new();
+            write_decimal(value, &mut out);
+            assert_eq!(out, value.to_string().into_bytes());
+        }
+        for ip in ["10.0.0.255", "0.0.0.0", "255.100.99.9", "2001:db8::1"] {
+            let mut out = Vec::new();
+            write_ip(ip.parse().unwrap(), &mut out);
+            assert_eq!(out, ip.as_bytes());
+        }
+    }
 
     #[test]
     fn every_digit_decodes_to_its_place() {

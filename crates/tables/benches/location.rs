@@ -49,7 +49,7 @@ fn table(devices: u8) -> (Participant, Vec<u8>) {
     for user in 0..USERS {
         let aor = format!("sip:user{user}@example.com").into_bytes();
         let set = set(devices, 3600);
-        let done = Location(&mut participant).update(&aor, |_| (Some(set.clone()), ()));
+        let done = Location(&mut participant).change(&aor, |_| (Some(set.clone()), ()));
         assert!(done.is_ok());
     }
     participant.quiescent();
@@ -57,7 +57,7 @@ fn table(devices: u8) -> (Participant, Vec<u8>) {
     // Not the first change: the table has its free blocks.
     for expires in [1, 2, 3] {
         let set = set(devices, expires);
-        let done = Location(&mut participant).update(&aor, |_| (Some(set.clone()), ()));
+        let done = Location(&mut participant).change(&aor, |_| (Some(set.clone()), ()));
         assert!(done.is_ok());
         participant.quiescent();
     }
@@ -86,7 +86,7 @@ fn lookup_missing((mut participant, aor): (Participant, Vec<u8>)) -> (Participan
 #[bench::one(table(1))]
 #[bench::five(table(5))]
 fn refresh((mut participant, aor): (Participant, Vec<u8>)) -> (Participant, Vec<u8>, bool) {
-    let done = Location(&mut participant).update(black_box(&aor), |set| (Some(set), ()));
+    let done = Location(&mut participant).change(black_box(&aor), |set| (Some(set), ()));
     (participant, aor, done.is_ok())
 }
 
@@ -105,7 +105,7 @@ type Inserted = (Participant, Vec<u8>, BindingSet, bool);
 #[bench::one(newcomer())]
 fn insert((mut participant, aor, set): (Participant, Vec<u8>, BindingSet)) -> Inserted {
     let done = Location(&mut participant)
-        .update(black_box(&aor), |_| (Some(set.clone()), ()))
+        .change(black_box(&aor), |_| (Some(set.clone()), ()))
         .is_ok();
     (participant, aor, set, done)
 }
@@ -114,7 +114,7 @@ fn insert((mut participant, aor, set): (Participant, Vec<u8>, BindingSet)) -> In
 #[bench::one(table(1))]
 fn remove((mut participant, aor): (Participant, Vec<u8>)) -> (Participant, Vec<u8>, bool) {
     let done = Location(&mut participant)
-        .update(black_box(&aor), |_| (Some(BindingSet::default()), ()))
+        .change(black_box(&aor), |_| (Some(BindingSet::default()), ()))
         .is_ok();
     (participant, aor, done)
 }

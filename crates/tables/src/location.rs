@@ -31,31 +31,33 @@ impl Location<'_> {
             .flatten()
     }
 
-    /// Changes an AOR's bindings: `change` gets the current set (empty without a row) and says what it shall be; `None` leaves it.
-    /// It is called again if somebody else was quicker.
+    /// Changes an AOR's bindings: `change` looks at the encoded set (empty without a row) and says whether the set that it has written
+    /// into `body` takes its place. It is called again if somebody else was quicker.
     pub fn update<R>(
         &mut self,
         aor: &[u8],
-        mut change: impl FnMut(BindingSet) -> (Option<BindingSet>, R),
+        body: &mut Vec<u8>,
+        mut change: impl FnMut(&BindingsView<'_>, &mut Vec<u8>) -> (bool, R),
     ) -> Result<R, UpdateError> {
-        let mut body = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
+            body.clear();
             let found = self.0.find(LOCATION, aor, |record| {
                 // A body that does not decode was not written by us: it is replaced as if it were empty.
-                (
-                    record.row,
-                    record.version,
-                    BindingSet::decode(record.payload).unwrap_or_default(),
-                )
+                let current = BindingsView::new(record.payload).unwrap_or(BindingsView::EMPTY);
+                let (store, result) = change(&current, body);
+                (Some((record.row, record.version)), store, result)
             });
-            let (place, current) = match found {
-                Some((row, version, set)) => (Some((row, version)), set),
-                None => (None, BindingSet::default()),
+            let (place, store, result) = match found {
+                Some(found) => found,
+                None => {
+                    let (store, result) = change(&BindingsView::EMPTY, body);
+                    (None, store, result)
+                }
             };
-            let (next, result) = change(current);
-            let Some(next) = next else { return Ok(result) };
-            body.clear();
-            next.encode(&mut body);
+            if !store {
+                return Ok(result);
+            }
+            let next = BindingsView::new(body).unwrap_or(BindingsView::EMPTY);
             let meta = RowMeta {
                 expires_at: next.expires_at(),
                 flags: u8::try_from(next.len()).unwrap_or(u8::MAX),
@@ -63,12 +65,12 @@ impl Location<'_> {
             let done = match place {
                 Some((row, version)) if next.is_empty() => self.0.remove(row, Some(version)),
                 None if next.is_empty() => true,
-                Some((row, version)) => match self.0.replace(row, version, &[&body], &[], meta) {
+                Some((row, version)) => match self.0.replace(row, version, &[body], &[], meta) {
                     Ok(_) => true,
                     Err(ReplaceError::Changed | ReplaceError::Gone) => false,
                     Err(_) => return Err(UpdateError::Full),
                 },
-                None => match self.0.insert(LOCATION, aor, &[&body], &[], meta) {
+                None => match self.0.insert(LOCATION, aor, &[body], &[], meta) {
                     Ok(_) => true,
                     Err(InsertError::Exists { .. } | InsertError::Stale) => false,
                     Err(_) => return Err(UpdateError::Full),
@@ -79,5 +81,20 @@ impl Location<'_> {
             }
         }
         Err(UpdateError::Busy)
+    }
+
+    /// [`Location::update`] for operators: the set as a list; `None` leaves it.
+    pub fn change<R>(
+        &mut self,
+        aor: &[u8],
+        mut change: impl FnMut(BindingSet) -> (Option<BindingSet>, R),
+    ) -> Result<R, UpdateError> {
+        self.update(aor, &mut Vec::new(), |current, body| {
+            let (next, result) = change(BindingSet::of(current));
+            if let Some(next) = &next {
+                next.encode(body);
+            }
+            (next.is_some(), result)
+        })
     }
 }
