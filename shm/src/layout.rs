@@ -40,8 +40,9 @@ const PAGE: u64 = 4096;
 const SLABS_MAX: u64 = (1 << 17) - 2;
 
 /// Which arenas this code can share with another release: equal major and equal hash attach.
-pub(crate) const ABI_MAJOR: u32 = 1;
-pub(crate) const ABI_MINOR: u32 = 0;
+pub const ABI_MAJOR: u32 = 2;
+/// Counts changes within a major version that do not keep programs from sharing an arena.
+pub const ABI_MINOR: u32 = 0;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tandem/1");
 
 /// What an arena is asked to hold.
@@ -72,6 +73,11 @@ impl Layout {
             rx_buffers: 512,
             rx_buffer_bytes: 8192,
         }
+    }
+
+    /// Differs whenever two programs, or two sets of numbers, would not agree on what lies where.
+    pub fn hash(&self) -> Result<u64, LayoutError> {
+        Geometry::new(self).map(|geometry| geometry.hash())
     }
 
     /// The smallest `limit` that these slots can work in.

@@ -48,7 +48,7 @@ pub use ctl::Version;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
 pub use image::{Image, Imported, Importer};
 pub use latency::Latencies;
-pub use layout::{CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
+pub use layout::{ABI_MAJOR, ABI_MINOR, CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
 pub use mailbox::{Doorbell, Mail, MailboxFull};
 pub use ops::{BODY_MAX, InsertError, ReplaceError, Reserved, RowMeta};
 pub use paging::{Collapsed, HugePages, Paging};

@@ -73,8 +73,19 @@ pub(crate) enum Command {
     Restart(RestartArgs),
     /// Read the configuration file again (as SIGHUP does) and apply what can change while calls run
     Reload,
+    /// Move the running server to another program: its workers, then itself; no call is lost
+    Upgrade(UpgradeArgs),
     /// Stop the server
     Stop,
+    /// What this program can work with; for the supervisor that is asked to run it
+    #[command(hide = true)]
+    About {
+        #[command(flatten)]
+        json: JsonArg,
+        /// Numbers of the arena: LIMIT:SLOTS:AUX
+        #[arg(long)]
+        layout: Option<crate::about::ArenaNumbers>,
+    },
     /// A worker process; the supervisor starts it with its control channel as descriptor 3
     #[command(hide = true)]
     Worker,
@@ -170,6 +181,13 @@ pub(crate) struct RestartArgs {
     pub(crate) all: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// The new `tandem` program
+    #[arg(value_name = "BINARY")]
+    pub(crate) binary: PathBuf,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +246,8 @@ mod tests {
             "tandem restart --worker 1",
             "tandem reload",
             "tandem stop",
+            "tandem upgrade ./tandem",
+            "tandem about --json --layout 67108864:2:4",
             "tandem --log debug worker",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

@@ -1,6 +1,7 @@
 //! The `tandem` command: runs the server, or asks a running one.
 #![forbid(unsafe_code)]
 
+mod about;
 mod cli;
 mod commands;
 mod paths;
@@ -50,7 +51,9 @@ fn main() -> ExitCode {
         Command::Audit(args) => commands::audit(&control, args.json),
         Command::Restart(args) => commands::restart(&control, &args),
         Command::Reload => commands::reload(&control),
+        Command::Upgrade(args) => commands::upgrade(&control, &args),
         Command::Stop => commands::stop(&control),
+        Command::About { json, layout } => about::about(json.json, layout),
         Command::Worker => worker(),
     }
 }

@@ -16,3 +16,4 @@ mod rolling_restart;
 mod spawn_kill_rounds;
 mod start_errors;
 mod take_over;
+mod upgrade;

@@ -24,6 +24,8 @@ pub enum ClientRequest {
     Reload,
     /// Stop the server. The answer comes before it exits.
     Stop,
+    /// Workers, then the supervisor, to the program in this file (an absolute path); [`ClientReply::Note`]s tell the progress.
+    Upgrade { binary: String },
 }
 
 /// What only a worker can answer, since the supervisor decodes no table bodies.

@@ -4,6 +4,7 @@
 //! - [`memfd`], [`seal`], [`seals`], [`eventfd`], [`ring_eventfd`]: descriptors of memory and of doorbells.
 //! - [`seqpacket_pair`], [`send_with_fds`], [`recv_with_fds`]: whole messages with descriptors between processes.
 //! - [`spawn_worker`], [`pidfd_open`], [`pidfd_signal`], [`reap`]: processes, named by descriptors that never name a stranger.
+//! - [`Executable`], [`program_of`]: programs held open, so that what is run stays the same whatever becomes of their names.
 //! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`]: what a worker does to itself at its start.
 //! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages;
 //! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener.
@@ -13,6 +14,7 @@
 mod channel;
 mod clock;
 mod descriptor;
+mod executable;
 mod huge;
 mod process;
 mod udp;
@@ -21,10 +23,11 @@ mod user;
 pub use channel::{FDS_MAX, recv_with_fds, send_with_fds, seqpacket_pair};
 pub use clock::{now, unix_now};
 pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
+pub use executable::{Executable, FileIdentity, program_of};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use process::{
-    CONTROL_FD, Child, Exit, OURSELVES, pidfd_open, pidfd_signal, pin_current_thread, reap,
-    spawn_worker, take_control_channel, unpin_current_thread,
+    CONTROL_FD, Child, Exit, pidfd_open, pidfd_signal, pin_current_thread, reap, spawn_worker,
+    take_control_channel, unpin_current_thread,
 };
 pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};
 pub use user::{User, drop_privileges, lookup_user};

@@ -2,9 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
@@ -13,11 +12,10 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use crate::executable::{self, Executable};
+
 /// The descriptor under which a worker finds its end of the control channel.
 pub const CONTROL_FD: RawFd = 3;
-
-/// The running program's own file, even when another one has taken its name meanwhile.
-pub const OURSELVES: &str = "/proc/self/exe";
 
 /// A process that we started.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
 ///
 /// Only to be called by a process with one thread, or by one whose other threads do not matter to the child.
 pub fn spawn_worker<A: AsRef<OsStr>>(
-    program: &Path,
+    program: &Executable,
     args: &[A],
     control: OwnedFd,
 ) -> io::Result<Child> {
@@ -84,16 +82,11 @@ pub fn spawn_worker<A: AsRef<OsStr>>(
     // overwrite in the child: after this duplication, descriptor 3 is taken.
     let placeholder = duplicate_from(&control, CONTROL_FD)?;
     let raw = control.as_raw_fd();
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
-    if program == Path::new(OURSELVES) {
-        // What `ps` shows; the path itself tells nobody anything.
-        command.arg0(
-            std::env::args_os()
-                .next()
-                .unwrap_or_else(|| "tandem".into()),
-        );
-    }
+    let mut command = Command::new(program.path());
+    command
+        .args(args)
+        .arg0(executable::our_name())
+        .stdin(Stdio::null());
     // SAFETY: the hook calls only async-signal-safe functions, on plain numbers, and allocates nothing.
     unsafe { command.pre_exec(move || prepare_child(raw)) };
     let child = command.spawn()?;
@@ -127,7 +120,7 @@ pub fn take_control_channel() -> io::Result<OwnedFd> {
 }
 
 /// A duplicate of `fd` with a number of at least `least`, closed on exec.
-fn duplicate_from(fd: &OwnedFd, least: RawFd) -> io::Result<OwnedFd> {
+pub(crate) fn duplicate_from(fd: &impl AsFd, least: RawFd) -> io::Result<OwnedFd> {
     let raw = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(least))?;
     // SAFETY: the kernel just made this descriptor and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
@@ -174,7 +167,11 @@ mod tests {
     use std::os::fd::AsFd as _;
 
     fn shell(script: &str, control: OwnedFd) -> io::Result<Child> {
-        spawn_worker(Path::new("/bin/sh"), &["-c", script], control)
+        spawn_worker(
+            &Executable::open("/bin/sh".as_ref())?,
+            &["-c", script],
+            control,
+        )
     }
 
     fn wait(child: &Child) -> Exit {
@@ -204,10 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_an_error_and_a_kill_is_seen() {
+    fn what_is_no_program_is_an_error_and_a_kill_is_seen() {
         let (_ours, theirs) = crate::seqpacket_pair().unwrap();
-        let error = spawn_worker(Path::new("/nonexistent"), &[] as &[&str], theirs).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        // Root may read any file, but not run one that nobody may run.
+        let file = Executable::open("/etc/passwd".as_ref()).unwrap();
+        let error = spawn_worker(&file, &[] as &[&str], theirs).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         let (ours, theirs) = crate::seqpacket_pair().unwrap();
         let child = shell("read line <&3", theirs).unwrap();
         assert_eq!(reap(child.pidfd.as_fd()).unwrap(), None);

@@ -19,9 +19,9 @@ pub(crate) use registrations::registrations;
 pub(crate) use stats::stats;
 pub(crate) use status::status;
 
-use crate::cli::RestartArgs;
+use crate::cli::{RestartArgs, UpgradeArgs};
 use client::{Answers, Failure};
-pub(crate) use show::{count, error};
+pub(crate) use show::{count, error, json};
 
 /// Exit codes; `tandem --help` lists them.
 pub(crate) const FAILED: u8 = 1;
@@ -39,6 +39,19 @@ pub(crate) fn restart(control: &Path, args: &RestartArgs) -> ExitCode {
 
 pub(crate) fn reload(control: &Path) -> ExitCode {
     order(control, &ClientRequest::Reload)
+}
+
+pub(crate) fn upgrade(control: &Path, args: &UpgradeArgs) -> ExitCode {
+    // The server has another working directory.
+    let binary = std::path::absolute(&args.binary).unwrap_or_else(|_| args.binary.clone());
+    let Some(binary) = binary.to_str().map(str::to_owned) else {
+        error(
+            "the name of the program is no UTF-8",
+            "give it another name",
+        );
+        return ExitCode::from(FAILED);
+    };
+    order(control, &ClientRequest::Upgrade { binary })
 }
 
 pub(crate) fn stop(control: &Path) -> ExitCode {

@@ -7,7 +7,7 @@ use control::worker::SlotAssign;
 use control::{ClientReply, ToWorker};
 
 use super::cause::Cause;
-use super::fleet::{Heritage, Input, Output, ProcessId};
+use super::fleet::{Heritage, Image, Input, Output, ProcessId};
 use super::notify;
 use super::supervisor::{Supervisor, Token};
 use super::trouble::Trouble;
@@ -28,9 +28,10 @@ impl Supervisor {
         match output {
             Output::Spawn {
                 process,
+                image,
                 aux,
                 recover_aux,
-            } => self.spawn(process, aux, recover_aux),
+            } => self.spawn(process, image, aux, recover_aux),
             Output::Assign {
                 process,
                 seat,
@@ -51,18 +52,24 @@ impl Supervisor {
                     self.reply(client, &ClientReply::Done);
                 }
             }
-            Output::RestartRefused(ticket, why) => {
+            Output::Refused(ticket, why) => {
+                self.upgrade_refused(ticket);
                 if let Some(client) = self.restarting.remove(&ticket) {
                     self.refuse(client, &Trouble::new(why, ""));
                 }
             }
+            Output::Ring(process) => self.ring(process),
+            Output::Moved(ticket, seat) => self.moved(ticket, seat),
+            Output::Upgraded(ticket) => self.upgraded(ticket),
+            Output::GoesBack(ticket, setback) => self.goes_back(ticket, setback),
+            Output::WentBack(ticket, setback) => self.went_back(ticket, setback),
             Output::GiveUp => self.give_up(),
             Output::Stopped => self.stopped = true,
         }
     }
 
-    fn spawn(&mut self, id: ProcessId, aux: u16, recover_aux: bool) {
-        if let Err(error) = self.try_spawn(id, aux, recover_aux) {
+    fn spawn(&mut self, id: ProcessId, image: Image, aux: u16, recover_aux: bool) {
+        if let Err(error) = self.try_spawn(id, image, aux, recover_aux) {
             if self.links.get(id).is_some() {
                 return self.unsent(id, &error);
             }
@@ -75,8 +82,18 @@ impl Supervisor {
         }
     }
 
-    fn try_spawn(&mut self, id: ProcessId, aux: u16, recover_aux: bool) -> std::io::Result<()> {
-        self.links.spawn(id, &self.worker_arguments)?;
+    fn try_spawn(
+        &mut self,
+        id: ProcessId,
+        image: Image,
+        aux: u16,
+        recover_aux: bool,
+    ) -> std::io::Result<()> {
+        let Some(program) = self.images.get(image) else {
+            return Err(std::io::ErrorKind::NotFound.into());
+        };
+        self.links
+            .spawn(id, &program.executable, &self.worker_arguments)?;
         let Some(link) = self.links.get(id) else {
             return Ok(());
         };

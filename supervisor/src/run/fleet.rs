@@ -12,18 +12,26 @@
 //! Rules (DESIGN §1): a take-over is never delayed; back-off holds back only the start of new processes after some that
 //! died before they served. Recovery is idempotent, so an heir that dies is replaced like any other worker.
 
+mod upgrade;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use stdx::Instant;
 
 use super::cause::Cause;
+pub(crate) use upgrade::Setback;
+use upgrade::Upgrade;
 
 /// One process of this supervisor's life; never reused, unlike a pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ProcessId(pub(crate) u32);
 
-/// One `restart` or `stop` command that waits for its end.
+/// A program that processes are started from; its file is with the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Image(pub(crate) u32);
+
+/// One `restart` or `upgrade` command that waits for its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(pub(crate) u32);
 
@@ -68,6 +76,22 @@ pub(crate) enum Input {
         ticket: Ticket,
         seats: Seats,
     },
+    /// Every process to this program, the spare first, then seat by seat; any failure leads back.
+    Upgrade {
+        ticket: Ticket,
+        image: Image,
+    },
+    /// Back to this program, from one that all processes have been moved to.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "asked for once a supervisor replaces itself")
+    )]
+    Downgrade {
+        ticket: Ticket,
+        image: Image,
+    },
+    /// The process has answered all its doorbells since [`Output::Ring`].
+    Answered(ProcessId),
     /// Clean stop; a second one ends everything at once.
     Stop,
     Tick,
@@ -85,6 +109,7 @@ pub(crate) enum Output {
     /// `recover_aux`: the participant was a dead process's; the new one recovers it before anything else.
     Spawn {
         process: ProcessId,
+        image: Image,
         aux: u16,
         recover_aux: bool,
     },
@@ -106,7 +131,18 @@ pub(crate) enum Output {
     /// Every seat is served for the first time.
     AllServing,
     Restarted(Ticket),
-    RestartRefused(Ticket, &'static str),
+    /// A restart or an upgrade is not done, and nothing has changed; or a stop has ended it.
+    Refused(Ticket, &'static str),
+    /// Ring the doorbells of this process's slots and say when all have [`Input::Answered`].
+    Ring(ProcessId),
+    /// The seat's process runs the new program and is healthy.
+    Moved(Ticket, u16),
+    /// Every process runs the new program.
+    Upgraded(Ticket),
+    /// The upgrade has failed; what has moved goes back.
+    GoesBack(Ticket, Setback),
+    /// Every process runs the old program again.
+    WentBack(Ticket, Setback),
     /// The first start failed for good: nothing is served, so say why and leave.
     GiveUp,
     Stopped,
@@ -135,6 +171,7 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) aux: u16,
+    pub(crate) image: Image,
     pub(crate) state: State,
     pub(crate) since: Instant,
     pub(crate) started_at: Instant,
@@ -144,6 +181,8 @@ pub(crate) struct Process {
     recovers_aux: bool,
     hung: bool,
     served: bool,
+    /// It has passed the trial of an upgrade.
+    proven: bool,
 }
 
 #[derive(Debug, Default)]
@@ -189,6 +228,9 @@ pub(crate) struct Fleet {
     /// Those of dead processes; the next ones to be used, so that none stays unrecovered for long.
     aux_dead: BTreeSet<u16>,
     restarts: VecDeque<Restart>,
+    /// What processes are started from.
+    image: Image,
+    upgrade: Option<Upgrade>,
     /// Processes in a row that died before they served.
     failures: u32,
     /// When the last of them died.
@@ -213,6 +255,8 @@ impl Fleet {
             aux_fresh: (0..aux).collect(),
             aux_dead: BTreeSet::new(),
             restarts: VecDeque::new(),
+            image: Image(0),
+            upgrade: None,
             failures: 0,
             failed_at: Instant::ZERO,
             hold: None,
@@ -223,9 +267,10 @@ impl Fleet {
         }
     }
 
-    /// One for each process that can be alive: a process is started only while fewer than that are.
+    /// One for each process that can be alive, a process is started only while fewer than that are: the seats', the spare, and
+    /// the spare of an upgrade.
     pub(crate) fn aux_wanted(seats: u16) -> u16 {
-        seats + 1
+        seats + 2
     }
 
     pub(crate) fn seats(&self) -> &[Seat] {
@@ -264,7 +309,7 @@ impl Fleet {
         let spawn = self
             .spawn_at()
             .filter(|_| !self.stopping && self.spawns_wanted() > 0);
-        overdue.chain(spawn).min()
+        overdue.chain(spawn).chain(self.trial_deadline()).min()
     }
 
     pub(crate) fn step(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
@@ -272,9 +317,12 @@ impl Fleet {
             Input::Ready(id) => self.on_ready(now, id),
             Input::Serving(id) => self.on_serving(now, id, out),
             Input::Failed(id) => self.on_failed(id, out),
-            Input::Exited { process, cause } => self.on_exited(now, process, cause),
+            Input::Exited { process, cause } => self.on_exited(now, process, cause, out),
             Input::Hung(id) => self.on_hung(id, out),
             Input::Restart { ticket, seats } => self.on_restart(ticket, seats, out),
+            Input::Upgrade { ticket, image } => self.on_upgrade(ticket, image, out),
+            Input::Downgrade { ticket, image } => self.on_downgrade(now, ticket, image, out),
+            Input::Answered(id) => self.on_answered(id),
             Input::Stop => self.on_stop(now, out),
             Input::Tick => self.on_tick(now, out),
         }
@@ -335,13 +383,15 @@ impl Fleet {
         }
     }
 
-    fn on_exited(&mut self, now: Instant, id: ProcessId, cause: Cause) {
+    fn on_exited(&mut self, now: Instant, id: ProcessId, cause: Cause, out: &mut Vec<Output>) {
         let Some(process) = self.processes.remove(&id) else {
             return;
         };
         let cause = match (process.hung, process.state, cause) {
             (true, _, _) => Cause::Hung,
             (false, State::Leaving(_), Cause::Code(0)) => Cause::Planned,
+            // A spare that was told to go, by whatever means.
+            (false, State::Leaving(None), _) => Cause::Planned,
             (false, _, cause) => cause,
         };
         self.hold = None;
@@ -358,6 +408,7 @@ impl Fleet {
         if let Some(seat) = process.seat() {
             self.vacate(now, seat, cause);
         }
+        self.lost_to_upgrade(now, process.image, process.seat(), cause, out);
     }
 
     fn vacate(&mut self, now: Instant, seat: u16, cause: Cause) {
@@ -378,17 +429,17 @@ impl Fleet {
             Seats::All => (0..self.seats.len() as u16).collect(),
             Seats::One(seat) if usize::from(seat) < self.seats.len() => VecDeque::from([seat]),
             Seats::One(_) => {
-                return out.push(Output::RestartRefused(
-                    ticket,
-                    "there is no worker of that number",
-                ));
+                return out.push(Output::Refused(ticket, "there is no worker of that number"));
             }
         };
         if self.stopping {
-            return out.push(Output::RestartRefused(ticket, "the server is stopping"));
+            return out.push(Output::Refused(ticket, "the server is stopping"));
+        }
+        if self.upgrading() {
+            return out.push(Output::Refused(ticket, "an upgrade is under way"));
         }
         if self.restarts.len() >= RESTARTS_MAX {
-            return out.push(Output::RestartRefused(
+            return out.push(Output::Refused(
                 ticket,
                 "too many restarts are waiting already",
             ));
@@ -404,11 +455,9 @@ impl Fleet {
         let at_once = self.stopping;
         self.stopping = true;
         for restart in self.restarts.drain(..) {
-            out.push(Output::RestartRefused(
-                restart.ticket,
-                "the server is stopping",
-            ));
+            out.push(Output::Refused(restart.ticket, "the server is stopping"));
         }
+        self.drop_upgrade(out);
         let overdue = now.saturating_add(self.patience.drain);
         for (id, process) in &mut self.processes {
             if at_once {
@@ -443,6 +492,7 @@ impl Fleet {
         }
         self.assign(now, out);
         self.go_on_with_restart(now, out);
+        self.go_on_with_upgrade(now, out);
         if !self.all_served && self.failures >= START_FAILURES_MAX {
             self.failures = 0;
             return out.push(Output::GiveUp);
@@ -461,11 +511,13 @@ impl Fleet {
             else {
                 return;
             };
-            let Some((id, process)) = self
+            let image = self.image;
+            let spares = self
                 .processes
                 .iter_mut()
-                .find(|(_, p)| p.state == State::Spare)
-            else {
+                .filter(|(_, p)| p.state == State::Spare);
+            // In the middle of an upgrade there may be two: the one of the program that is wanted.
+            let Some((id, process)) = spares.min_by_key(|(_, p)| p.image != image) else {
                 return;
             };
             process.go(
@@ -535,6 +587,7 @@ impl Fleet {
             let overdue = Some(now.saturating_add(self.patience.start));
             let process = Process {
                 aux,
+                image: self.image,
                 state: State::Starting,
                 since: now,
                 started_at: now,
@@ -542,10 +595,12 @@ impl Fleet {
                 recovers_aux: dead.is_some(),
                 hung: false,
                 served: false,
+                proven: false,
             };
             self.processes.insert(id, process);
             out.push(Output::Spawn {
                 process: id,
+                image: self.image,
                 aux,
                 recover_aux: dead.is_some(),
             });
@@ -561,7 +616,9 @@ impl Fleet {
 
     /// Processes to start so that every seat and the spare's place can be filled.
     fn spawns_wanted(&self) -> usize {
-        let coming = |process: &&Process| matches!(process.state, State::Starting | State::Spare);
+        let coming = |process: &&Process| {
+            matches!(process.state, State::Starting | State::Spare) && process.image == self.image
+        };
         let coming = self.processes.values().filter(coming).count();
         (self.vacant() + 1).saturating_sub(coming)
     }

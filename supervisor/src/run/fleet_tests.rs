@@ -75,6 +75,15 @@ fn inputs(step: &str, now: &mut Instant) -> Vec<Input> {
             ticket: Ticket(0),
             seats: Seats::One(rest[0].parse().unwrap()),
         }],
+        "upgrade" => vec![Input::Upgrade {
+            ticket: Ticket(1),
+            image: Image(1),
+        }],
+        "downgrade" => vec![Input::Downgrade {
+            ticket: Ticket(1),
+            image: Image(0),
+        }],
+        "answered" => vec![Input::Answered(id(0))],
         "stop" => vec![Input::Stop],
         other => panic!("{other}"),
     }
@@ -84,13 +93,15 @@ fn text(output: &Output) -> String {
     match output {
         Output::Spawn {
             process,
+            image,
             aux,
             recover_aux,
         } => {
             format!(
-                "spawn {} aux {aux}{}",
+                "spawn {} aux {aux}{}{}",
                 process.0,
-                if *recover_aux { "*" } else { "" }
+                if *recover_aux { "*" } else { "" },
+                if *image == Image(0) { "" } else { " new" }
             )
         }
         Output::Assign {
@@ -122,7 +133,12 @@ fn text(output: &Output) -> String {
         }
         Output::AllServing => "all serving".into(),
         Output::Restarted(_) => "restarted".into(),
-        Output::RestartRefused(_, why) => format!("refused: {why}"),
+        Output::Refused(_, why) => format!("refused: {why}"),
+        Output::Ring(id) => format!("ring {}", id.0),
+        Output::Moved(_, seat) => format!("moved {seat}"),
+        Output::Upgraded(_) => "upgraded".into(),
+        Output::GoesBack(_, why) => format!("goes back: {why}"),
+        Output::WentBack(_, _) => "went back".into(),
         Output::GiveUp => "give up".into(),
         Output::Stopped => "stopped".into(),
     }
@@ -374,5 +390,151 @@ fn a_thousand_deaths_use_up_nothing() {
         log.lines()
             .last()
             .is_some_and(|line| line == "ready 1002: -")
+    );
+}
+
+#[test]
+fn an_upgrade_goes_seat_by_seat_and_watches_each() {
+    check(
+        "up | upgrade | ready 3 | exit 2 0 | exit 0 0 | serving 3 | ready 4 | answered 3 | +500 | exit 1 0 | serving 4 \
+         | ready 5 | answered 4 | +500",
+        &[
+            "upgrade: spawn 3 aux 3 new",
+            "ready 3: handover 2, handover 0",
+            "exit 2 0: -",
+            "exit 0 0: assign 3 seat 0 recover",
+            "serving 3: took over 0 by 3 after planned restart in 0ms, ring 3, spawn 4 aux 0* new",
+            "ready 4: -",
+            "answered 3: -",
+            "+500: moved 0, handover 1",
+            "exit 1 0: assign 4 seat 1 recover",
+            "serving 4: took over 1 by 4 after planned restart in 0ms, ring 4, spawn 5 aux 1* new",
+            "ready 5: -",
+            "answered 4: -",
+            "+500: moved 1, upgraded",
+        ],
+    );
+}
+
+#[test]
+fn an_upgrade_whose_spare_dies_or_never_gets_ready_touches_no_seat() {
+    check(
+        "up | upgrade | exit 3 1",
+        &[
+            "upgrade: spawn 3 aux 3 new",
+            "exit 3 1: goes back: its spare did not get ready (exit code 1), went back",
+        ],
+    );
+    check(
+        "up | upgrade | +15000 | kill9 3",
+        &[
+            "+15000: kill 3",
+            "kill9 3: goes back: its spare did not get ready (hung, killed by the supervisor), went back",
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_dies_in_an_upgrade_brings_all_back() {
+    check(
+        "up | upgrade | ready 3 | exit 2 0 | exit 0 0 | serving 3 | ready 4 | answered 3 | +500 | exit 1 0 | segv 4 \
+         | ready 5 | serving 5 | ready 6 | exit 3 0 | serving 6 | ready 7",
+        &[
+            "segv 4: goes back: worker 1 died on it (SIGSEGV), spawn 5 aux 0*, spawn 6 aux 1*",
+            "ready 5: assign 5 seat 1 recover suspect",
+            "serving 5: took over 1 by 5 after planned restart in 0ms",
+            "ready 6: handover 3",
+            "exit 3 0: assign 6 seat 0 recover",
+            "serving 6: took over 0 by 6 after planned restart in 0ms, spawn 7 aux 2*",
+            "ready 7: went back",
+        ],
+    );
+}
+
+#[test]
+fn a_worker_that_stays_silent_brings_all_back() {
+    check(
+        "up | upgrade | ready 3 | exit 2 0 | exit 0 0 | serving 3 | ready 4 | +1999 | +1 | kill9 4 | ready 5 | exit 3 0 \
+         | serving 5 | ready 6",
+        &[
+            "+1999: -",
+            "+1: kill 4, goes back: worker 0 does not answer on it, spawn 5 aux 2*",
+            "kill9 4: -",
+            "ready 5: handover 3",
+            "exit 3 0: assign 5 seat 0 recover",
+            "serving 5: took over 0 by 5 after planned restart in 0ms, spawn 6 aux 0*",
+            "ready 6: went back",
+        ],
+    );
+}
+
+#[test]
+fn a_death_of_an_old_worker_is_no_fault_of_the_new_program() {
+    check(
+        "up | upgrade | kill9 1 | serving 2 | ready 3 | exit 0 0 | serving 3 | answered 3 | +500 | ready 4 | exit 2 0 \
+         | serving 4 | answered 4 | ready 5 | +500",
+        &[
+            "upgrade: spawn 3 aux 3 new",
+            "kill9 1: assign 2 seat 1 recover",
+            "serving 2: took over 1 by 2 after SIGKILL in 0ms",
+            "ready 3: handover 0",
+            "exit 0 0: assign 3 seat 0 recover",
+            "serving 3: took over 0 by 3 after planned restart in 0ms, ring 3, spawn 4 aux 0* new",
+            "answered 3: -",
+            "+500: moved 0",
+            "ready 4: handover 2",
+            "exit 2 0: assign 4 seat 1 recover",
+            "serving 4: took over 1 by 4 after planned restart in 0ms, ring 4, spawn 5 aux 1* new",
+            "answered 4: -",
+            "ready 5: -",
+            "+500: moved 1, upgraded",
+        ],
+    );
+}
+
+#[test]
+fn one_thing_at_a_time() {
+    for (script, line) in [
+        (
+            "up | upgrade | upgrade",
+            "upgrade: refused: another upgrade is under way",
+        ),
+        (
+            "up | upgrade | restart 0",
+            "restart 0: refused: an upgrade is under way",
+        ),
+        (
+            "up | restart 0 | upgrade",
+            "upgrade: refused: a restart is under way",
+        ),
+        (
+            "start | upgrade",
+            "upgrade: refused: the server is still starting",
+        ),
+        (
+            "up | upgrade | stop",
+            "stop: refused: the server is stopping, handover 0, handover 1, handover 2, handover 3",
+        ),
+    ] {
+        check(script, &[line]);
+    }
+}
+
+#[test]
+fn a_finished_upgrade_can_be_taken_back() {
+    check(
+        "up | upgrade | ready 3 | exit 2 0 | exit 0 0 | serving 3 | ready 4 | answered 3 | +500 | exit 1 0 | serving 4 | ready 5 \
+         | answered 4 | +500 | downgrade | kill9 5 | ready 6 | exit 3 0 | serving 6 | ready 7 | exit 4 0 | serving 7 | ready 8",
+        &[
+            "downgrade: goes back: the supervisor could not go on with it, kill 5, spawn 6 aux 2*",
+            "kill9 5: -",
+            "ready 6: handover 3",
+            "exit 3 0: assign 6 seat 0 recover",
+            "serving 6: took over 0 by 6 after planned restart in 0ms, spawn 7 aux 0*",
+            "ready 7: handover 4",
+            "exit 4 0: assign 7 seat 1 recover",
+            "serving 7: took over 1 by 7 after planned restart in 0ms, spawn 8 aux 1*",
+            "ready 8: went back",
+        ],
     );
 }

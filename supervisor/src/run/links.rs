@@ -32,7 +32,12 @@ pub(crate) struct Links {
 
 impl Links {
     /// Starts a worker process with its control channel.
-    pub(crate) fn spawn(&mut self, id: ProcessId, arguments: &[String]) -> io::Result<&Link> {
+    pub(crate) fn spawn(
+        &mut self,
+        id: ProcessId,
+        program: &os::Executable,
+        arguments: &[String],
+    ) -> io::Result<&Link> {
         let (ours, theirs) = os::seqpacket_pair()?;
         // Only our end: the worker's control thread blocks.
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -40,7 +45,7 @@ impl Links {
             // Best effort: the default is enough unless a worker is very late.
             let _ = setsockopt(fd, sockopt::SndBuf, &CHANNEL_BYTES);
         }
-        let child = os::spawn_worker("/proc/self/exe".as_ref(), arguments, theirs)?;
+        let child = os::spawn_worker(program, arguments, theirs)?;
         let link = Link {
             pid: child.pid,
             pidfd: child.pidfd,

@@ -8,9 +8,10 @@ use nix::errno::Errno;
 use shm::{Arena, CreateError, HugePages, Layout, LayoutError, SlotHeader, SlotId};
 use stdx::Instant;
 use sync::Ordering;
-use tables::{Counter, DIALOG, LOCATION, TABLES, TRANSACTION};
+use tables::{Counter, DIALOG, LOCATION, TRANSACTION};
 
 use super::trouble::Trouble;
+use crate::about::ArenaNumbers;
 use crate::size::size;
 
 #[derive(Debug)]
@@ -44,7 +45,12 @@ impl Memory {
         getrandom::fill(&mut seed).map_err(|error| {
             Trouble::new(format!("the kernel gives no random bytes: {error}"), "")
         })?;
-        let layout = Layout::new(config.memory.limit, config.slots(), aux, TABLES);
+        let layout = ArenaNumbers {
+            limit: config.memory.limit,
+            slots: config.slots(),
+            aux,
+        }
+        .layout();
         let huge = match config.memory.huge_pages {
             config::HugePages::Off => HugePages::Off,
             config::HugePages::Auto => HugePages::Auto,
@@ -56,6 +62,26 @@ impl Memory {
             arena,
             slots: config.slots(),
         })
+    }
+
+    /// What another program has to lay out in the same way.
+    pub(crate) fn numbers(&self) -> ArenaNumbers {
+        let layout = self.arena.layout();
+        ArenaNumbers {
+            limit: layout.limit,
+            slots: layout.slots,
+            aux: layout.aux,
+        }
+    }
+
+    pub(crate) fn layout_hash(&self) -> u64 {
+        self.arena.layout().hash().unwrap_or(0)
+    }
+
+    /// When a slot last ran a turn.
+    pub(crate) fn heartbeat(&self, slot: u16) -> Instant {
+        // Relaxed: an announcement.
+        Instant::from_nanos(self.slot(slot).heartbeat_ns.load(Ordering::Relaxed))
     }
 
     /// Control and data memfd.

@@ -10,11 +10,13 @@ mod claim;
 mod clients;
 mod fleet;
 mod holder;
+mod images;
 mod limits;
 mod links;
 mod memory;
 mod notify;
 mod pins;
+mod probe;
 mod rates;
 mod reload;
 mod report;
@@ -23,17 +25,20 @@ mod sockets;
 mod source;
 mod supervisor;
 mod trouble;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use config::Config;
 
+use crate::about::VERSION;
 use crate::cli::RunArgs;
 use crate::commands::{NO_START, error};
 use crate::paths::{self, Environment};
 use claim::ControlSocket;
 use fleet::{Fleet, Patience};
+use images::Images;
 use memory::Memory;
 use sockets::Listener;
 use source::Source;
@@ -87,12 +92,13 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
         ));
     }
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
         pid = std::process::id(),
         config = source.name(),
         control = %places.control.display(),
         "starting"
     );
+    let images = Images::of_ourselves()?;
     let fleet = Fleet::new(config.workers.count, aux, Patience::default());
     let worker_arguments = places.worker_arguments;
     Supervisor::new(Parts {
@@ -103,6 +109,7 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
         listeners,
         cores,
         fleet,
+        images,
         control,
         secret,
         worker_arguments,

@@ -46,7 +46,7 @@ pub(crate) struct Reload {
 
 impl Supervisor {
     pub(super) fn reload_by_signal(&mut self) {
-        if self.reload.is_some() || !self.fleet.all_served() {
+        if self.reload.is_some() || self.upgrade.is_some() || !self.fleet.all_served() {
             self.reload_again = true;
             return;
         }
@@ -61,6 +61,12 @@ impl Supervisor {
             return self.refuse(
                 id,
                 &Trouble::new("another reload is under way", "ask again in a moment"),
+            );
+        }
+        if self.upgrade.is_some() {
+            return self.refuse(
+                id,
+                &Trouble::new("an upgrade is under way", "ask again when it is done"),
             );
         }
         tracing::info!("reloading: a command asks for it");

@@ -7,6 +7,7 @@ use stdx::Instant;
 use super::apply::incarnation;
 use super::fleet::{Process, ProcessId, State};
 use super::supervisor::Supervisor;
+use crate::about::VERSION;
 
 impl Supervisor {
     pub(super) fn status(&self, now: Instant) -> StatusReport {
@@ -17,7 +18,7 @@ impl Supervisor {
             .filter_map(|(id, process)| self.worker_status(now, id, process))
             .collect();
         StatusReport {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: VERSION.to_owned(),
             supervisor: SupervisorStatus {
                 pid: std::process::id(),
             },

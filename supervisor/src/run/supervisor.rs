@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::Config;
@@ -19,6 +20,7 @@ use super::cause::Cause;
 use super::claim::ControlSocket;
 use super::clients::{ClientId, Clients, Heard};
 use super::fleet::{Fleet, Input, ProcessId, Seats, Ticket};
+use super::images::Images;
 use super::links::Links;
 use super::memory::Memory;
 use super::notify;
@@ -27,6 +29,7 @@ use super::reload::Reload;
 use super::sockets::Listener;
 use super::source::Source;
 use super::trouble::Trouble;
+use super::upgrade::Upgrade;
 
 /// How often rates are taken and first messages looked for.
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,10 +51,12 @@ pub(crate) struct Supervisor {
     /// By slot: where its thread is pinned.
     pub(super) cores: Vec<Option<u16>>,
     pub(super) fleet: Fleet,
+    pub(super) images: Images,
     pub(super) links: Links,
     pub(super) clients: Clients,
     pub(super) reload: Option<Reload>,
-    /// SIGHUP came during a reload, or before everything served.
+    pub(super) upgrade: Option<Upgrade>,
+    /// SIGHUP came during a reload or an upgrade, or before everything served.
     pub(super) reload_again: bool,
     pub(super) rates: Rates,
     pub(super) started: Instant,
@@ -80,6 +85,8 @@ pub(super) enum Token {
     Signals,
     Accept,
     Client(ClientId),
+    /// The program that an upgrade examines.
+    Probe,
 }
 
 impl Token {
@@ -90,6 +97,7 @@ impl Token {
             Self::Signals => (2, 0),
             Self::Accept => (3, 0),
             Self::Client(ClientId(id)) => (4, id),
+            Self::Probe => (5, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -101,7 +109,8 @@ impl Token {
             1 => Self::Channel(ProcessId(id)),
             2 => Self::Signals,
             3 => Self::Accept,
-            _ => Self::Client(ClientId(id)),
+            4 => Self::Client(ClientId(id)),
+            _ => Self::Probe,
         }
     }
 }
@@ -115,6 +124,7 @@ pub(crate) struct Parts {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) cores: Vec<Option<u16>>,
     pub(crate) fleet: Fleet,
+    pub(crate) images: Images,
     pub(crate) control: ControlSocket,
     pub(crate) secret: control::Secret,
     pub(crate) worker_arguments: Vec<String>,
@@ -155,9 +165,11 @@ impl Supervisor {
             listeners: parts.listeners,
             cores: parts.cores,
             fleet: parts.fleet,
+            images: parts.images,
             links: Links::default(),
             clients: Clients::default(),
             reload: None,
+            upgrade: None,
             reload_again: false,
             rates: Rates::new(now),
             started: now,
@@ -208,10 +220,12 @@ impl Supervisor {
     }
 
     fn timeout(&self) -> EpollTimeout {
+        let now = os::now();
         let deadlines = [
             self.fleet.deadline(),
             self.clients.deadline(),
             self.reload.as_ref().map(|reload| reload.deadline),
+            self.upgrade_deadline(now),
             Some(self.next_second),
         ];
         let next = deadlines
@@ -219,7 +233,7 @@ impl Supervisor {
             .flatten()
             .min()
             .unwrap_or(self.next_second);
-        let wait = next.saturating_duration_since(os::now());
+        let wait = next.saturating_duration_since(now);
         // Rounded up: too early by a fraction would be a loop of empty waits.
         let ms = wait.as_nanos().div_ceil(1_000_000).min(1000);
         EpollTimeout::from(ms as u16)
@@ -232,6 +246,7 @@ impl Supervisor {
             Token::Signals => self.on_signals(),
             Token::Accept => self.on_accept(),
             Token::Client(id) => self.on_client(id),
+            Token::Probe => self.on_probe(),
         }
     }
 
@@ -244,6 +259,7 @@ impl Supervisor {
             self.feed(Input::Tick);
         }
         self.expire_reload(now);
+        self.expire_upgrade(now);
         self.clients.expire(now);
         if now >= self.next_second {
             self.next_second = now.saturating_add(SECOND);
@@ -475,6 +491,7 @@ impl Supervisor {
             ClientRequest::Table(request) => self.pass_on(id, request),
             ClientRequest::Restart { worker } => self.restart(id, worker),
             ClientRequest::Reload => self.reload_by_client(id),
+            ClientRequest::Upgrade { binary } => self.upgrade(id, PathBuf::from(binary)),
             ClientRequest::Stop => {
                 tracing::info!("stopping: a command asks for it");
                 self.stop_askers.push(id);
@@ -495,8 +512,7 @@ impl Supervisor {
                 ),
             );
         }
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket = self.next_ticket.wrapping_add(1);
+        let ticket = self.new_ticket();
         self.restarting.insert(ticket, id);
         tracing::info!(
             worker = worker.map_or("all".to_owned(), |worker| worker.to_string()),
@@ -506,6 +522,12 @@ impl Supervisor {
             ticket,
             seats: worker.map_or(Seats::All, Seats::One),
         });
+    }
+
+    pub(super) fn new_ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        ticket
     }
 
     /// Gives the connection to a worker, which answers on it.
@@ -548,6 +570,7 @@ mod tests {
             Token::Signals,
             Token::Accept,
             Token::Client(ClientId(1)),
+            Token::Probe,
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

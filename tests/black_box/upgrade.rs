@@ -1,0 +1,93 @@
+//! `tandem upgrade BINARY`: another program takes over while calls run, or nothing happens at all.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Output;
+
+use blackbox::binary::tandem;
+use blackbox::either;
+use blackbox::machine::{alone, shared};
+use blackbox::server::Server;
+
+use crate::load::{Load, Registrations};
+
+fn text(out: &Output) -> String {
+    let of = String::from_utf8_lossy;
+    format!("{}{}", of(&out.stdout), of(&out.stderr))
+}
+
+fn pids(server: &Server) -> Vec<i32> {
+    server.workers().iter().map(|worker| worker.pid).collect()
+}
+
+/// A file that may be run.
+fn program(path: &Path, bytes: &[u8]) {
+    std::fs::write(path, bytes).expect("a file");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(path, mode).expect("a mode");
+}
+
+#[test]
+fn the_same_program_under_load() {
+    let _alone = alone();
+    let server = Server::start();
+    let kept = Registrations::make(&server, 50);
+    let mut load = Load::start(&server, 200, either(8, 60), &[]);
+    let mut upgrades = 0;
+    while !load.is_over() {
+        let before = pids(&server);
+        // The file is gone as soon as it is taken: what runs does not need its name.
+        let copy = server.dir().join("tandem-new");
+        std::fs::copy(tandem(), &copy).expect("a copy");
+        let said = server.run(&["upgrade", "tandem-new"].map(|word| match word {
+            "tandem-new" => copy.to_str().expect("a path in UTF-8"),
+            word => word,
+        }));
+        std::fs::remove_file(&copy).expect("it is still there");
+        assert!(said.contains("worker 1: runs version"), "{said}");
+        let after = pids(&server);
+        assert!(
+            before.iter().all(|pid| !after.contains(pid)),
+            "{before:?} -> {after:?}"
+        );
+        for worker in server.signalling() {
+            server.kill_worker(worker.pid);
+            server.wait_ready();
+        }
+        upgrades += 1;
+    }
+    println!("{upgrades} upgrades");
+    load.end().assert_no_call_failed();
+    kept.assert_all_there(&server);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn what_is_no_successor_is_refused_before_anything_happens() {
+    let _shared = shared();
+    let server = Server::start();
+    let before = pids(&server);
+    let path = server.dir().join("new");
+    let name = path.to_str().expect("a path in UTF-8");
+    let refused = |reason: &str| {
+        let out = server.command(&["upgrade", name]);
+        let said = text(&out);
+        assert_eq!(out.status.code(), Some(1), "{said}");
+        assert!(said.contains(reason), "{said}");
+    };
+    refused("there is no file");
+    program(&path, b"#!/bin/sh\nexec tandem \"$@\"\n");
+    refused("is no program");
+    program(&path, &std::fs::read("/bin/true").expect("a program"));
+    refused("is no `tandem`");
+    let mut foreign = std::fs::read("/bin/true").expect("a program");
+    foreign[18] ^= 0xff;
+    program(&path, &foreign);
+    refused("another kind of machine");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    program(&path, &std::fs::read(tandem()).expect("a program"));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    refused("may not run");
+    assert_eq!(pids(&server), before);
+    assert_eq!(server.restarts(), 0);
+}
