@@ -164,7 +164,6 @@ pub fn unpin_current_thread() -> io::Result<()> {
 mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd as _;
 
     fn shell(script: &str, control: OwnedFd) -> io::Result<Child> {
         spawn_worker(

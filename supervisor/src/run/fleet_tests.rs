@@ -526,14 +526,14 @@ fn a_finished_upgrade_can_be_taken_back() {
         "up | upgrade | ready 3 | exit 2 0 | exit 0 0 | serving 3 | ready 4 | answered 3 | +500 | exit 1 0 | serving 4 | ready 5 \
          | answered 4 | +500 | downgrade | kill9 5 | ready 6 | exit 3 0 | serving 6 | ready 7 | exit 4 0 | serving 7 | ready 8",
         &[
-            "downgrade: goes back: the supervisor could not go on with it, kill 5, spawn 6 aux 2*",
+            "downgrade: kill 5, goes back: the supervisor could not go on with it, spawn 6 aux 2*",
             "kill9 5: -",
             "ready 6: handover 3",
             "exit 3 0: assign 6 seat 0 recover",
-            "serving 6: took over 0 by 6 after planned restart in 0ms, spawn 7 aux 0*",
+            "serving 6: took over 0 by 6 after planned restart in 0ms, spawn 7 aux 1*",
             "ready 7: handover 4",
             "exit 4 0: assign 7 seat 1 recover",
-            "serving 7: took over 1 by 7 after planned restart in 0ms, spawn 8 aux 1*",
+            "serving 7: took over 1 by 7 after planned restart in 0ms, spawn 8 aux 0*",
             "ready 8: went back",
         ],
     );
