@@ -205,10 +205,9 @@ impl Participant {
             };
             match ctl.state() {
                 Some(RowState::Pending) if dead => {
-                    if words.change(ctl, ctl.dying()) {
-                        self.finish(row, ctl.dying());
-                        done.aborted += 1;
-                    }
+                    // Lost: an inserter aborts it, and may die over it. To finish twice does no harm.
+                    done.aborted += u32::from(words.change(ctl, ctl.dying()));
+                    self.finish(row, ctl.dying());
                 }
                 Some(RowState::Dying) => {
                     self.finish(row, ctl);

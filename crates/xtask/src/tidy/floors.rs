@@ -7,6 +7,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("stdx", 0),
     ("sync", 0),
     ("os", 0),
+    ("model", 0),
     ("shm", 1),
     ("sip", 1),
     ("control", 1),
