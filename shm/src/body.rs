@@ -1,9 +1,9 @@
-//! What lies in a block: a header, then children, key and payload.
+//! What lies in a block: a header, then children, key, alias and payload.
 //!
 //! ```text
-//! 0   payload length: 4 | key length: 2 | children: 1 | kind: 1
+//! 0   payload length: 17 bits | alias length + 1, or 0 without: 15 bits | key length: 2 | children: 1 | kind: 1
 //! 8   expires_at, ns; u64::MAX: never
-//! 16  children, 4 bytes each | key | payload
+//! 16  children, 4 bytes each | key | alias | payload
 //! ```
 //!
 //! A block is written by its owner while it is LOOSE and never again before its grace period is over, so readers
@@ -18,8 +18,13 @@ use crate::id::Block;
 pub const HEADER_BYTES: usize = 16;
 /// Children of a row at most.
 pub const CHILDREN_MAX: usize = 40;
-/// Key bytes at most.
+/// Bytes of a key, and of an alias, at most.
 pub const KEY_MAX: usize = 4096;
+
+/// A payload is at most a whole slab.
+const PAYLOAD_BITS: u32 = 17;
+const PAYLOAD_MASK: u64 = (1 << PAYLOAD_BITS) - 1;
+const _: () = assert!((KEY_MAX as u64) < (1 << (32 - PAYLOAD_BITS)) - 1);
 
 /// Expiry of a record that never does.
 pub(crate) const NEVER: u64 = u64::MAX;
@@ -28,6 +33,7 @@ pub(crate) const NEVER: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contents<'a> {
     pub(crate) key: &'a [u8],
+    pub(crate) alias: Option<&'a [u8]>,
     pub(crate) payload: &'a [&'a [u8]],
     pub(crate) children: &'a [Block],
     pub(crate) expires_at: u64,
@@ -40,7 +46,11 @@ impl Contents<'_> {
 
     /// Bytes of the whole block.
     pub(crate) fn bytes(&self) -> usize {
-        HEADER_BYTES + self.children.len() * 4 + self.key.len() + self.payload_bytes()
+        HEADER_BYTES
+            + self.children.len() * 4
+            + self.key.len()
+            + self.alias.map_or(0, <[u8]>::len)
+            + self.payload_bytes()
     }
 
     /// Writes everything.
@@ -49,7 +59,9 @@ impl Contents<'_> {
     /// `at` is 8-aligned and valid for writes of [`Contents::bytes`] bytes that nobody else reads or writes meanwhile.
     pub(crate) unsafe fn write(&self, at: NonNull<u8>) {
         debug_assert!(self.children.len() <= CHILDREN_MAX && self.key.len() <= KEY_MAX);
-        let counts = self.payload_bytes() as u64
+        debug_assert!(self.alias.is_none_or(|a| a.len() <= KEY_MAX));
+        let counts = self.payload_bytes() as u64 & PAYLOAD_MASK
+            | self.alias.map_or(0, |a| a.len() as u64 + 1) << PAYLOAD_BITS
             | (self.key.len() as u64) << 32
             | (self.children.len() as u64) << 48
             | 1 << 56;
@@ -65,6 +77,9 @@ impl Contents<'_> {
         };
         put(self.children.as_ptr().cast(), size_of_val(self.children));
         put(self.key.as_ptr(), self.key.len());
+        if let Some(alias) = self.alias {
+            put(alias.as_ptr(), alias.len());
+        }
         for part in self.payload {
             put(part.as_ptr(), part.len());
         }
@@ -77,13 +92,17 @@ impl Contents<'_> {
 /// As for [`Contents::write`], with `HEADER_BYTES` bytes.
 pub(crate) unsafe fn write_child_header(at: NonNull<u8>, len: usize) {
     // SAFETY: passed on to the caller.
-    unsafe { at.cast::<[u64; 2]>().write([len as u64 | 2 << 56, NEVER]) };
+    unsafe {
+        at.cast::<[u64; 2]>()
+            .write([len as u64 & PAYLOAD_MASK | 2 << 56, NEVER])
+    };
 }
 
 /// A block's contents, clamped to its size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyView<'a> {
     pub(crate) key: &'a [u8],
+    pub(crate) alias: Option<&'a [u8]>,
     pub(crate) payload: &'a [u8],
     pub(crate) children: &'a [Block],
     pub(crate) expires_at: u64,
@@ -105,7 +124,11 @@ impl<'a> BodyView<'a> {
         rest -= children * 4;
         let key = ((counts >> 32) as u16 as usize).min(rest);
         rest -= key;
-        let payload = (counts as u32 as usize).min(rest);
+        let alias = ((counts as u32 >> PAYLOAD_BITS) as usize)
+            .checked_sub(1)
+            .map(|len| len.min(rest));
+        rest -= alias.unwrap_or(0);
+        let payload = ((counts & PAYLOAD_MASK) as usize).min(rest);
         // SAFETY: HEADER_BYTES <= size.
         let first = unsafe { at.add(HEADER_BYTES) };
         // SAFETY: 16 + children * 4 <= size; 4-aligned; any four bytes are a Block; not written during 'a.
@@ -116,11 +139,16 @@ impl<'a> BodyView<'a> {
         // SAFETY: `key` was clamped to what is left of the block; not written during 'a.
         let key = unsafe { core::slice::from_raw_parts(at_key.as_ptr(), key) };
         // SAFETY: still inside the block.
-        let at_payload = unsafe { at_key.add(key.len()) };
+        let at_alias = unsafe { at_key.add(key.len()) };
+        // SAFETY: `alias` was clamped to what is left of the block; not written during 'a.
+        let alias = alias.map(|len| unsafe { core::slice::from_raw_parts(at_alias.as_ptr(), len) });
+        // SAFETY: still inside the block.
+        let at_payload = unsafe { at_alias.add(alias.map_or(0, <[u8]>::len)) };
         // SAFETY: `payload` was clamped to what is left of the block; not written during 'a.
         let payload = unsafe { core::slice::from_raw_parts(at_payload.as_ptr(), payload) };
         Self {
             key,
+            alias,
             payload,
             children,
             expires_at,
@@ -138,22 +166,48 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let mut bytes = [0u64; 16];
+        for alias in [None, Some(&b""[..]), Some(b"bob")] {
+            let mut bytes = [0u64; 16];
+            let at = NonNull::new(bytes.as_mut_ptr().cast::<u8>()).unwrap();
+            let contents = Contents {
+                key: b"alice",
+                alias,
+                payload: &[b"one ", b"", b"two"],
+                children: &[Block(7), Block(9)],
+                expires_at: 5,
+            };
+            let named = alias.map_or(0, <[u8]>::len);
+            assert_eq!(contents.bytes(), 16 + 8 + 5 + named + 7);
+            // SAFETY: 128 bytes of our own.
+            unsafe { contents.write(at) };
+            // SAFETY: as above, and nobody writes them any more.
+            let view = unsafe { BodyView::read(at, 128) };
+            assert_eq!((view.key, view.payload), (&b"alice"[..], &b"one two"[..]));
+            assert_eq!(view.alias, alias);
+            assert_eq!(view.children, [Block(7), Block(9)]);
+            assert_eq!(expiry(view.expires_at), Some(Instant::from_nanos(5)));
+        }
+    }
+
+    #[test]
+    fn the_longest_of_everything_fits_the_header() {
+        let (key, payload) = ([1; KEY_MAX], [2; 65_536 - 2 * KEY_MAX - HEADER_BYTES]);
+        let mut bytes = vec![0u64; 8192];
         let at = NonNull::new(bytes.as_mut_ptr().cast::<u8>()).unwrap();
         let contents = Contents {
-            key: b"alice",
-            payload: &[b"one ", b"", b"two"],
-            children: &[Block(7), Block(9)],
-            expires_at: 5,
+            key: &key,
+            alias: Some(&key),
+            payload: &[&payload],
+            children: &[],
+            expires_at: NEVER,
         };
-        assert_eq!(contents.bytes(), 16 + 8 + 5 + 7);
-        // SAFETY: 128 bytes of our own.
+        assert_eq!(contents.bytes(), 65_536);
+        // SAFETY: 65536 bytes of our own.
         unsafe { contents.write(at) };
         // SAFETY: as above, and nobody writes them any more.
-        let view = unsafe { BodyView::read(at, 128) };
-        assert_eq!((view.key, view.payload), (&b"alice"[..], &b"one two"[..]));
-        assert_eq!(view.children, [Block(7), Block(9)]);
-        assert_eq!(expiry(view.expires_at), Some(Instant::from_nanos(5)));
+        let view = unsafe { BodyView::read(at, 65_536) };
+        assert_eq!((view.key, view.alias), (&key[..], Some(&key[..])));
+        assert_eq!(view.payload, payload);
     }
 
     #[test]
@@ -163,7 +217,10 @@ mod tests {
         for size in [16, 17, 20, 64, 128] {
             // SAFETY: 128 bytes of our own.
             let view = unsafe { BodyView::read(at, size) };
-            let total = view.key.len() + view.payload.len() + view.children.len() * 4;
+            let total = view.key.len()
+                + view.alias.map_or(0, <[u8]>::len)
+                + view.payload.len()
+                + view.children.len() * 4;
             assert!(total <= size - 16);
         }
     }

@@ -18,7 +18,7 @@ use stdx::Instant;
 
 use crate::arena::Arena;
 use crate::id::{Block, ParticipantId, RowRef, TableId};
-use crate::ops::{InsertError, RowMeta};
+use crate::ops::{InsertError, New, RowMeta};
 use crate::participant::{AllocClass, Participant, Record};
 use crate::slab::{Kind, row_slab};
 use crate::walk::{Cursor, walk};
@@ -38,6 +38,8 @@ pub struct Image<'a> {
     pub expires_at: Option<Instant>,
     /// Its key.
     pub key: &'a [u8],
+    /// Its other name, if it has one.
+    pub alias: Option<&'a [u8]>,
     /// Its payload.
     pub payload: &'a [u8],
     /// The payloads of its further blocks, in their order.
@@ -51,7 +53,7 @@ const COPIES_MAX: u32 = 8;
 #[derive(Debug, Default)]
 struct Copied {
     bytes: Vec<u8>,
-    /// Ends of key, payload and children in `bytes`.
+    /// Ends of key, alias (empty without), payload and children in `bytes`.
     ends: Vec<usize>,
 }
 
@@ -65,6 +67,7 @@ impl Copied {
         self.bytes.clear();
         self.ends.clear();
         self.push(record.key);
+        self.push(record.alias.unwrap_or_default());
         self.push(record.payload);
         for child in record.children {
             self.push(of.block(*child));
@@ -112,7 +115,7 @@ impl Participant {
                     continue;
                 }
                 let mut parts = copied.parts();
-                let (key, payload) = (parts.next(), parts.next());
+                let (key, alias, payload) = (parts.next(), parts.next(), parts.next());
                 let children: Vec<&[u8]> = parts.collect();
                 f(&Image {
                     table,
@@ -121,6 +124,7 @@ impl Participant {
                     flags: record.flags,
                     expires_at: record.expires_at,
                     key: key.unwrap_or_default(),
+                    alias: alias.filter(|_| record.alias.is_some()),
                     payload: payload.unwrap_or_default(),
                     children: &children,
                 });
@@ -137,7 +141,7 @@ pub struct Imported {
     pub records: u64,
     /// Of these, such as are not in the row that they had.
     pub moved: u64,
-    /// Records that a later one of the same key took the place of.
+    /// Records that a later one of the same key or alias took the place of.
     pub replaced: u64,
 }
 
@@ -196,7 +200,7 @@ impl Importer {
         }
     }
 
-    /// Puts a record in, in place of an earlier one of the same key. Says where it is now.
+    /// Puts a record in, in place of earlier ones of the same key or alias. Says where it is now.
     pub fn insert(&mut self, image: &Image<'_>) -> Result<RowRef, InsertError> {
         self.since += 1;
         if self.since >= RECORDS_PER_TURN {
@@ -209,12 +213,17 @@ impl Importer {
         if image.table.0 >= participant.inner().geometry.layout.tables {
             return Err(InsertError::Full);
         }
-        let earlier = participant.find(image.table, image.key, |record| record.row);
-        if let Some(earlier) = earlier
-            && participant.remove(earlier, None)
-        {
-            self.done.replaced += 1;
-            self.done.records -= 1;
+        let earlier = [
+            participant.find(image.table, image.key, |record| record.row),
+            image
+                .alias
+                .and_then(|alias| participant.find_alias(image.table, alias, |record| record.row)),
+        ];
+        for earlier in earlier.into_iter().flatten() {
+            if participant.remove(earlier, None) {
+                self.done.replaced += 1;
+                self.done.records -= 1;
+            }
         }
         let children = allocate(participant, image.children)?;
         let meta = RowMeta {
@@ -224,12 +233,19 @@ impl Importer {
         let d = participant.inner().descriptor(row_slab(image.row.index));
         let ours = d.kind() == Some(Kind::Rows(image.table)) && usize::from(d.owner()) == slot;
         let place = ours
-            .then(|| participant.reserve_at(image.table, image.key, image.row))
+            .then(|| participant.reserve_at(image.table, image.key, image.alias, image.row))
             .flatten();
         let payload = [image.payload];
+        let new = New {
+            key: image.key,
+            alias: image.alias,
+            payload: &payload,
+            children: &children,
+            meta,
+        };
         let row = match place {
-            Some(place) => participant.publish(place, image.key, &payload, &children, meta)?,
-            None => participant.insert(image.table, image.key, &payload, &children, meta)?,
+            Some(place) => participant.publish_new(place, &new)?,
+            None => participant.insert_new(image.table, &new)?,
         };
         self.done.records += 1;
         self.done.moved += u64::from(row != image.row);

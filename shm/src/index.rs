@@ -4,19 +4,55 @@
 //! keyed hash; entries are twice the records at most, so the stash is practically empty, and a key looks into its stash bucket only
 //! after that bucket was used once (flags that are never cleared).
 //!
+//! A record has a key and may have an alias: a second name, unique among the aliases of its table, with an entry of its own. Both entries lead to the
+//! same row, whose two hashes say which name an entry is for; keys and aliases are hashed differently, so one never is found as the other.
+//!
 //! *Find* reads at most 16 entries (24 with stash), and for each tag that matches the control word, the row's hash, the body's key. Wait-free.
 //!
 //! *Unique insert.* An inserter publishes an entry for its PENDING row and looks at all candidates **after** that once more. Of two inserters
 //! of one key at least one sees the other (their entry CAS and rescan are ordered by SeqCst fences), and it aborts the other's PENDING row by CAS to
 //! DYING or, if that already is LIVE, gives up itself. So never two LIVE. Nobody waits for anybody: a dead inserter's PENDING row is
-//! aborted by whoever meets it. Obstruction-free for inserters of one key (they back off at random), lock-free otherwise.
+//! aborted by whoever meets it. Obstruction-free for inserters of one key (they back off at random), lock-free otherwise. An inserter with an alias
+//! links both names before it looks again at either, so the argument holds for each name by itself.
+//!
+//! *A stale entry.* An inserter whose row was aborted between its two links puts the second entry for a row that is no more. It then fails, and takes
+//! that entry out; if it dies first, recovery does, which finds the row RETIRED in the dead one's slabs (its epoch keeps it from being reused).
 
 use sync::{AtomicU64, Ordering, fence};
 
 use crate::arena::Inner;
 use crate::ctl::{Ctl, Entry, RowState};
-use crate::id::RowRef;
+use crate::id::{RowRef, TableId};
 use crate::layout::{AT_STASH_FLAGS, STASH_BUCKETS};
+use crate::slab::Row;
+
+/// Of a record's two names, which one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    Key,
+    Alias,
+}
+
+/// A name to look for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Name<'a> {
+    pub(crate) space: Space,
+    /// Not 0 for an alias.
+    pub(crate) hash: u64,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Row<'_> {
+    /// Whether the row's name in this space has this hash. Relaxed: written before the row became PENDING in the index; ordered by the load of ctl.
+    #[inline]
+    fn named(&self, name: &Name<'_>) -> bool {
+        let word = match name.space {
+            Space::Key => self.hash,
+            Space::Alias => self.alias,
+        };
+        word.load(Ordering::Relaxed) == name.hash
+    }
+}
 
 /// Where a key's entry can be.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +67,7 @@ struct Places {
 /// What an insert met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Met {
-    /// Nobody with this key.
+    /// Nobody with this name.
     Nobody,
     /// A record.
     Live(RowRef),
@@ -47,6 +83,41 @@ fn hits(line: &[AtomicU64; 8], tag: u16) -> u32 {
 }
 
 impl Inner {
+    #[inline]
+    pub(crate) fn key_name<'a>(&self, table: TableId, key: &'a [u8]) -> Name<'a> {
+        Name {
+            space: Space::Key,
+            hash: stdx::hash::hash64(&self.key, &[&[table.0], key]),
+            bytes: key,
+        }
+    }
+
+    pub(crate) fn alias_name<'a>(&self, table: TableId, alias: &'a [u8]) -> Name<'a> {
+        Name {
+            space: Space::Alias,
+            // Tables are 16 at most, so that no key is hashed like this. 0 stands for no alias.
+            hash: stdx::hash::hash64(&self.key, &[&[table.0 | 0x80], alias]).max(1),
+            bytes: alias,
+        }
+    }
+
+    /// Whether a row's hashes are those of these names.
+    pub(crate) fn is_named(
+        &self,
+        words: &Row<'_>,
+        row: RowRef,
+        key: &[u8],
+        alias: Option<&[u8]>,
+    ) -> bool {
+        let Some(table) = self.table_of(row.index) else {
+            return false;
+        };
+        // Relaxed: as in `Row::named`.
+        words.named(&self.key_name(table, key))
+            && words.alias.load(Ordering::Relaxed)
+                == alias.map_or(0, |a| self.alias_name(table, a).hash)
+    }
+
     fn places(&self, hash: u64) -> Places {
         let g = &self.geometry;
         let spread = |half: u64| (half * g.buckets) >> 32;
@@ -99,63 +170,63 @@ impl Inner {
         None
     }
 
-    /// The LIVE row of this key, with the control word that was seen. The caller is online.
+    /// The LIVE row of this name, with the control word that was seen. The caller is online.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<(RowRef, Ctl)> {
-        let p = self.places(hash);
+    pub(crate) fn find(&self, name: &Name<'_>) -> Option<(RowRef, Ctl)> {
+        let p = self.places(name.hash);
         self.each(&p, |word| {
             // SYNC entry: Acquire, pairs with the CAS in `link`: the row's hash was stored before.
             let entry = Entry(word.load(Ordering::Acquire));
             if entry.0 == Entry::EMPTY || entry.tag() != p.tag {
                 return None;
             }
-            let ctl = self.live_with_key(entry.row(), hash, key)?;
+            let ctl = self.live_with_name(entry.row(), name)?;
             Some((entry.row(), ctl))
         })
     }
 
-    fn live_with_key(&self, row: RowRef, hash: u64, key: &[u8]) -> Option<Ctl> {
+    #[inline]
+    fn live_with_name(&self, row: RowRef, name: &Name<'_>) -> Option<Ctl> {
         let words = self.row(row.index)?;
         let ctl = words.load();
-        // Relaxed: written before the row became PENDING in the index; ordered by the load of ctl.
-        if !ctl.is_live()
-            || ctl.generation() != row.generation
-            || words.hash.load(Ordering::Relaxed) != hash
-        {
+        if !ctl.is_live() || ctl.generation() != row.generation || !words.named(name) {
             return None;
         }
-        (self.body(ctl.body()?)?.key == key).then_some(ctl)
+        let body = self.body(ctl.body()?)?;
+        let same = match name.space {
+            Space::Key => body.key == name.bytes,
+            Space::Alias => body.alias == Some(name.bytes),
+        };
+        same.then_some(ctl)
     }
 
-    /// Looks at everybody with this key but `me`: reports a LIVE one, aborts PENDING ones, unlinks what is dying or stale.
+    /// Looks at everybody with this name but `me`: reports a LIVE one, aborts PENDING ones, unlinks what is dying or stale.
     /// `aborted` gets each row that this call moved to DYING, unlinked, for the caller to retire.
     pub(crate) fn meet(
         &self,
-        hash: u64,
-        key: &[u8],
+        name: &Name<'_>,
         me: Option<RowRef>,
         mut aborted: impl FnMut(RowRef, Ctl),
     ) -> Met {
-        let p = self.places(hash);
+        let p = self.places(name.hash);
         let live = self.each(&p, |word| {
             // SYNC entry: Acquire, as in `find`.
             let entry = Entry(word.load(Ordering::Acquire));
             if entry.tag() != p.tag || entry.0 == Entry::EMPTY || Some(entry.row()) == me {
                 return None;
             }
-            self.meet_entry(word, entry, hash, key, &mut aborted)
+            self.meet_entry(word, entry, name, &mut aborted)
         });
         live.map_or(Met::Nobody, Met::Live)
     }
 
-    /// One entry with our tag (rare): its row, if that is LIVE with our key.
+    /// One entry with our tag (rare): its row, if that is LIVE with our name.
     #[cold]
     fn meet_entry(
         &self,
         word: &AtomicU64,
         entry: Entry,
-        hash: u64,
-        key: &[u8],
+        name: &Name<'_>,
         aborted: &mut impl FnMut(RowRef, Ctl),
     ) -> Option<RowRef> {
         let row = entry.row();
@@ -169,18 +240,18 @@ impl Inner {
             }
             match ctl.state() {
                 Some(RowState::Live) => {
-                    if self.live_with_key(row, hash, key).is_some() {
+                    if self.live_with_name(row, name).is_some() {
                         return Some(row);
                     }
-                    // Another key; or it has just changed or gone, which the next look shows.
+                    // Another name; or it has just changed or gone, which the next look shows.
                     if words.load() == ctl {
                         return None;
                     }
                 }
                 Some(RowState::Pending) => {
-                    // Relaxed: as in `live_with_key`. 64 bits of a keyed hash stand for the key, because a PENDING row has no
-                    // body; aborting a stranger by collision would cost it a retry.
-                    if words.hash.load(Ordering::Relaxed) != hash {
+                    // 64 bits of a keyed hash stand for the name, because a PENDING row has no body; aborting a stranger by
+                    // collision would cost it a retry.
+                    if !words.named(name) {
                         return None;
                     }
                     if words.change(ctl, ctl.dying()) {
@@ -246,14 +317,29 @@ impl Inner {
         done
     }
 
-    /// Removes a row's entry, wherever it is.
-    pub(crate) fn unlink(&self, hash: u64, row: RowRef) {
+    /// Removes a row's entries, for its key and its alias, wherever they are. The row cannot be reused meanwhile: the caller is online, and saw it in
+    /// this generation and not FREE; or owns its slab.
+    pub(crate) fn unlink_row(&self, words: &Row<'_>, row: RowRef) {
+        // Relaxed: written before the row was PENDING in the index; ordered by the load of ctl.
+        self.unlink(words.hash.load(Ordering::Relaxed), row);
+        let alias = words.alias.load(Ordering::Relaxed);
+        if alias != 0 {
+            self.unlink(alias, row);
+        }
+    }
+
+    fn unlink(&self, hash: u64, row: RowRef) {
         let p = self.places(hash);
         let entry = Entry::new(p.tag, row);
         self.each(&p, |word| {
             // Relaxed: only our exact entry matters, and it was put before the row reached the state that leads here.
             (word.load(Ordering::Relaxed) == entry.0).then(|| self.clear(word, entry))
         });
+    }
+
+    /// Whether entries of one row for these two hashes would be the same word.
+    pub(crate) fn same_tag(&self, one: u64, other: u64) -> bool {
+        self.places(one).tag == self.places(other).tag
     }
 
     /// How many entries this row has among its candidates, for `audit`.

@@ -8,7 +8,7 @@ use crate::slot::SLOT_BYTES;
 
 /// Bytes of a slab; block slabs and row slabs alike.
 pub(crate) const SLAB_BYTES: u64 = 64 * 1024;
-/// Bytes of a row: ctl, hash, expiry hint, reserved (version and dirty bit of a replicated record).
+/// Bytes of a row: ctl, hash, expiry hint, hash of the alias.
 pub(crate) const ROW_BYTES: u64 = 32;
 pub(crate) const ROWS_PER_SLAB: u32 = (SLAB_BYTES / ROW_BYTES) as u32;
 /// Meta words of a slab; one page.

@@ -13,7 +13,8 @@
 //! | `index` | from a key to its row; why never two LIVE |
 //! | `epoch` | when memory may be reused; intents |
 //! | [`participant`] | one thread's way in: allocation, limbo |
-//! | [`ops`] | find, insert, replace, remove, step by step |
+//! | [`ops`], `remove` | find, insert, replace, remove, step by step |
+//! | `blocks` | blocks from allocation to their row and back |
 //! | [`walk`] | scans, an heir's rows, expiry |
 //! | [`recover`] | sweep, scrub, recovery of the dead |
 //! | [`mod@audit`] | every invariant, checked |
@@ -22,6 +23,7 @@
 
 pub mod arena;
 pub mod audit;
+mod blocks;
 mod body;
 pub mod ctl;
 mod epoch;
@@ -36,6 +38,7 @@ pub mod ops;
 mod paging;
 pub mod participant;
 pub mod recover;
+mod remove;
 pub mod rx;
 mod slab;
 pub mod slot;
@@ -43,6 +46,7 @@ pub mod walk;
 
 pub use arena::{Arena, AttachError, CreateError, Usage};
 pub use audit::{Violation, audit};
+pub use blocks::BlockMut;
 pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
 pub use ctl::Version;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
@@ -50,9 +54,9 @@ pub use image::{Image, Imported, Importer};
 pub use latency::Latencies;
 pub use layout::{ABI_MAJOR, ABI_MINOR, CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
 pub use mailbox::{Doorbell, Mail, MailboxFull};
-pub use ops::{BODY_MAX, InsertError, ReplaceError, Reserved, RowMeta};
+pub use ops::{BODY_MAX, InsertError, New, ReplaceError, Reserved, RowMeta};
 pub use paging::{Collapsed, HugePages, Paging};
-pub use participant::{AllocClass, BlockMut, Full, Participant, Record};
+pub use participant::{AllocClass, Full, Participant, Record};
 pub use recover::Recovered;
 pub use rx::{RX_HEADER_BYTES, RxMeta, RxPool, RxState};
 pub use slot::{Cells, SlotHeader};

@@ -99,6 +99,19 @@ impl Map {
         unsafe { core::slice::from_raw_parts(first.cast::<AtomicU64>().as_ptr(), count) }
     }
 
+    /// The four words of a row at this offset.
+    #[inline]
+    pub(crate) fn row(&self, at: u64) -> &[AtomicU64; 4] {
+        assert!(
+            at.is_multiple_of(32) && at < self.len && self.len - at >= 32,
+            "a row of the map"
+        );
+        // SAFETY: at + 32 <= len, checked above.
+        let row = unsafe { self.base.add(at as usize) };
+        // SAFETY: as in `word`.
+        unsafe { row.cast::<[AtomicU64; 4]>().as_ref() }
+    }
+
     /// A pointer to `len` bytes at this offset.
     #[inline]
     pub(crate) fn bytes(&self, at: u64, len: u64) -> NonNull<u8> {

@@ -2,9 +2,9 @@
 //!
 //! | insert (reserve, then publish) | survivors see | who cleans up |
 //! |---|---|---|
-//! | 1. look at all entries of the key: a LIVE one → `Exists`; PENDING ones are aborted | nothing of us | |
-//! | 2. row FREE → PENDING in a slab of ours; store its hash | nothing (in no index) | recovery: our slabs |
-//! | 3. entry 0 → row; fence; look again as in 1 | a PENDING row, skipped by `find` | any inserter of the key, recovery |
+//! | 1. look at all entries of the key and of the alias: a LIVE one → `Exists`; PENDING ones are aborted | nothing of us | |
+//! | 2. row FREE → PENDING in a slab of ours; store its hashes | nothing (in no index) | recovery: our slabs |
+//! | 3. entry 0 → row, the same for an alias; fence; look again as in 1 | a PENDING row, skipped by `find` | any inserter of the key, recovery |
 //! | 4. block FREE → LOOSE, fill; metas of body and children LOOSE → USED by the row | the same | recovery: USED, but the row does not hold it |
 //! | 5. **row PENDING → LIVE with its body** | the record | |
 //!
@@ -35,12 +35,12 @@ use sync::{Ordering, spin_loop};
 
 use crate::arena::{Arena, Inner};
 use crate::body::{CHILDREN_MAX, Contents, KEY_MAX, NEVER};
-use crate::ctl::{BlockState, Ctl, RowState, Version};
+use crate::ctl::{Ctl, RowState, Version};
 use crate::epoch::Intent;
 use crate::id::{Block, RowRef, TableId};
-use crate::index::Met;
-use crate::participant::{AllocClass, Full, Item, Participant, Record};
-use crate::slab::{block_slab, row_slab};
+use crate::index::{Met, Name};
+use crate::participant::{AllocClass, Full, Participant, Record};
+use crate::slab::{Row, row_slab};
 
 /// What is kept in the row or beside the payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,21 @@ pub struct RowMeta {
     pub flags: u8,
 }
 
+/// A record to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct New<'a> {
+    /// Its name, unique in its table.
+    pub key: &'a [u8],
+    /// A second name, unique among the aliases of its table. Both stay as long as the record.
+    pub alias: Option<&'a [u8]>,
+    /// Its bytes, in parts.
+    pub payload: &'a [&'a [u8]],
+    /// Unattached blocks of ours.
+    pub children: &'a [Block],
+    /// Expiry and flags.
+    pub meta: RowMeta,
+}
+
 /// Why there is no new record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -58,6 +73,14 @@ pub enum InsertError {
     /// There is one with this key.
     #[error("a record with this key exists")]
     Exists {
+        /// Its row.
+        row: RowRef,
+        /// Whose it is.
+        owner: u16,
+    },
+    /// There is one with this alias, and another key.
+    #[error("a record with this alias exists")]
+    AliasTaken {
         /// Its row.
         row: RowRef,
         /// Whose it is.
@@ -110,7 +133,6 @@ impl From<Full> for ReplaceError {
 pub struct Reserved {
     arena: Rc<Arena>,
     row: RowRef,
-    hash: u64,
 }
 
 impl Reserved {
@@ -127,22 +149,48 @@ impl Drop for Reserved {
             return;
         };
         let ctl = words.load();
-        if ctl.generation() == self.row.generation
-            && ctl.state() == Some(RowState::Pending)
-            && words.change(ctl, ctl.dying())
-        {
-            // The sweep of our slab does the rest of what `Participant::finish` does.
-            inner.unlink(self.hash, self.row);
+        // Published, or abandoned so long ago that the row is another's.
+        if ctl.is_live() || ctl.generation() != self.row.generation {
+            return;
         }
+        if ctl.state() == Some(RowState::Pending) {
+            // Lost: somebody else aborts it, to the same word.
+            words.change(ctl, ctl.dying());
+        }
+        // The sweep of our slab does the rest of what `Participant::finish` does.
+        inner.unlink_row(&words, self.row);
     }
 }
 
 /// Rounds against other inserters of one key before giving up as `Stale`.
 const ROUNDS_MAX: u32 = 64;
 
+/// Both names of a record to be.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    key: Name<'a>,
+    alias: Option<Name<'a>>,
+}
+
+impl<'a> Names<'a> {
+    #[inline]
+    fn new(inner: &Inner, table: TableId, key: &'a [u8], alias: Option<&'a [u8]>) -> Self {
+        Self {
+            key: inner.key_name(table, key),
+            alias: alias.map(|a| inner.alias_name(table, a)),
+        }
+    }
+}
+
 impl Inner {
-    pub(crate) fn hash(&self, table: TableId, key: &[u8]) -> u64 {
-        stdx::hash::hash64(&self.key, &[&[table.0], key])
+    /// Step 3 of an insert but for the second look. `false`: no place in the index.
+    fn enter(&self, words: &Row<'_>, row: RowRef, names: &Names<'_>) -> bool {
+        // Relaxed: the entry's CAS publishes them (SYNC entry).
+        words.hash.store(names.key.hash, Ordering::Relaxed);
+        let alias = names.alias.map_or(0, |a| a.hash);
+        words.alias.store(alias, Ordering::Relaxed);
+        words.expires_at.store(NEVER, Ordering::Relaxed);
+        self.link(names.key.hash, row) && (alias == 0 || self.link(alias, row))
     }
 }
 
@@ -156,7 +204,21 @@ impl Participant {
     ) -> Option<R> {
         debug_assert!(self.online, "find needs an announced epoch");
         let inner = self.inner();
-        let (row, ctl) = inner.find(inner.hash(table, key), key)?;
+        let (row, ctl) = inner.find(&inner.key_name(table, key))?;
+        let body = inner.body(ctl.body()?)?;
+        Some(f(self.record(row, ctl, &body)))
+    }
+
+    /// The record with this alias, as [`find`](Self::find).
+    pub fn find_alias<R>(
+        &self,
+        table: TableId,
+        alias: &[u8],
+        f: impl FnOnce(Record<'_>) -> R,
+    ) -> Option<R> {
+        debug_assert!(self.online, "find_alias needs an announced epoch");
+        let inner = self.inner();
+        let (row, ctl) = inner.find(&inner.alias_name(table, alias))?;
         let body = inner.body(ctl.body()?)?;
         Some(f(self.record(row, ctl, &body)))
     }
@@ -172,8 +234,7 @@ impl Participant {
         Some(f(self.record(row, ctl, &body)))
     }
 
-    /// A new record, unless there is one with this key.
-    /// On an error the listed children are freed.
+    /// A new record with a key only, as [`insert_new`](Self::insert_new).
     pub fn insert(
         &mut self,
         table: TableId,
@@ -182,86 +243,104 @@ impl Participant {
         children: &[Block],
         meta: RowMeta,
     ) -> Result<RowRef, InsertError> {
-        for round in 0.. {
-            let reserved = match self.reserve(table, key) {
+        let new = New {
+            key,
+            alias: None,
+            payload,
+            children,
+            meta,
+        };
+        self.insert_new(table, &new)
+    }
+
+    /// A new record, unless there is one with its key or its alias. On an error the listed children are freed.
+    pub fn insert_new(&mut self, table: TableId, new: &New<'_>) -> Result<RowRef, InsertError> {
+        for round in 0..=ROUNDS_MAX {
+            let reserved = match self.reserve_new(table, new.key, new.alias) {
                 Ok(reserved) => reserved,
                 Err(e) => {
-                    self.free_children(children);
+                    self.free_children(new.children);
                     return Err(e);
                 }
             };
             let row = reserved.row;
-            match self.try_publish(&reserved, key, payload, children, meta) {
+            match self.try_publish(row, new) {
+                Ok(()) => return Ok(row),
                 Err(InsertError::Stale) if round < ROUNDS_MAX => {
-                    self.abort(row, reserved.hash);
+                    self.abort(row);
                     self.back_off(round);
                 }
                 Err(e) => {
-                    self.abort(row, reserved.hash);
-                    self.free_children(children);
+                    self.abort(row);
+                    self.free_children(new.children);
                     return Err(e);
                 }
-                Ok(()) => return Ok(row),
             }
         }
         Err(InsertError::Stale)
     }
 
-    /// Steps 1 to 3 of an insert: the row has its name, but is no record yet. Another inserter of the same key aborts it, in which case `publish` fails.
+    /// A reservation of a key only, as [`reserve_new`](Self::reserve_new).
     pub fn reserve(&mut self, table: TableId, key: &[u8]) -> Result<Reserved, InsertError> {
+        self.reserve_new(table, key, None)
+    }
+
+    /// Steps 1 to 3 of an insert: the row has its names, but is no record yet. Another inserter of one of them aborts it, in which case `publish` fails.
+    pub fn reserve_new(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        alias: Option<&[u8]>,
+    ) -> Result<Reserved, InsertError> {
         assert!(self.online, "insert needs an announced epoch");
-        if key.len() > KEY_MAX {
+        if key.len() > KEY_MAX || alias.is_some_and(|a| a.len() > KEY_MAX) {
             return Err(InsertError::TooLong);
         }
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
-        let hash = inner.hash(table, key);
-        self.meet(hash, key, None)?;
+        let names = Names::new(inner, table, key, alias);
+        self.meet(&names, None)?;
         let row = self.allocate_row(table).ok_or(InsertError::Full)?;
         let Some(words) = inner.row(row.index) else {
             return Err(InsertError::Full);
         };
-        // Relaxed: the entry's CAS publishes both (SYNC entry).
-        words.hash.store(hash, Ordering::Relaxed);
-        words.expires_at.store(NEVER, Ordering::Relaxed);
-        if !inner.link(hash, row) {
-            self.abort(row, hash);
+        if !inner.enter(&words, row, &names) {
+            self.abort(row);
             return Err(InsertError::Full);
         }
-        if let Err(e) = self.meet(hash, key, Some(row)) {
-            self.abort(row, hash);
+        if let Err(e) = self.meet(&names, Some(row)) {
+            self.abort(row);
             return Err(e);
         }
-        Ok(Reserved { arena, row, hash })
+        Ok(Reserved { arena, row })
     }
 
     /// A reservation in this very row and generation, on an arena that nobody else uses; `None` if the row is not free for it. The caller knows that no record
-    /// has this key, and that the row's slab is ours.
+    /// has one of these names, and that the row's slab is ours.
     pub(crate) fn reserve_at(
         &mut self,
         table: TableId,
         key: &[u8],
+        alias: Option<&[u8]>,
         row: RowRef,
     ) -> Option<Reserved> {
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
+        let names = Names::new(inner, table, key, alias);
         let words = inner.row(row.index)?;
-        let (free, hash) = (words.load(), inner.hash(table, key));
+        let free = words.load();
         let pending = Ctl::pending_as(row.generation)?;
         if free.state() != Some(RowState::Free) || !words.change(free, pending) {
             return None;
         }
-        // Relaxed: the entry's CAS publishes both (SYNC entry).
-        words.hash.store(hash, Ordering::Relaxed);
-        words.expires_at.store(NEVER, Ordering::Relaxed);
-        if !inner.link(hash, row) {
-            self.abort(row, hash);
+        if !inner.enter(&words, row, &names) {
+            self.abort(row);
             return None;
         }
-        Some(Reserved { arena, row, hash })
+        Some(Reserved { arena, row })
     }
 
-    /// Steps 4 and 5: the reservation becomes a record. `key` is the one that was reserved. On an error the reservation and the listed children are freed.
+    /// [`publish_new`](Self::publish_new) of a record with a key only.
     pub fn publish(
         &mut self,
         reserved: Reserved,
@@ -270,40 +349,55 @@ impl Participant {
         children: &[Block],
         meta: RowMeta,
     ) -> Result<RowRef, InsertError> {
-        let (row, hash) = (reserved.row, reserved.hash);
-        let result = self.try_publish(&reserved, key, payload, children, meta);
-        if let Err(e) = result {
-            self.abort(row, hash);
-            self.free_children(children);
-            if e == InsertError::Stale {
-                // Perhaps the other one has finished by now.
-                self.meet(hash, key, None)?;
-            }
-            return Err(e);
+        let new = New {
+            key,
+            alias: None,
+            payload,
+            children,
+            meta,
+        };
+        self.publish_new(reserved, &new)
+    }
+
+    /// Steps 4 and 5: the reservation becomes a record. Key and alias are those that were reserved. On an error the reservation and the listed children
+    /// are freed.
+    pub fn publish_new(
+        &mut self,
+        reserved: Reserved,
+        new: &New<'_>,
+    ) -> Result<RowRef, InsertError> {
+        let row = reserved.row;
+        let Err(e) = self.try_publish(row, new) else {
+            return Ok(row);
+        };
+        let table = self.inner().table_of(row.index);
+        self.abort(row);
+        self.free_children(new.children);
+        if e == InsertError::Stale
+            && let Some(table) = table
+        {
+            // Perhaps the other one has finished by now.
+            let arena = Rc::clone(&self.arena);
+            let names = Names::new(&arena.0, table, new.key, new.alias);
+            self.meet(&names, None)?;
         }
-        Ok(row)
+        Err(e)
     }
 
     /// Undoes a reservation.
     pub fn abandon(&mut self, reserved: Reserved) {
-        self.abort(reserved.row, reserved.hash);
+        self.abort(reserved.row);
     }
 
-    fn try_publish(
-        &mut self,
-        reserved: &Reserved,
-        key: &[u8],
-        payload: &[&[u8]],
-        children: &[Block],
-        meta: RowMeta,
-    ) -> Result<(), InsertError> {
+    fn try_publish(&mut self, row: RowRef, new: &New<'_>) -> Result<(), InsertError> {
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
-        let row = reserved.row;
-        let expires_at = meta.expires_at.map_or(NEVER, Instant::as_nanos);
+        let expires_at = new.meta.expires_at.map_or(NEVER, Instant::as_nanos);
+        let children = new.children;
         let contents = Contents {
-            key,
-            payload,
+            key: new.key,
+            alias: new.alias,
+            payload: new.payload,
             children,
             expires_at,
         };
@@ -317,6 +411,10 @@ impl Participant {
         if pending.generation() != row.generation || pending.state() != Some(RowState::Pending) {
             return Err(InsertError::Stale);
         }
+        debug_assert!(
+            inner.is_named(&words, row, new.key, new.alias),
+            "the names that were reserved"
+        );
         let body = self.write_body(&contents, AllocClass::New)?;
         if !children.iter().all(|c| self.attach(c.0, row)) || !self.attach(body, row) {
             self.detach(children, row);
@@ -325,7 +423,7 @@ impl Participant {
         }
         // Relaxed: the CAS publishes it.
         words.expires_at.store(expires_at, Ordering::Relaxed);
-        if !words.change(pending, pending.live(body, meta.flags)) {
+        if !words.change(pending, pending.live(body, new.meta.flags)) {
             self.detach(children, row);
             self.free_unseen(body);
             return Err(InsertError::Stale);
@@ -333,7 +431,7 @@ impl Participant {
         Ok(())
     }
 
-    /// Swaps a record's body, if it still is in the version that was seen. The key stays. `children` are the record's own from that version, which stay,
+    /// Swaps a record's body, if it still is in the version that was seen. Key and alias stay. `children` are the record's own from that version, which stay,
     /// or unattached blocks of ours; the record's other children go. On an error the unattached ones are freed.
     pub fn replace(
         &mut self,
@@ -376,6 +474,7 @@ impl Participant {
         let expires_at = meta.expires_at.map_or(NEVER, Instant::as_nanos);
         let contents = Contents {
             key: old.key,
+            alias: old.alias,
             payload,
             children,
             expires_at,
@@ -411,158 +510,33 @@ impl Participant {
         Ok(Version(changed.0))
     }
 
-    /// Removes a record, whatever its version or only in this one. `false`: it has changed or gone. Allocates nothing.
-    pub fn remove(&mut self, row: RowRef, expect: Option<Version>) -> bool {
-        assert!(self.online, "remove needs an announced epoch");
-        let arena = Rc::clone(&self.arena);
-        let inner = &arena.0;
-        let Some(words) = inner.row(row.index) else {
-            return false;
-        };
-        let removed = loop {
-            let live = words.load();
-            if live.generation() != row.generation
-                || !live.is_live()
-                || expect.is_some_and(|v| v.0 != live.0)
-            {
-                break false;
-            }
-            inner.set_intent(
-                self.id,
-                Intent {
-                    row: row.index,
-                    old: live.0,
-                },
-            );
-            if words.change(live, live.dying()) {
-                self.finish(row, live.dying());
-                break true;
-            }
-        };
-        inner.clear_intent(self.id);
-        removed
+    /// Looks at everybody with one of these names but `me`.
+    fn meet(&mut self, names: &Names<'_>, me: Option<RowRef>) -> Result<(), InsertError> {
+        if let Some(row) = self.meet_name(&names.key, me) {
+            let owner = self.owner_of(row);
+            return Err(InsertError::Exists { row, owner });
+        }
+        if let Some(alias) = &names.alias
+            && let Some(row) = self.meet_name(alias, me)
+        {
+            let owner = self.owner_of(row);
+            return Err(InsertError::AliasTaken { row, owner });
+        }
+        Ok(())
     }
 
-    /// Steps 3 and 4 of remove, for a row that somebody moved to DYING. Anyone may.
-    pub(crate) fn finish(&mut self, row: RowRef, dying: Ctl) {
+    #[inline]
+    fn meet_name(&mut self, name: &Name<'_>, me: Option<RowRef>) -> Option<RowRef> {
         let arena = Rc::clone(&self.arena);
-        let Some(words) = arena.0.row(row.index) else {
-            return;
-        };
-        // Relaxed: written before the row was PENDING in the index; ordered by the load of ctl.
-        arena.0.unlink(words.hash.load(Ordering::Relaxed), row);
-        self.release(row, dying, None);
-        if words.change(dying, dying.retired()) {
-            self.push_limbo(Item::Row(row.index), dying.retired().0);
-        }
-    }
-
-    /// Retires the blocks of a body that its row does not hold any more, but those in `kept`.
-    pub(crate) fn release(&mut self, row: RowRef, ctl: Ctl, kept: Option<&[Block]>) {
-        let Some(block) = ctl.body() else { return };
-        let arena = Rc::clone(&self.arena);
-        if let Some(body) = arena.0.body(block) {
-            for child in body.children {
-                if !kept.is_some_and(|k| k.contains(child)) {
-                    self.retire_block(row, child.0);
-                }
-            }
-        }
-        self.retire_block(row, block);
-    }
-
-    /// Takes our own PENDING row out, or helps with it if somebody aborted it.
-    fn abort(&mut self, row: RowRef, hash: u64) {
-        let arena = Rc::clone(&self.arena);
-        let Some(words) = arena.0.row(row.index) else {
-            return;
-        };
-        let ctl = words.load();
-        if ctl.generation() != row.generation {
-            return;
-        }
-        if ctl.state() == Some(RowState::Pending) {
-            // Lost: somebody else aborts it, to the same word.
-            words.change(ctl, ctl.dying());
-        }
-        arena.0.unlink(hash, row);
-        let dying = ctl.dying();
-        if words.change(dying, dying.retired()) {
-            self.push_limbo(Item::Row(row.index), dying.retired().0);
-        }
-    }
-
-    pub(crate) fn meet(
-        &mut self,
-        hash: u64,
-        key: &[u8],
-        me: Option<RowRef>,
-    ) -> Result<(), InsertError> {
-        let arena = Rc::clone(&self.arena);
-        let met = arena
-            .0
-            .meet(hash, key, me, |row, dying| self.finish(row, dying));
+        let met = arena.0.meet(name, me, |row, dying| self.finish(row, dying));
         match met {
-            Met::Nobody => Ok(()),
-            Met::Live(row) => {
-                let owner = arena.0.descriptor(row_slab(row.index)).owner();
-                Err(InsertError::Exists { row, owner })
-            }
+            Met::Nobody => None,
+            Met::Live(row) => Some(row),
         }
     }
 
-    fn write_body(&mut self, contents: &Contents<'_>, for_what: AllocClass) -> Result<u32, Full> {
-        let block = self.allocate_block(contents.bytes(), for_what)?;
-        let Some((at, size)) = self.inner().block_bytes(block) else {
-            return Err(Full);
-        };
-        assert!(
-            contents.bytes() <= size,
-            "a block of the class that was asked for"
-        );
-        // SAFETY: a LOOSE block of ours, 64-aligned, big enough (checked): nobody else touches it. `contents` may lie in the arena, but in
-        // other blocks.
-        unsafe { contents.write(at) };
-        Ok(block)
-    }
-
-    /// LOOSE → USED by this row, for a block of ours.
-    fn attach(&self, block: u32, row: RowRef) -> bool {
-        let inner = self.inner();
-        let ours = inner.descriptor(block_slab(block)).owner() == self.id;
-        match inner.load_meta(block) {
-            Some(meta) if ours && meta.state() == Some(BlockState::Loose) => {
-                inner.change_meta(block, meta, meta.used(row))
-            }
-            _ => false,
-        }
-    }
-
-    /// USED by a row that never held them → LOOSE.
-    fn detach(&self, blocks: &[Block], row: RowRef) {
-        let inner = self.inner();
-        for block in blocks {
-            if let Some(meta) = inner.load_meta(block.0)
-                && meta.state() == Some(BlockState::Used)
-                && meta.row() == row
-                && inner.descriptor(block_slab(block.0)).owner() == self.id
-            {
-                inner.change_meta(block.0, meta, meta.back_to_loose());
-            }
-        }
-    }
-
-    /// Frees the unattached ones among these blocks; those that a row has are left alone, so that a caller need not know which they are.
-    pub fn free_children(&mut self, children: &[Block]) {
-        for child in children {
-            let inner = self.inner();
-            let loose = inner
-                .load_meta(child.0)
-                .is_some_and(|m| m.state() == Some(BlockState::Loose));
-            if loose && inner.descriptor(block_slab(child.0)).owner() == self.id {
-                self.free_unseen(child.0);
-            }
-        }
+    fn owner_of(&self, row: RowRef) -> u16 {
+        self.inner().descriptor(row_slab(row.index)).owner()
     }
 
     /// Spins a random while, longer with each round.

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | row PENDING, owner dead | an insert that never ended | abort it (DYING), finish it |
 //! | row DYING | a removal that is under way, or whose remover died | finish it; every step is idempotent |
+//! | row RETIRED, owner dead | perhaps it died aborted, between linking its two names | unlink it once more |
 //! | row or block RETIRED | in somebody's limbo, or lost with it | into our limbo too; freed once, by CAS of the exact word |
 //! | block LOOSE, owner dead | never shown to anybody | FREE |
 //! | block USED by a row that does not hold it | an operation that did not end, or one that is just retiring it | RETIRED, by CAS; then limbo |
@@ -213,9 +214,15 @@ impl Participant {
                     self.finish(row, ctl);
                     done.finished += 1;
                 }
-                Some(RowState::Retired) if self.limbo_len() < LIMBO_ENOUGH => {
-                    self.push_limbo(Item::Row(index), ctl.0);
-                    done.retired += 1;
+                Some(RowState::Retired) => {
+                    if dead {
+                        // Aborted while it linked its second name: see `index`.
+                        arena.0.unlink_row(&words, row);
+                    }
+                    if self.limbo_len() < LIMBO_ENOUGH {
+                        self.push_limbo(Item::Row(index), ctl.0);
+                        done.retired += 1;
+                    }
                 }
                 Some(RowState::Live) => {
                     // An expiry hint that is later than the truth: its scan died between two stores.
@@ -226,7 +233,7 @@ impl Participant {
                             .fetch_min(body.expires_at, Ordering::Relaxed);
                     }
                 }
-                Some(RowState::Free | RowState::Pending | RowState::Retired) | None => {}
+                Some(RowState::Free | RowState::Pending) | None => {}
             }
         }
     }

@@ -84,6 +84,8 @@ pub(crate) struct Row<'a> {
     pub(crate) ctl: &'a AtomicU64,
     /// Keyed hash of table and key, written while PENDING, before the row is in any index.
     pub(crate) hash: &'a AtomicU64,
+    /// The same of the alias; 0: it has none.
+    pub(crate) alias: &'a AtomicU64,
     /// Never later than the body's `expires_at`, but for a death at the wrong moment (the scrubber corrects it).
     pub(crate) expires_at: &'a AtomicU64,
 }
@@ -148,12 +150,22 @@ impl Inner {
         }
     }
 
+    /// The table of a row.
+    pub(crate) fn table_of(&self, index: u32) -> Option<TableId> {
+        match self.descriptor(row_slab(index)).kind() {
+            Some(Kind::Rows(table)) => Some(table),
+            _ => None,
+        }
+    }
+
     fn row_words(&self, index: u32) -> Row<'_> {
         let at = self.geometry.slab(row_slab(index)) + u64::from(index % ROWS_PER_SLAB) * ROW_BYTES;
+        let [ctl, hash, expires_at, alias] = self.map.row(at);
         Row {
-            ctl: self.map.word(at),
-            hash: self.map.word(at + 8),
-            expires_at: self.map.word(at + 16),
+            ctl,
+            hash,
+            expires_at,
+            alias,
         }
     }
 

@@ -13,7 +13,7 @@ use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use shm::{AllocClass, Arena, Participant, ParticipantId, RowMeta, TableId};
+use shm::{AllocClass, Arena, New, Participant, ParticipantId, RowMeta, TableId};
 use stdx::Rng;
 use sync::Ordering;
 
@@ -56,6 +56,11 @@ fn payload(key: u8, value: u64) -> Vec<u8> {
     bytes
 }
 
+/// Even keys have one.
+fn alias(key: u8) -> Option<[u8; 3]> {
+    key.is_multiple_of(2).then_some([key, b'i', b's'])
+}
+
 /// Brings `key` to `value` (0: absent) by one operation.
 fn change(p: &mut Participant, key: u8, value: u64) {
     let bytes = payload(key, value);
@@ -68,14 +73,19 @@ fn change(p: &mut Participant, key: u8, value: u64) {
     match found {
         None if value != 0 => {
             let children = [child(p), child(p)];
+            let alias = alias(key);
+            let new = New {
+                key: &[key],
+                alias: alias.as_ref().map(|a| &a[..]),
+                payload: &[&bytes],
+                children: &children,
+                meta: RowMeta::default(),
+            };
             if value.is_multiple_of(2) {
-                let _ = p
-                    .insert(TABLE, &[key], &[&bytes], &children, RowMeta::default())
-                    .expect("room");
+                p.insert_new(TABLE, &new).expect("room");
             } else {
-                let reserved = p.reserve(TABLE, &[key]).expect("room");
-                p.publish(reserved, &[key], &[&bytes], &children, RowMeta::default())
-                    .expect("room");
+                let reserved = p.reserve_new(TABLE, new.key, new.alias).expect("room");
+                p.publish_new(reserved, &new).expect("room");
             }
         }
         None => {}
@@ -89,6 +99,10 @@ fn change(p: &mut Participant, key: u8, value: u64) {
 }
 
 fn value(p: &Participant, key: u8) -> u64 {
+    let row = p.find(TABLE, &[key], |r| r.row);
+    if let Some(alias) = alias(key) {
+        assert_eq!(p.find_alias(TABLE, &alias, |r| r.row), row);
+    }
     p.find(TABLE, &[key], |r| {
         let value = u64::from_le_bytes(r.payload[..8].try_into().expect("eight bytes"));
         assert_eq!(r.payload, payload(key, value));
@@ -140,7 +154,15 @@ fn contend(p: &mut Participant, rng: &mut Rng) {
     let found = p.find(OTHER, &key, |r| (r.row, r.version));
     match (found, rng.below(3)) {
         (None, _) => {
-            let _ = p.insert(OTHER, &key, &[&[1; 100]], &[], RowMeta::default());
+            // Fewer aliases than keys, so that one may be another's.
+            let alias = [rng.below(8) as u8];
+            let new = New {
+                key: &key,
+                alias: (alias[0] < 4).then_some(&alias),
+                payload: &[&[1; 100]],
+                ..New::default()
+            };
+            let _ = p.insert_new(OTHER, &new);
         }
         (Some((row, version)), 0..2) => {
             let _ = p.replace(row, version, &[&[2; 200]], &[], RowMeta::default());

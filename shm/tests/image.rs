@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{OTHER, TABLE, check, layout, online, settle, smallest};
 use shm::{
-    AllocClass, Arena, Block, Cursor, Image, Importer, InsertError, Layout, Participant, RowMeta,
-    RowRef, TableId,
+    AllocClass, Arena, Block, Cursor, Image, Importer, InsertError, Layout, New, Participant,
+    RowMeta, RowRef, TableId,
 };
 use stdx::{Instant, Rng};
 
@@ -22,6 +22,7 @@ struct Owned {
     flags: u8,
     expires_at: Option<Instant>,
     key: Vec<u8>,
+    alias: Option<Vec<u8>>,
     payload: Vec<u8>,
     children: Vec<Vec<u8>>,
 }
@@ -35,6 +36,7 @@ impl Owned {
             flags: image.flags,
             expires_at: image.expires_at,
             key: image.key.to_vec(),
+            alias: image.alias.map(<[u8]>::to_vec),
             payload: image.payload.to_vec(),
             children: image.children.iter().map(|c| c.to_vec()).collect(),
         }
@@ -49,6 +51,7 @@ impl Owned {
             flags: self.flags,
             expires_at: self.expires_at,
             key: &self.key,
+            alias: self.alias.as_deref(),
             payload: &self.payload,
             children: &children,
         })
@@ -112,8 +115,15 @@ fn filled(arena: &Arena, records: u64) {
         };
         let table = if n % 5 == 0 { OTHER } else { TABLE };
         let payload = vec![n as u8; (n * 13 % 2000) as usize];
-        p.insert(table, &n.to_le_bytes(), &[&payload], &children, meta)
-            .expect("room");
+        let alias = (n + 1).to_le_bytes();
+        let new = New {
+            key: &n.to_le_bytes(),
+            alias: (n % 7 == 0).then_some(&alias),
+            payload: &[&payload],
+            children: &children,
+            meta,
+        };
+        p.insert_new(table, &new).expect("room");
     }
     for n in (0..records).step_by(3) {
         let table = if n % 5 == 0 { OTHER } else { TABLE };
@@ -213,6 +223,7 @@ fn what_has_no_place_moves() {
         flags: 3,
         expires_at: None,
         key: key.into(),
+        alias: None,
         payload: b"payload".to_vec(),
         children: vec![b"child".to_vec()],
     };
@@ -270,11 +281,19 @@ fn of_two_with_one_key_the_later_stays() {
         flags: 0,
         expires_at: None,
         key: b"alice".to_vec(),
+        alias: Some(b"al".to_vec()),
         payload: payload.into(),
         children: vec![vec![1; 500]],
     };
-    let done = import(&arena, &[image(5, "old", 0), image(5000, "new", 1)]);
-    assert_eq!((done.records, done.replaced), (1, 1));
+    let stranger = Owned {
+        key: b"bob".to_vec(),
+        ..image(7, "same alias", 0)
+    };
+    let done = import(
+        &arena,
+        &[image(5, "old", 0), stranger, image(5000, "new", 1)],
+    );
+    assert_eq!((done.records, done.replaced), (1, 2));
     check(&arena, true);
     let reader = online(&arena, 2);
     assert_eq!(
@@ -299,6 +318,7 @@ fn a_full_arena_says_so_and_stays_whole() {
             flags: 0,
             expires_at: None,
             key: n.to_le_bytes().to_vec(),
+            alias: None,
             payload: vec![7; 30_000],
             children: vec![vec![8; 30_000]],
         };

@@ -1,0 +1,90 @@
+//! The end of records: removal, the rest of it that anyone may do, and the abort of an insert. The steps are in `ops`.
+
+use std::rc::Rc;
+
+use crate::ctl::{Ctl, RowState, Version};
+use crate::epoch::Intent;
+use crate::id::{Block, RowRef};
+use crate::participant::{Item, Participant};
+
+impl Participant {
+    /// Removes a record, whatever its version or only in this one. `false`: it has changed or gone. Allocates nothing.
+    pub fn remove(&mut self, row: RowRef, expect: Option<Version>) -> bool {
+        assert!(self.online, "remove needs an announced epoch");
+        let arena = Rc::clone(&self.arena);
+        let inner = &arena.0;
+        let Some(words) = inner.row(row.index) else {
+            return false;
+        };
+        let removed = loop {
+            let live = words.load();
+            if live.generation() != row.generation
+                || !live.is_live()
+                || expect.is_some_and(|v| v.0 != live.0)
+            {
+                break false;
+            }
+            inner.set_intent(
+                self.id,
+                Intent {
+                    row: row.index,
+                    old: live.0,
+                },
+            );
+            if words.change(live, live.dying()) {
+                self.finish(row, live.dying());
+                break true;
+            }
+        };
+        inner.clear_intent(self.id);
+        removed
+    }
+
+    /// Steps 3 and 4 of remove, for a row that somebody moved to DYING. Anyone may.
+    pub(crate) fn finish(&mut self, row: RowRef, dying: Ctl) {
+        let arena = Rc::clone(&self.arena);
+        let Some(words) = arena.0.row(row.index) else {
+            return;
+        };
+        arena.0.unlink_row(&words, row);
+        self.release(row, dying, None);
+        if words.change(dying, dying.retired()) {
+            self.push_limbo(Item::Row(row.index), dying.retired().0);
+        }
+    }
+
+    /// Retires the blocks of a body that its row does not hold any more, but those in `kept`.
+    pub(crate) fn release(&mut self, row: RowRef, ctl: Ctl, kept: Option<&[Block]>) {
+        let Some(block) = ctl.body() else { return };
+        let arena = Rc::clone(&self.arena);
+        if let Some(body) = arena.0.body(block) {
+            for child in body.children {
+                if !kept.is_some_and(|k| k.contains(child)) {
+                    self.retire_block(row, child.0);
+                }
+            }
+        }
+        self.retire_block(row, block);
+    }
+
+    /// Takes our own PENDING row out, or helps with it if somebody aborted it.
+    pub(crate) fn abort(&mut self, row: RowRef) {
+        let arena = Rc::clone(&self.arena);
+        let Some(words) = arena.0.row(row.index) else {
+            return;
+        };
+        let ctl = words.load();
+        if ctl.generation() != row.generation {
+            return;
+        }
+        if ctl.state() == Some(RowState::Pending) {
+            // Lost: somebody else aborts it, to the same word.
+            words.change(ctl, ctl.dying());
+        }
+        arena.0.unlink_row(&words, row);
+        let dying = ctl.dying();
+        if words.change(dying, dying.retired()) {
+            self.push_limbo(Item::Row(row.index), dying.retired().0);
+        }
+    }
+}
