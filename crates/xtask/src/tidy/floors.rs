@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("auth", 2),
     ("config", 2),
     ("tables", 3),
+    ("snapshot", 3),
     ("script", 3),
     ("proxy", 4),
     ("reactor", 5),
