@@ -66,6 +66,7 @@ pub fn merge_live(old: &Config, new: &Config) -> Config {
     let mut live = new.clone();
     live.memory = old.memory.clone();
     live.workers = old.workers.clone();
+    live.workers.hang_timeout = new.workers.hang_timeout;
     if pin_fits(old, new) {
         live.workers.pin = new.workers.pin.clone();
     }
@@ -119,6 +120,9 @@ fn workers(diff: &mut Diff, old: &Config, new: &Config) {
     restart(diff, "workers.reactors", before.reactors != after.reactors);
     restart(diff, "workers.spin_us", before.spin_us != after.spin_us);
     restart(diff, "workers.user", before.user != after.user);
+    if before.hang_timeout != after.hang_timeout {
+        diff.applied.push("workers.hang_timeout changed".to_owned());
+    }
     if before.pin != after.pin {
         if pin_fits(old, new) {
             diff.pin_changed = true;

@@ -163,6 +163,14 @@ pub static SECTIONS: &[Section] = &[
                 example: "spin_us = 0",
             },
             Key {
+                name: "hang_timeout",
+                value: "duration, `\"100ms\"` to `\"1h\"`",
+                default: r#""2s""#,
+                effect: Reload,
+                doc: "How long a slot may leave its doorbell unanswered, which is rung once a second. Then its worker is killed, with the stack of the thread that hangs in the log, and the spare takes over.",
+                example: r#"hang_timeout = "2s""#,
+            },
+            Key {
                 name: "user",
                 value: "account name",
                 default: "the account that started the server",
@@ -171,13 +179,7 @@ pub static SECTIONS: &[Section] = &[
                 example: r#"user = "tandem""#,
             },
         ],
-        absent: &[
-            "edge_reactors",
-            "hang_timeout",
-            "drain",
-            "driver",
-            "io_uring",
-        ],
+        absent: &["edge_reactors", "drain", "driver", "io_uring"],
     },
     Section {
         name: "memory",

@@ -126,6 +126,8 @@ pub struct Workers {
     pub pin: Pin,
     /// How long an idle reactor polls before it sleeps. Unit: microseconds.
     pub spin_us: u32,
+    /// How long a slot may leave its doorbell unanswered.
+    pub hang_timeout: Duration,
     /// Account that workers drop to; `None` keeps the supervisor's.
     pub user: Option<String>,
 }

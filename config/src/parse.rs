@@ -151,6 +151,7 @@ fn read_workers(table: &Table<'_>, cores: u16) -> Workers {
         reactors,
         pin: pin.unwrap_or(Pin::None),
         spin_us: table.integer("spin_us", 0, 1_000_000).unwrap_or(0),
+        hang_timeout: duration(table, "hang_timeout", SECOND / 10..=HOUR, 2 * SECOND),
         user: table.text("user", value::system_account),
     }
 }

@@ -234,8 +234,9 @@ fn what_a_reload_changes() {
     );
     check_diff(
         "",
-        "[workers]\npin = 'auto'\n[timers]\nt1 = '1s'\n",
+        "[workers]\npin = 'auto'\nhang_timeout = '1s'\n[timers]\nt1 = '1s'\n",
         expect![[r#"
+            workers.hang_timeout changed
             workers.pin changed
             [timers] changed"#]],
     );
@@ -250,6 +251,7 @@ fn the_reference_and_the_comparison_agree_on_what_needs_a_restart() {
         reactors: 9,
         pin: Pin::None,
         spin_us: 9,
+        hang_timeout: new.workers.hang_timeout,
         user: Some("tandem".into()),
     };
     new.memory.limit = 1 << 30;

@@ -96,7 +96,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             5 | zzz = 1
               | ^^^
-              = help: the keys here are count, reactors, pin, spin_us, user
+              = help: the keys here are count, reactors, pin, spin_us, hang_timeout, user
 
             error: unknown table `nonsense`
              --> tandem.toml:6:2
@@ -126,7 +126,7 @@ address = "127.0.0.1:5060"
 transports = ["udp", "tcp"]
 
 [workers]
-hang_timeout = "2s"
+drain = "2s"
 
 [memory]
 snapshot = "10s"
@@ -160,11 +160,11 @@ to = "group:media"
               |                      ^^^^^
               = help: write "udp"
 
-            error: `workers.hang_timeout` does not exist in this version
+            error: `workers.drain` does not exist in this version
               --> tandem.toml:10:1
                |
-            10 | hang_timeout = "2s"
-               | ^^^^^^^^^^^^
+            10 | drain = "2s"
+               | ^^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
             error: `memory.snapshot` does not exist in this version

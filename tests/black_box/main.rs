@@ -17,3 +17,4 @@ mod spawn_kill_rounds;
 mod start_errors;
 mod take_over;
 mod upgrade;
+mod watchdog;

@@ -17,4 +17,4 @@ mod queries;
 mod slot;
 mod takeover;
 
-pub use process::run;
+pub use process::{run, thread_name};

@@ -30,6 +30,9 @@ use crate::{
 /// Runs a worker on its control channel until the supervisor ends it.
 pub fn run(channel: OwnedFd) -> ExitCode {
     let channel = Arc::new(Channel(channel));
+    if let Err(error) = os::answer_for_stacks() {
+        tracing::warn!(%error, "threads of this worker will not tell their stacks");
+    }
     match serve(&channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,6 +42,11 @@ pub fn run(channel: OwnedFd) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the thread of a slot is called, for `top -H` and for who looks for one that hangs.
+pub fn thread_name(slot: u16) -> String {
+    format!("slot-{slot}")
 }
 
 /// What the process has.
@@ -313,7 +321,7 @@ impl Process {
             spin: self.spin,
         };
         let thread = std::thread::Builder::new()
-            .name(format!("slot-{}", assign.slot))
+            .name(thread_name(assign.slot))
             .spawn(move || run_slot(begin))
             .context("a reactor thread can't be started")?;
         self.reactors.insert(

@@ -6,7 +6,8 @@
 //! - [`spawn_worker`], [`pidfd_open`], [`pidfd_signal`], [`reap`]: processes, named by descriptors that never name a stranger.
 //! - [`Executable`], [`program_of`]: programs held open, so that what is run stays the same whatever becomes of their names.
 //! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`]: what a worker does to itself at its start.
-//! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages;
+//! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages.
+//! - [`threads`], [`ask_for_stack`], [`answer_for_stacks`]: where a thread is that does not answer.
 //! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener.
 //!
 //! Every descriptor made here is closed on exec.
@@ -17,6 +18,7 @@ mod descriptor;
 mod executable;
 mod huge;
 mod process;
+mod stack;
 mod udp;
 mod user;
 
@@ -29,5 +31,6 @@ pub use process::{
     CONTROL_FD, Child, Exit, pidfd_open, pidfd_signal, pin_current_thread, reap, spawn_worker,
     take_control_channel, unpin_current_thread,
 };
+pub use stack::{STACK_SIGNAL, Thread, answer_for_stacks, ask_for_stack, threads};
 pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};
 pub use user::{User, drop_privileges, lookup_user};

@@ -14,6 +14,8 @@ pub(crate) enum Cause {
     Code(i32),
     /// Killed by us because it had stopped answering.
     Hung,
+    /// Killed by us because somebody had stopped it (SIGSTOP).
+    Stopped,
     /// `fork` or `exec` failed with this errno.
     NotStarted(i32),
 }
@@ -29,7 +31,7 @@ impl Cause {
     /// Whether the message at hand may have caused it: a fault, an abort or the watchdog, not a kill from outside (DESIGN §1).
     pub(crate) fn suspect(self) -> bool {
         match self {
-            Self::Planned | Self::NotStarted(_) => false,
+            Self::Planned | Self::Stopped | Self::NotStarted(_) => false,
             Self::Hung | Self::Code(_) => true,
             Self::Signal(number) => !matches!(
                 number,
@@ -48,6 +50,7 @@ impl fmt::Display for Cause {
         match *self {
             Self::Planned => f.write_str("planned restart"),
             Self::Hung => f.write_str("hung, killed by the supervisor"),
+            Self::Stopped => f.write_str("stopped from outside, killed by the supervisor"),
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::NotStarted(errno) => write!(
                 f,

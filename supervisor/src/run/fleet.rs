@@ -44,6 +44,8 @@ pub(crate) struct Patience {
     pub(crate) start: Duration,
     /// From Assign to Serving; recovery of a full arena lies in here.
     pub(crate) serve: Duration,
+    /// For a process that hangs to tell where.
+    pub(crate) stack: Duration,
 }
 
 impl Default for Patience {
@@ -52,6 +54,7 @@ impl Default for Patience {
             drain: Duration::from_secs(2),
             start: Duration::from_secs(15),
             serve: Duration::from_secs(30),
+            stack: Duration::from_secs(1),
         }
     }
 }
@@ -69,8 +72,12 @@ pub(crate) enum Input {
         process: ProcessId,
         cause: Cause,
     },
-    /// The process has stopped answering.
+    /// The process has stopped answering, and nothing is to be learnt from it any more.
     Hung(ProcessId),
+    /// The process does not answer because somebody has stopped it (SIGSTOP, a debugger).
+    Stopped(ProcessId),
+    /// The process has stopped answering and was asked for its stack: it ends by itself, or is killed after a moment.
+    Hangs(ProcessId),
     /// Planned restart of these seats, one after the other.
     Restart {
         ticket: Ticket,
@@ -179,7 +186,8 @@ pub(crate) struct Process {
     overdue: Option<Instant>,
     /// Its participant was a dead process's.
     recovers_aux: bool,
-    hung: bool,
+    /// Why it is being killed, if it is.
+    lost: Option<Cause>,
     served: bool,
     /// It has passed the trial of an upgrade.
     proven: bool,
@@ -318,7 +326,9 @@ impl Fleet {
             Input::Serving(id) => self.on_serving(now, id, out),
             Input::Failed(id) => self.on_failed(id, out),
             Input::Exited { process, cause } => self.on_exited(now, process, cause, out),
-            Input::Hung(id) => self.on_hung(id, out),
+            Input::Hung(id) => self.on_lost(id, Cause::Hung, out),
+            Input::Stopped(id) => self.on_lost(id, Cause::Stopped, out),
+            Input::Hangs(id) => self.on_hangs(now, id),
             Input::Restart { ticket, seats } => self.on_restart(ticket, seats, out),
             Input::Upgrade { ticket, image } => self.on_upgrade(ticket, image, out),
             Input::Downgrade { ticket, image } => self.on_downgrade(now, ticket, image, out),
@@ -374,12 +384,22 @@ impl Fleet {
         out.push(Output::Kill(id));
     }
 
-    fn on_hung(&mut self, id: ProcessId, out: &mut Vec<Output>) {
+    fn on_lost(&mut self, id: ProcessId, cause: Cause, out: &mut Vec<Output>) {
         if let Some(process) = self.processes.get_mut(&id)
-            && !process.hung
+            && process.lost.is_none()
         {
-            process.hung = true;
+            process.lost = Some(cause);
             out.push(Output::Kill(id));
+        }
+    }
+
+    fn on_hangs(&mut self, now: Instant, id: ProcessId) {
+        if let Some(process) = self.processes.get_mut(&id)
+            && process.lost.is_none()
+        {
+            process.lost = Some(Cause::Hung);
+            let latest = now.saturating_add(self.patience.stack);
+            process.overdue = Some(process.overdue.map_or(latest, |due| due.min(latest)));
         }
     }
 
@@ -387,12 +407,12 @@ impl Fleet {
         let Some(process) = self.processes.remove(&id) else {
             return;
         };
-        let cause = match (process.hung, process.state, cause) {
-            (true, _, _) => Cause::Hung,
-            (false, State::Leaving(_), Cause::Code(0)) => Cause::Planned,
+        let cause = match (process.lost, process.state, cause) {
+            (Some(why), _, _) => why,
+            (None, State::Leaving(_), Cause::Code(0)) => Cause::Planned,
             // A spare that was told to go, by whatever means.
-            (false, State::Leaving(None), _) => Cause::Planned,
-            (false, _, cause) => cause,
+            (None, State::Leaving(None), _) => Cause::Planned,
+            (None, _, cause) => cause,
         };
         self.hold = None;
         self.last_exit = Some(cause);
@@ -474,7 +494,9 @@ impl Fleet {
             if process.overdue.is_some_and(|overdue| overdue <= now) {
                 process.overdue = None;
                 // A worker that does not leave in time is no suspect: nothing says that a message holds it.
-                process.hung |= !matches!(process.state, State::Leaving(_));
+                if !matches!(process.state, State::Leaving(_)) {
+                    process.lost.get_or_insert(Cause::Hung);
+                }
                 out.push(Output::Kill(*id));
             }
         }
@@ -593,7 +615,7 @@ impl Fleet {
                 started_at: now,
                 overdue,
                 recovers_aux: dead.is_some(),
-                hung: false,
+                lost: None,
                 served: false,
                 proven: false,
             };

@@ -51,6 +51,8 @@ fn inputs(step: &str, now: &mut Instant) -> Vec<Input> {
         "serving" => vec![Input::Serving(id(0))],
         "failed" => vec![Input::Failed(id(0))],
         "hung" => vec![Input::Hung(id(0))],
+        "hangs" => vec![Input::Hangs(id(0))],
+        "stopped" => vec![Input::Stopped(id(0))],
         "kill9" => vec![Input::Exited {
             process: id(0),
             cause: Cause::Signal(libc::SIGKILL),
@@ -536,5 +538,31 @@ fn a_finished_upgrade_can_be_taken_back() {
             "serving 7: took over 1 by 7 after planned restart in 0ms, spawn 8 aux 0*",
             "ready 8: went back",
         ],
+    );
+}
+
+#[test]
+fn a_process_that_hangs_has_a_moment_to_tell_where() {
+    check(
+        "up | hangs 0 | hangs 0 | +999 | +1 | kill9 0",
+        &[
+            "hangs 0: -",
+            "+999: -",
+            "+1: kill 0",
+            "kill9 0: assign 2 seat 0 recover suspect",
+        ],
+    );
+    // It has told and ended itself.
+    check(
+        "up | hangs 0 | kill9 0",
+        &["kill9 0: assign 2 seat 0 recover suspect"],
+    );
+}
+
+#[test]
+fn a_process_that_was_stopped_is_no_suspect() {
+    check(
+        "up | stopped 0 | kill9 0",
+        &["stopped 0: kill 0", "kill9 0: assign 2 seat 0 recover"],
     );
 }

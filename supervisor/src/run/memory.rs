@@ -105,6 +105,11 @@ impl Memory {
         }
     }
 
+    /// Moves whenever the slot runs a turn.
+    pub(crate) fn heartbeat_ns(&self, slot: u16) -> u64 {
+        self.slot(slot).heartbeat_ns.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn figures(&self, slot: u16) -> SlotFigures {
         let header = self.slot(slot);
         let load =

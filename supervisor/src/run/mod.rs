@@ -10,6 +10,7 @@ mod claim;
 mod clients;
 mod fleet;
 mod holder;
+mod hung;
 mod images;
 mod limits;
 mod links;
@@ -26,6 +27,7 @@ mod source;
 mod supervisor;
 mod trouble;
 mod upgrade;
+mod watchdog;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

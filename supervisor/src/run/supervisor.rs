@@ -30,6 +30,7 @@ use super::sockets::Listener;
 use super::source::Source;
 use super::trouble::Trouble;
 use super::upgrade::Upgrade;
+use super::watchdog::Watchdog;
 
 /// How often rates are taken and first messages looked for.
 const SECOND: Duration = Duration::from_secs(1);
@@ -59,6 +60,7 @@ pub(crate) struct Supervisor {
     /// SIGHUP came during a reload or an upgrade, or before everything served.
     pub(super) reload_again: bool,
     pub(super) rates: Rates,
+    pub(super) watchdog: Watchdog,
     pub(super) started: Instant,
     pub(super) secret: control::Secret,
     pub(super) worker_arguments: Vec<String>,
@@ -172,6 +174,7 @@ impl Supervisor {
             upgrade: None,
             reload_again: false,
             rates: Rates::new(now),
+            watchdog: Watchdog::new(now),
             started: now,
             secret: parts.secret,
             worker_arguments: parts.worker_arguments,
@@ -227,6 +230,7 @@ impl Supervisor {
             self.reload.as_ref().map(|reload| reload.deadline),
             self.upgrade_deadline(now),
             Some(self.next_second),
+            Some(self.watchdog.deadline(self.config.workers.hang_timeout)),
         ];
         let next = deadlines
             .into_iter()
@@ -258,6 +262,7 @@ impl Supervisor {
         {
             self.feed(Input::Tick);
         }
+        self.watch_slots(now);
         self.expire_reload(now);
         self.expire_upgrade(now);
         self.clients.expire(now);

@@ -1,0 +1,98 @@
+//! Workers that neither die nor serve: stopped, or in an endless loop.
+
+use std::time::{Duration, Instant};
+
+use blackbox::machine::{alone, eventually, process, shared};
+use blackbox::server::{DEFAULT, LIMIT, Server};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::load::{Load, Registrations};
+
+/// The default of `workers.hang_timeout`, and what may pass before the next ring and after the verdict.
+const HANG: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(3);
+
+fn arena_bytes(server: &Server) -> u64 {
+    server.status()["arena"]["bytes_used"].as_u64().unwrap()
+}
+
+/// SIGSTOP in the middle of 100 calls a second. Nobody sends SIGCONT: the worker is taken for hung, killed and replaced, what
+/// waits in its sockets is served by the heir, and the others never notice.
+#[test]
+fn a_stopped_worker_is_replaced_and_no_call_is_lost() {
+    let _alone = alone();
+    let server = Server::start();
+    let kept = Registrations::make(&server, 20);
+    let mut load = Load::start(&server, 100, 12, &[]);
+    std::thread::sleep(Duration::from_secs(2));
+    let before = arena_bytes(&server);
+    let victim = server.signalling()[0].clone();
+    let others: Vec<i32> = server.signalling()[1..].iter().map(|w| w.pid).collect();
+    kill(Pid::from_raw(victim.pid), Signal::SIGSTOP).unwrap();
+    let stopped = Instant::now();
+    eventually("the stopped worker's end", HANG + SLACK, || {
+        process(victim.pid)
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    });
+    let gone = stopped.elapsed();
+    server.wait_ready();
+    println!("a stopped worker was killed after {gone:?}");
+    assert!(gone >= HANG, "{gone:?}");
+    let after: Vec<i32> = server.signalling()[1..].iter().map(|w| w.pid).collect();
+    assert_eq!(others, after, "the others go on");
+    assert_eq!(server.restarts(), 1);
+    while !load.is_over() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    load.end().assert_no_call_failed();
+    kept.assert_all_there(&server);
+    let now = arena_bytes(&server);
+    println!("arena: {before} bytes before the stop, {now} after the load");
+    // Transactions linger for half a minute: at most what every call of the load keeps, and nothing that nobody frees.
+    assert!(now < before + (8 << 20), "{before} -> {now}");
+    let log = server.log();
+    assert!(
+        log.contains("slots do not answer") && log.contains("state=T"),
+        "{log}"
+    );
+    assert!(log.contains("stopped from outside"), "{log}");
+    let exits: Vec<_> = server.status()["workers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|w| w["last_exit"].as_str().map(str::to_owned))
+        .collect();
+    assert!(
+        exits.iter().any(|exit| exit.contains("stopped")),
+        "{exits:?}"
+    );
+    assert!(server.stop().success());
+}
+
+/// A server that idles is left alone, and costs next to nothing, even with the shortest timeout. A reload changes the timeout.
+#[test]
+fn an_idle_server_is_not_a_hung_one() {
+    let _shared = shared();
+    let config = DEFAULT.replace("[workers]", "[workers]\nhang_timeout = \"5s\"");
+    let server = Server::start_with(&config);
+    let pids: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    server.write_config(&config.replace("5s", "200ms"));
+    assert!(server.run(&["reload"]).contains("workers.hang_timeout"));
+    // Bells are rung each second: several of them.
+    std::thread::sleep(Duration::from_millis(3500));
+    let now: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    assert_eq!(pids, now, "{}", server.log());
+    // The new timeout counts.
+    kill(Pid::from_raw(pids[0]), Signal::SIGSTOP).unwrap();
+    let stopped = Instant::now();
+    eventually("the stopped worker's end", LIMIT, || {
+        process(pids[0])
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    });
+    assert!(stopped.elapsed() < Duration::from_secs(3), "5 s have gone");
+    server.wait_ready();
+    assert!(server.stop().success());
+}
