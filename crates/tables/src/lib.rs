@@ -4,18 +4,24 @@
 //! |---|---|---|---|
 //! | [`LOCATION`] | canonical AOR | the whole binding set (`registrar::BindingSet`) | any slot, by compare-and-swap of the body |
 //! | [`TRANSACTION`] | server transaction key (RFC 3261 §17.2.3) | `proxy`'s context | its owner slot only |
+//! | [`DIALOG`] | Call-ID and tags; alias: the id in our Record-Route | a dialog ([`mod@dialog`]) | any slot, by compare-and-swap of the body |
 //! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
+//! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
 //!
 //! How a row is written down, and how two releases read each other's: [`row`]. Where every field lies is in a golden file of the tests.
 
 #![forbid(unsafe_code)]
 
+pub mod connection;
 pub mod counters;
+pub mod dialog;
 pub mod kv;
 pub mod location;
 pub mod row;
 
+pub use connection::Connections;
 pub use counters::Counter;
+pub use dialog::Dialogs;
 pub use kv::Kv;
 pub use location::{Location, UpdateError};
 
@@ -59,6 +65,9 @@ pub fn name(table: TableId) -> Option<&'static str> {
 pub fn shift(table: TableId, payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     match table {
         LOCATION => registrar::shift(payload, nanos).ok(),
+        DIALOG => row::shift::<dialog::DialogRow>(payload, nanos),
+        KV => row::shift::<kv::KvRow>(payload, nanos),
+        CONNECTION => row::shift::<connection::ConnectionRow>(payload, nanos),
         _ => Some(payload.to_vec()),
     }
 }

@@ -13,6 +13,10 @@
 //!
 //! What the file says is distrusted like the network: its writer may have died in mid-store, or be another program.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use stdx::Instant;
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// A fixed field of a header, for the golden file.
@@ -24,6 +28,13 @@ pub struct Field {
     pub at: usize,
     /// Its size.
     pub bytes: usize,
+}
+
+impl Field {
+    /// Whether it is an instant, which its name tells.
+    fn is_instant(&self) -> bool {
+        self.bytes == 8 && (self.name.ends_with("_at") || self.name.ends_with("_until"))
+    }
 }
 
 /// A header; the macro `row` declares them.
@@ -106,6 +117,94 @@ macro_rules! row {
 }
 pub(crate) use row;
 
+/// A payload with every instant of its header moved: fields that end in `_at` or `_until`, but for those that say "none". `None`: no row that we can read.
+pub fn shift<H: Header>(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
+    let (_, rest) = H::read(payload)?;
+    let header_bytes = payload.len() - rest.len();
+    let mut shifted = payload.to_vec();
+    for field in H::FIELDS.iter().filter(|field| field.is_instant()) {
+        // A field that its writer did not know yet is not there.
+        if field.at + field.bytes <= header_bytes
+            && let Some(bytes) = shifted.get_mut(field.at..field.at + field.bytes)
+            && let Ok(word) = U64::mut_from_bytes(bytes)
+            && let Some(at) = instant(*word)
+        {
+            *word = self::word(Some(at.shifted(nanos).max(Instant::from_nanos(1))));
+        }
+    }
+    Some(shifted)
+}
+
+/// A socket address in a header.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Address {
+    /// 4, 6, or 0: none.
+    pub family: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The port.
+    pub port: U16,
+    /// The scope of an IPv6 address.
+    pub scope: U32,
+    /// In network order; of IPv4 the first four.
+    pub ip: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Address>() == 24 && align_of::<Address>() == 1);
+
+impl Address {
+    /// As it is written down.
+    pub fn new(address: Option<SocketAddr>) -> Self {
+        let mut new = Self::new_zeroed();
+        let Some(address) = address else { return new };
+        new.port = U16::new(address.port());
+        match address {
+            SocketAddr::V4(v4) => {
+                new.family = 4;
+                let [a, b, c, d] = v4.ip().octets();
+                new.ip = [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            }
+            SocketAddr::V6(v6) => {
+                new.family = 6;
+                new.ip = v6.ip().octets();
+                new.scope = U32::new(v6.scope_id());
+            }
+        }
+        new
+    }
+
+    /// What was written down.
+    pub fn get(&self) -> Option<SocketAddr> {
+        let port = self.port.get();
+        match self.family {
+            4 => {
+                let [a, b, c, d, ..] = self.ip;
+                Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), port))
+            }
+            6 => Some(SocketAddr::V6(SocketAddrV6::new(
+                Ipv6Addr::from(self.ip),
+                port,
+                0,
+                self.scope.get(),
+            ))),
+            _ => None,
+        }
+    }
+}
+
+/// An instant in a header; zero is none.
+pub fn instant(word: U64) -> Option<Instant> {
+    (word.get() != 0).then(|| Instant::from_nanos(word.get()))
+}
+
+/// The inverse of [`instant`].
+pub fn word(instant: Option<Instant>) -> U64 {
+    U64::new(instant.map_or(0, Instant::as_nanos))
+}
+
 /// Appends a field; `None`, or what is longer than a field can be, leaves it out.
 pub fn put(tag: u8, value: Option<&[u8]>, out: &mut Vec<u8>) {
     let Some((value, len)) = value.and_then(|v| Some((v, u16::try_from(v.len()).ok()?))) else {
@@ -144,9 +243,16 @@ pub fn is_whole(fields: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use zerocopy::little_endian::{U32, U64};
-
     use super::*;
+
+    #[test]
+    fn addresses_are_kept() {
+        for text in ["192.0.2.1:5060", "[2001:db8::1]:5061", "[fe80::1%3]:5060"] {
+            let address = text.parse().unwrap();
+            assert_eq!(Address::new(Some(address)).get(), Some(address));
+        }
+        assert_eq!(Address::new(None).get(), None);
+    }
 
     row! {
         /// As the last release had it.
@@ -188,6 +294,36 @@ mod tests {
         assert_eq!(old.one.get(), 7);
         assert!(is_whole(rest));
         assert_eq!(Fields(rest).count(), 1);
+    }
+
+    row! {
+        /// With instants.
+        pub struct Timed: version 1, 28 bytes {
+            /// An instant.
+            pub made_at: U64,
+            /// None, or an instant.
+            pub good_until: U64,
+            /// No instant.
+            pub number: U64,
+        }
+    }
+
+    #[test]
+    fn instants_are_moved() {
+        let mut row = Timed::new_zeroed();
+        row.begin(1);
+        (row.made_at, row.number) = (U64::new(10), U64::new(10));
+        let mut payload = row.as_bytes().to_vec();
+        payload.extend_from_slice(b"rest");
+        let moved = |nanos| {
+            let shifted = shift::<Timed>(&payload, nanos).unwrap();
+            let (row, rest) = Timed::read(&shifted).unwrap();
+            assert_eq!(rest, b"rest");
+            (row.made_at.get(), row.good_until.get(), row.number.get())
+        };
+        assert_eq!(moved(5), (15, 0, 10));
+        assert_eq!(moved(-50), (1, 0, 10), "not to none");
+        assert_eq!(shift::<Timed>(&payload[..20], 5), None);
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn op() -> impl Strategy<Value = Op> {
 type Model = BTreeMap<Vec<u8>, (Content, Option<Instant>, KvVersion)>;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
     #[test]
     fn it_is_a_map(ops in prop::collection::vec((0..SLOTS, 0..6u8, op()), 1..120)) {
         let arena = arena(16 << 20);

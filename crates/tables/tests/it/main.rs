@@ -1,4 +1,6 @@
 //! The tables against what they promise, on arenas of the heap.
 
+mod connection;
+mod dialog;
 mod kv;
 mod world;
