@@ -122,3 +122,79 @@ fn other_slots_hardly_notice() {
     assert!(median < 50.0, "{ratios:?}");
     assert!(server.stop().success());
 }
+
+/// With much memory in use, which a dead worker's page tables must be cleared of before the kernel tells of its death.
+#[test]
+fn a_full_arena_delays_no_heir() {
+    let _alone = alone();
+    let limit = either(48, 1280_u64);
+    let config = CONFIG.replace("256MiB", &format!("{limit}MiB"));
+    let server = Server::start_with(&config);
+    let flows = Flows::find(&server);
+    let wanted = (limit << 20) / 5 * 4;
+    let mut registered = 0;
+    while bytes_used(&server) < wanted {
+        fill(&server, registered, either(500, 5000));
+        registered += either(500, 5000);
+    }
+    let used = bytes_used(&server);
+    let mut deaths = Deaths::default();
+    for _ in 0..either(2, 60) {
+        // The worker that looks through everything has it all in its page tables: commands go to the one that serves longest.
+        server.run(&["audit"]);
+        let workers = server.signalling();
+        let victim = workers.iter().min_by_key(|w| w.incarnation);
+        let victim = victim.expect("somebody serves");
+        kill_and_time(&server, &flows, victim.pid, victim.slots[0], &mut deaths);
+        server.wait_ready();
+    }
+    println!(
+        "full arena: {} MiB in use, {registered} bindings' AORs; {deaths}; p99 {:?}",
+        used >> 20,
+        deaths.percentile(99)
+    );
+    assert_eq!(server.number("registrations"), registered);
+    assert_eq!(deaths.lost, 0);
+    assert!(
+        deaths.median() < Duration::from_millis(either(500, 100)),
+        "{deaths}"
+    );
+    assert!(server.stop().success());
+}
+
+fn bytes_used(server: &Server) -> u64 {
+    server.status()["arena"]["bytes_used"]
+        .as_u64()
+        .expect("a number")
+}
+
+/// Registers `count` AORs with fat bindings, many at a time.
+fn fill(server: &Server, from: u64, count: u64) {
+    const WINDOW: u64 = 50;
+    let peers: Vec<_> = (0..4).map(|n| server.ua(&format!("fill{n}"))).collect();
+    let padding = "x".repeat(1000);
+    let contacts: Vec<String> = (0..5)
+        .map(|n| format!("<sip:c{n}@192.0.2.1;p={padding}>"))
+        .collect();
+    for start in (from..from + count).step_by(WINDOW as usize) {
+        let mut waiting = 0;
+        for n in start..(start + WINDOW).min(from + count) {
+            let ua = &peers[(n % 4) as usize];
+            let mut request = ua.register_request(3600);
+            request.set("To", format!("<sip:full{n}@{}>", ua.domain));
+            request.set("Contact", contacts.join(", "));
+            ua.send(&request);
+            waiting += 1;
+        }
+        let mut next = peers.iter().cycle();
+        let limit = Instant::now() + Duration::from_secs(10);
+        while waiting > 0 {
+            assert!(Instant::now() < limit, "{waiting} REGISTERs without answer");
+            let Some(ua) = next.next() else { break };
+            while let Some((answer, _)) = ua.peer.receive_now() {
+                assert_eq!(answer.status(), 200, "{}", answer.start);
+                waiting -= 1;
+            }
+        }
+    }
+}

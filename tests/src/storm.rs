@@ -119,6 +119,13 @@ impl Deaths {
         sorted.get(sorted.len() / 2).copied().unwrap_or_default()
     }
 
+    /// The time that so many of a hundred deaths took at most.
+    pub fn percentile(&self, of_hundred: usize) -> Duration {
+        let sorted = self.sorted();
+        let nth = (sorted.len() * of_hundred).div_ceil(100).max(1) - 1;
+        sorted.get(nth).copied().unwrap_or_default()
+    }
+
     pub fn worst(&self) -> Duration {
         self.times.iter().max().copied().unwrap_or_default()
     }
@@ -181,6 +188,8 @@ mod tests {
             (d.median(), d.worst()),
             (Duration::from_millis(5), Duration::from_millis(9))
         );
+        assert_eq!(d.percentile(34), Duration::from_millis(5));
+        assert_eq!(d.percentile(99), Duration::from_millis(9));
         assert!(d.to_string().starts_with("3 deaths"));
         assert_eq!(Deaths::default().worst(), Duration::ZERO);
     }
