@@ -12,6 +12,7 @@
 //!
 //! *Sleep*: consumer: `sleeping` := 1; fence; look at the flags once more; sleep. Producer: flag; fence; look at `sleeping`. Of the two at least one sees the other.
 
+use failpoint::failpoint;
 use sync::{AtomicU64, Ordering, fence};
 
 use crate::arena::{Arena, Inner};
@@ -132,6 +133,7 @@ impl Ring<'_> {
         // Relaxed: only we store the tail; the cell is published by it.
         let tail = self.tail().load(Ordering::Relaxed);
         self.cell(tail).store(mail, Ordering::Relaxed);
+        failpoint!("shm.mail.written");
         // SYNC mail: Release, pairs with the Acquire in `used`.
         self.tail().store(tail.wrapping_add(1), Ordering::Release);
         Ok(())
@@ -182,9 +184,11 @@ impl Participant {
             inner.back(ring.at, RING_BYTES).map_err(|_| MailboxFull)?;
         }
         ring.push(mail.pack())?;
+        failpoint!("shm.mail.pushed");
         let (flags, bit) = inner.mail_flag(self.id, to.0);
         // SYNC mail-flag: SeqCst, after the mail; pairs with the swap in `receive`.
         flags.fetch_or(bit, Ordering::SeqCst);
+        failpoint!("shm.mail.flagged");
         // SYNC sleep: SeqCst, see `has_mail`.
         fence(Ordering::SeqCst);
         let sleeps = self.arena.slot(to).sleeping.load(Ordering::SeqCst) != 0;
@@ -211,6 +215,7 @@ impl Participant {
             }
             // SYNC mail-flag: SeqCst, before the rings are read.
             let mut set = flags.swap(0, Ordering::SeqCst);
+            failpoint!("shm.mail.flags_taken");
             while set != 0 {
                 let producer = (nth as u32 * 64 + set.trailing_zeros()) as u16;
                 set &= set - 1;
@@ -219,6 +224,7 @@ impl Participant {
                 };
                 for _ in 0..RING_MAILS {
                     let Some(word) = ring.pop() else { break };
+                    failpoint!("shm.mail.popped");
                     if let Some(mail) = Mail::unpack(word) {
                         f(SlotId(producer), mail);
                     }

@@ -28,6 +28,7 @@
 //! winner puts the object into its limbo. *Progress*: find and with are wait-free; replace and remove fail rather than retry against others'
 //! changes; insert as said in `index`.
 
+use failpoint::failpoint;
 use std::rc::Rc;
 
 use stdx::Instant;
@@ -304,14 +305,17 @@ impl Participant {
         let Some(words) = inner.row(row.index) else {
             return Err(InsertError::Full);
         };
+        failpoint!("shm.insert.allocated");
         if !inner.enter(&words, row, &names) {
             self.abort(row);
             return Err(InsertError::Full);
         }
+        failpoint!("shm.insert.linked");
         if let Err(e) = self.meet(&names, Some(row)) {
             self.abort(row);
             return Err(e);
         }
+        failpoint!("shm.insert.reserved");
         Ok(Reserved { arena, row })
     }
 
@@ -416,11 +420,13 @@ impl Participant {
             "the names that were reserved"
         );
         let body = self.write_body(&contents, AllocClass::New)?;
+        failpoint!("shm.insert.written");
         if !children.iter().all(|c| self.attach(c.0, row)) || !self.attach(body, row) {
             self.detach(children, row);
             self.free_unseen(body);
             return Err(InsertError::Stale);
         }
+        failpoint!("shm.insert.attached");
         // Relaxed: the CAS publishes it.
         words.expires_at.store(expires_at, Ordering::Relaxed);
         if !words.change(pending, pending.live(body, new.meta.flags)) {
@@ -428,6 +434,7 @@ impl Participant {
             self.free_unseen(body);
             return Err(InsertError::Stale);
         }
+        failpoint!("shm.insert.published");
         Ok(())
     }
 
@@ -483,6 +490,7 @@ impl Participant {
             return Err(ReplaceError::TooLong);
         }
         let body = self.write_body(&contents, AllocClass::Update)?;
+        failpoint!("shm.replace.written");
         inner.set_intent(
             self.id,
             Intent {
@@ -490,12 +498,14 @@ impl Participant {
                 old: live.0,
             },
         );
+        failpoint!("shm.replace.intended");
         let attached = children
             .iter()
             .all(|c| old.children.contains(c) || self.attach(c.0, row))
             && self.attach(body, row);
         // Relaxed: only lowered here, before the CAS that publishes it; the scan raises it (see `walk`).
         words.expires_at.fetch_min(expires_at, Ordering::Relaxed);
+        failpoint!("shm.replace.attached");
         let changed = live.changed(body, meta.flags);
         if !attached || !words.change(live, changed) {
             for child in children.iter().filter(|c| !old.children.contains(c)) {
@@ -505,7 +515,9 @@ impl Participant {
             inner.clear_intent(self.id);
             return Err(ReplaceError::Changed);
         }
+        failpoint!("shm.replace.swapped");
         self.release(row, live, Some(children));
+        failpoint!("shm.replace.released");
         inner.clear_intent(self.id);
         Ok(Version(changed.0))
     }

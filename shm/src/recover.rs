@@ -26,6 +26,7 @@
 //! Until step 5 nothing that was retired after its death can be reused, so the words and bodies that the intent names still are what they were. Every step can be
 //! repeated: a recovery that dies is done again from the start.
 
+use failpoint::failpoint;
 use std::rc::Rc;
 
 use sync::Ordering;
@@ -148,13 +149,17 @@ impl Participant {
                 }
             }
         }
+        failpoint!("shm.recover.intent_finished");
         for slab in 0..inner.geometry.slabs {
             if inner.descriptor(slab).owner() == dead.0 {
                 self.sweep(slab, true, &mut done);
             }
         }
+        failpoint!("shm.recover.slabs_swept");
         inner.raise_mail_flags(dead);
+        failpoint!("shm.recover.flags_raised");
         inner.clear_intent(dead.0);
+        failpoint!("shm.recover.intent_cleared");
         if dead.0 == self.id {
             self.adopt();
         } else {

@@ -1,5 +1,6 @@
 //! The end of records: removal, the rest of it that anyone may do, and the abort of an insert. The steps are in `ops`.
 
+use failpoint::failpoint;
 use std::rc::Rc;
 
 use crate::ctl::{Ctl, RowState, Version};
@@ -31,7 +32,9 @@ impl Participant {
                     old: live.0,
                 },
             );
+            failpoint!("shm.remove.intended");
             if words.change(live, live.dying()) {
+                failpoint!("shm.remove.dying");
                 self.finish(row, live.dying());
                 break true;
             }
@@ -47,7 +50,9 @@ impl Participant {
             return;
         };
         arena.0.unlink_row(&words, row);
+        failpoint!("shm.finish.unlinked");
         self.release(row, dying, None);
+        failpoint!("shm.finish.released");
         if words.change(dying, dying.retired()) {
             self.push_limbo(Item::Row(row.index), dying.retired().0);
         }
@@ -81,7 +86,9 @@ impl Participant {
             // Lost: somebody else aborts it, to the same word.
             words.change(ctl, ctl.dying());
         }
+        failpoint!("shm.abort.dying");
         arena.0.unlink_row(&words, row);
+        failpoint!("shm.abort.unlinked");
         let dying = ctl.dying();
         if words.change(dying, dying.retired()) {
             self.push_limbo(Item::Row(row.index), dying.retired().0);

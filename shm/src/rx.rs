@@ -20,6 +20,7 @@
 //! it then meets its own transaction.
 
 use core::ptr::NonNull;
+use failpoint::failpoint;
 
 use sync::{AtomicU64, Ordering};
 
@@ -224,6 +225,7 @@ impl RxPool {
                 .word(self.at(index) + n * 8)
                 .store(0, Ordering::Relaxed);
         }
+        failpoint!("shm.rx.header_zeroed");
         self.set(
             index,
             RxMeta {
@@ -269,6 +271,7 @@ impl RxPool {
             slot: self.slot,
             index,
         }));
+        failpoint!("shm.rx.at_hand_noted");
         self.set(index, RxMeta { attempts, ..meta });
         attempts
     }

@@ -96,3 +96,45 @@ fn an_idle_server_is_not_a_hung_one() {
     server.wait_ready();
     assert!(server.stop().success());
 }
+
+/// An endless loop while a request is served: the log says in which function, and the heir serves what came meanwhile.
+#[test]
+fn an_endless_loop_is_found_and_named() {
+    let _shared = shared();
+    let config = DEFAULT.replace("[workers]", "[workers]\nhang_timeout = \"500ms\"");
+    let server = Server::start_with_failpoints(&config, "worker.settled=hang@1-if:X-Loop");
+    let phone = server.ua("alice");
+    assert_eq!(phone.register(60).status(), 200);
+    let pids: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    let mut request = phone.request("OPTIONS", &format!("sip:{}", server.address()));
+    request.set("X-Loop", "1");
+    phone.send(&request);
+    // Behind it in the same socket.
+    let next = phone.request("OPTIONS", &format!("sip:{}", server.address()));
+    phone.send(&next);
+    eventually("two workers that hung", LIMIT, || {
+        (server.restarts() == 2).then_some(())
+    });
+    assert_eq!(phone.expect_final(&next).status(), 200);
+    server.wait_ready();
+    let after: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    assert_eq!(
+        pids.iter().filter(|pid| after.contains(pid)).count(),
+        1,
+        "the other one goes on"
+    );
+    let log = server.log();
+    for text in [
+        "slots do not answer",
+        "state=R",
+        "stack of thread slot-",
+        "failpoint::enabled::hit",
+        "hang\n",
+        "serve\n",
+        "worker/src/slot.rs",
+        "hung, killed by the supervisor",
+    ] {
+        assert!(log.contains(text), "{text}: {log}");
+    }
+    assert!(server.stop().success());
+}

@@ -22,8 +22,26 @@ pub fn tandem() -> &'static Path {
         }
         let place = Place::of(&std::env::current_exe().expect("a process knows its executable"))
             .expect("tests run from a cargo target directory");
-        place.build();
-        place.binary()
+        place.build(ORDINARY, &[]);
+        place.binary(ORDINARY)
+    })
+}
+
+const ORDINARY: &str = "tandem";
+const FAILPOINTS: &str = "tandem-failpoints";
+
+/// The same program with the points of the crate `failpoint` compiled in, so that TANDEM_FAILPOINTS has it die or hang at a chosen
+/// place: `TANDEM_FAILPOINTS_BIN` if set, else built beside the ordinary one. It shares every dependency from outside with that.
+pub fn tandem_with_failpoints() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = std::env::var_os("TANDEM_FAILPOINTS_BIN") {
+            return PathBuf::from(given);
+        }
+        let place = Place::of(&std::env::current_exe().expect("a process knows its executable"))
+            .expect("tests run from a cargo target directory");
+        place.build(FAILPOINTS, &["--features", "failpoints"]);
+        place.binary(FAILPOINTS)
     })
 }
 
@@ -47,7 +65,7 @@ impl Place {
         })
     }
 
-    fn build(&self) {
+    fn build(&self, program: &str, features: &[&str]) {
         let profile = if self.profile_dir == "debug" {
             "dev"
         } else {
@@ -61,20 +79,21 @@ impl Place {
                 "--package",
                 "tandem",
                 "--bin",
-                "tandem",
+                program,
                 "--profile",
                 profile,
             ])
+            .args(features)
             .arg("--target-dir")
             .arg(&self.target)
             .current_dir(repository())
             .status()
             .expect("cargo can be run");
-        assert!(status.success(), "tandem does not build");
+        assert!(status.success(), "{program} does not build");
     }
 
-    fn binary(&self) -> PathBuf {
-        self.target.join(&self.profile_dir).join("tandem")
+    fn binary(&self, program: &str) -> PathBuf {
+        self.target.join(&self.profile_dir).join(program)
     }
 }
 
@@ -85,8 +104,8 @@ mod tests {
     #[test]
     fn found_from_a_test_executable() {
         let p = Place::of(Path::new("t/release/deps/black_box-1")).expect("a place");
-        assert_eq!(p.binary(), Path::new("t/release/tandem"));
+        assert_eq!(p.binary(ORDINARY), Path::new("t/release/tandem"));
         let p = Place::of(Path::new("t/debug/storm")).expect("a place");
-        assert_eq!(p.binary(), Path::new("t/debug/tandem"));
+        assert_eq!(p.binary(ORDINARY), Path::new("t/debug/tandem"));
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::binary::tandem;
+use crate::binary::{tandem, tandem_with_failpoints};
 use crate::machine::{Process, eventually, free_port, fresh_address, group_members, process};
 use crate::ua::Ua;
 
@@ -94,18 +94,29 @@ impl Server {
 
     #[track_caller]
     pub fn spawn_at(ip: Ipv4Addr, port: u16, config: &str, arguments: &[&str]) -> Self {
-        Self::launch(ip, port, config, arguments, &[])
+        Self::launch(tandem(), ip, port, config, arguments, &[])
     }
 
     /// Starts without waiting, with more environment.
     #[track_caller]
     pub fn spawn_with_env(config: &str, environment: &[(&str, &str)]) -> Self {
         let ip = fresh_address();
-        Self::launch(ip, free_port(ip), config, &[], environment)
+        Self::launch(tandem(), ip, free_port(ip), config, &[], environment)
+    }
+
+    /// Starts the program with failpoints, which do what `plan` says (see the crate `failpoint`), and waits until it serves.
+    #[track_caller]
+    pub fn start_with_failpoints(config: &str, plan: &str) -> Self {
+        let (ip, environment) = (fresh_address(), [("TANDEM_FAILPOINTS", plan)]);
+        let program = tandem_with_failpoints();
+        let server = Self::launch(program, ip, free_port(ip), config, &[], &environment);
+        server.wait_ready();
+        server
     }
 
     #[track_caller]
     fn launch(
+        program: &Path,
         ip: Ipv4Addr,
         port: u16,
         config: &str,
@@ -118,7 +129,7 @@ impl Server {
             .expect("a temporary directory");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
         let errors = log.try_clone().expect("a second descriptor");
-        let mut command = Command::new(tandem());
+        let mut command = Command::new(program);
         command.arg("run");
         if !config.is_empty() {
             let text = fill(config, ip, port, dir.path());

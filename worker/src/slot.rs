@@ -17,6 +17,7 @@ use std::{
 
 use control::FromWorker;
 use crossbeam_channel::Receiver;
+use failpoint::failpoint;
 use os::now;
 use proxy::{ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy};
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
@@ -185,6 +186,7 @@ impl Slot {
         } else {
             0
         };
+        failpoint!("takeover.adopted");
         // Sockets first: what an adopted transaction sends goes out by them. Reading begins with the first turn.
         for socket in std::mem::take(&mut begin.sockets) {
             self.arm(socket)?;
@@ -198,6 +200,7 @@ impl Slot {
         };
         self.proxy.settle(&mut env, None, &mut self.out);
         self.dispatch();
+        failpoint!("takeover.settled");
         let recovered = now();
         self.header()
             .recovered_ns
@@ -230,6 +233,7 @@ impl Slot {
             }
             self.serve(buffer);
         }
+        failpoint!("takeover.replayed");
         self.submit()
     }
 
@@ -354,6 +358,8 @@ impl Slot {
             return;
         };
         pool.begin(buffer.index, SlotId(self.slot));
+        failpoint::at_hand!(found.payload);
+        failpoint!("worker.begun");
         self.messages += 1;
         let datagram = Datagram {
             bytes: found.payload,
@@ -384,6 +390,7 @@ impl Slot {
                 break;
             }
         }
+        failpoint!("worker.settled");
         match disposition {
             Disposition::Owner(owner) if owner != self.slot => {
                 pool.pass(buffer.index, SlotId(owner));
@@ -393,6 +400,7 @@ impl Slot {
             _ => self.served.push(buffer),
         }
         self.dispatch();
+        failpoint!("worker.served");
     }
 
     /// The listener that a datagram came in by: noted when it was read, or told by the address that it was sent to.
@@ -535,7 +543,9 @@ impl Slot {
     /// The turn's sends have gone out: its messages are served.
     fn finish_turn(&mut self) {
         let header = self.arena.slot(SlotId(self.slot));
+        failpoint!("worker.submitted");
         header.turn_done.store(self.turn, Ordering::Release);
+        failpoint!("worker.done");
         header.messages.store(self.messages, Ordering::Relaxed);
         if !self.served.is_empty() {
             let sent = now();
@@ -561,6 +571,7 @@ impl Slot {
             }
         }
         self.served = served;
+        failpoint!("worker.given_back");
     }
 
     fn submit(&mut self) -> anyhow::Result<()> {

@@ -33,6 +33,7 @@ pub(crate) fn recover(begin: &Begin, participant: &mut Participant) -> Inheritan
     }
     let at_hand = header.at_hand();
     participant.recover(ParticipantId(begin.slot));
+    failpoint::failpoint!("takeover.recovered");
     let journal = begin.arena.journal(SlotId(begin.slot));
     let suspect = at_hand.filter(|buffer| begin.fault && journal.last() == Some(buffer));
     Inheritance {

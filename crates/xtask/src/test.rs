@@ -42,6 +42,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .join("tandem");
     shell::run(cargo(&["build", "--package", "tandem", "--bin", "tandem"]).args(profile))?;
 
+    // Shares all but our own crates with it.
+    let failpoints = binary.with_file_name("tandem-failpoints");
+    if !options.unit {
+        let arguments = ["--bin", "tandem-failpoints", "--features", "failpoints"];
+        let build = ["build", "--package", "tandem"];
+        shell::run(cargo(&[&build[..], &arguments].concat()).args(profile))?;
+    }
+
     let mut test = cargo(&["test", "--no-fail-fast"]);
     if options.black_box {
         test.args(["--package", "blackbox", "--test", "black_box"]);
@@ -53,6 +61,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         test.args(["--exclude", "blackbox"]);
     }
     test.env("TANDEM_BIN", binary);
+    test.env("TANDEM_FAILPOINTS_BIN", failpoints);
     if options.long {
         test.env("TANDEM_LONG", "1");
     }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 
 use control::worker::SlotAssign;
 use control::{ClientReply, ToWorker};
+use failpoint::failpoint;
 
 use super::cause::Cause;
 use super::fleet::{Heritage, Image, Input, Output, ProcessId};
@@ -97,6 +98,7 @@ impl Supervisor {
         let Some(link) = self.links.get(id) else {
             return Ok(());
         };
+        failpoint!("supervisor.spawned");
         self.watch(link.pidfd.as_fd(), Token::Death(id))?;
         self.watch(link.channel.as_fd(), Token::Channel(id))?;
         let hello = ToWorker::Hello {
@@ -146,7 +148,9 @@ impl Supervisor {
                 .as_ref()
                 .map_or(0, |heritage| heritage.since.as_nanos()),
         };
+        failpoint!("supervisor.assigning");
         self.send(id, &message);
+        failpoint!("supervisor.assigned");
     }
 
     pub(super) fn core_of(&self, slot: u16) -> Option<u16> {

@@ -164,6 +164,7 @@ impl Supervisor {
         let message = ToWorker::Config {
             version: self.config_version,
         };
+        failpoint::failpoint!("supervisor.reload.taken");
         let is_new = |listener: &&Listener| {
             diff.listeners_added
                 .iter()
@@ -184,6 +185,7 @@ impl Supervisor {
                 Ok(()) => drop(waiting.insert(id)),
                 Err(error) => self.unsent(id, &error),
             }
+            failpoint::failpoint!("supervisor.reload.one_told");
             self.send_pins(id, diff);
         }
         self.feed(Input::Tick);
@@ -242,6 +244,7 @@ impl Supervisor {
         let Some(reload) = self.reload.take_if(|reload| reload.waiting.is_empty()) else {
             return;
         };
+        failpoint::failpoint!("supervisor.reload.applied");
         for id in self.links.ids() {
             for listener in &reload.removed {
                 self.send(

@@ -8,6 +8,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sync", 0),
     ("os", 0),
     ("model", 0),
+    ("failpoint", 0),
     ("shm", 1),
     ("sip", 1),
     ("control", 1),

@@ -1,5 +1,6 @@
 //! Rules of the house that no compiler checks.
 
+mod failpoints;
 mod floors;
 mod source;
 mod text;
@@ -51,6 +52,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
     }
     faults.extend(floors::check(&files, |file| {
+        std::fs::read_to_string(root().join(file)).ok()
+    }));
+    faults.extend(failpoints::check(&files, |file| {
         std::fs::read_to_string(root().join(file)).ok()
     }));
     for fault in &faults {
