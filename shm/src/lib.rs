@@ -26,6 +26,7 @@ pub mod audit;
 mod blocks;
 mod body;
 pub mod ctl;
+mod describe;
 mod epoch;
 pub mod id;
 pub mod image;

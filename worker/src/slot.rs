@@ -21,12 +21,10 @@ use failpoint::failpoint;
 use os::now;
 use proxy::{ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy};
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
-use shm::{
-    Arena, BufferRef, Cursor, Doorbell, Mail, Participant, ParticipantId, RxPool, RxState, SlotId,
-};
+use shm::{Arena, BufferRef, Doorbell, Mail, Participant, ParticipantId, RxPool, RxState, SlotId};
 use stdx::Instant;
 use sync::Ordering;
-use tables::{Counter, LOCATION};
+use tables::{Counter, Sweep};
 
 use crate::{
     active::Active,
@@ -50,10 +48,9 @@ pub(crate) struct Begin {
     pub(crate) spin: Duration,
 }
 
-/// How often expired bindings are looked for and lost memory is swept up.
+/// How often expired rows are looked for and lost memory is swept up.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
-/// Rows looked at for expiry, and slabs swept, each time.
-const EXPIRY_ROWS: usize = 16_384;
+/// Slabs swept each time.
 const SCRUB_SLABS: u32 = 20;
 /// Tries of a request that two slots take at the same moment.
 const TRIES_MAX: usize = 8;
@@ -99,7 +96,7 @@ struct Slot {
     queued: bool,
     messages: u64,
     housekeeping_at: Instant,
-    expiry: Cursor,
+    sweep: Sweep,
     stopping: bool,
     /// Reused from turn to turn.
     due: Vec<ContextId>,
@@ -161,7 +158,7 @@ impl Slot {
             queued: false,
             messages: header.messages.load(Ordering::Relaxed),
             housekeeping_at: time + HOUSEKEEPING,
-            expiry: Cursor::default(),
+            sweep: Sweep::default(),
             stopping: false,
             due: Vec::new(),
             inbox: Vec::new(),
@@ -686,18 +683,10 @@ impl Slot {
         }
     }
 
-    /// Slow things, a little at a time: expired bindings, lost memory, mail that was lost with its sender.
+    /// Slow things, a little at a time: expired rows, lost memory, mail that was lost with its sender.
     fn keep_house(&mut self) {
         self.housekeeping_at = self.now + HOUSEKEEPING;
-        let mut expired = 0;
-        let next = self
-            .participant
-            .expire(LOCATION, self.now, self.expiry, EXPIRY_ROWS, |_| {
-                expired += 1
-            });
-        self.expiry = next.unwrap_or_default();
-        self.participant
-            .count(Counter::BindingsExpired.cell(), expired);
+        self.sweep.step(&mut self.participant, self.now, |_, _| ());
         self.participant.scrub(SCRUB_SLABS);
         let forgotten: Vec<u16> = self
             .pools

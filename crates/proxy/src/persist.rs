@@ -1,6 +1,11 @@
 //! A context as bytes in the arena, for the heir (DESIGN §3, table `transaction`).
 //!
-//! The body is self-versioned. Blocks (stored requests and responses) are children of the row; the body names them by their
+//! ```text
+//! TransactionRow | source, reply_to | server's machine | request, best, challenges, last | realm | branches u8, (length u16 | branch)*
+//! ```
+//!
+//! The header is `tables`'; a release may add to it, at the end of a branch and behind the last one, without a new version: what a reader does not know, it
+//! skips. Blocks (stored requests and responses) are children of the row; the body names them by their
 //! place in the list of children. Everything is read with distrust: a record that does not decode is dropped and counted.
 
 use std::{
@@ -11,6 +16,10 @@ use std::{
 use shm::{Block, Record};
 use sip::Method;
 use stdx::Instant;
+use tables::{
+    row::{FromZeros, Header, IntoBytes},
+    transaction::TransactionRow,
+};
 use transaction::{
     IMAGE_BYTES, Image, InviteClient, InviteServer, NonInviteClient, NonInviteServer,
 };
@@ -21,8 +30,6 @@ use crate::{
     settings::Settings,
 };
 
-/// Version of the body's format.
-const FORMAT: u8 = 1;
 /// "No block" where the place of a child is expected.
 const NO_CHILD: u8 = u8::MAX;
 /// Bits of the byte of flags.
@@ -32,17 +39,18 @@ const SHA256: u8 = 2;
 /// Appends the body to `out` and its blocks to `children`.
 pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
     let mut to = Writer { out, children };
-    to.byte(FORMAT);
-    to.byte(context.stage as u8);
-    to.byte(method_byte(context.method));
+    let mut row = TransactionRow::new_zeroed();
+    row.begin(context.stage as u8);
+    row.method = method_byte(context.method);
     let cancelled = if context.cancelled { CANCELLED } else { 0 };
     let sha256 = if context.sha256 { SHA256 } else { 0 };
-    to.byte(cancelled | sha256);
-    to.word(context.turn);
-    to.word(context.fold);
-    to.word(context.trying_at.map_or(0, Instant::as_nanos));
-    to.short(context.asked);
-    to.half(context.listener);
+    row.flags = cancelled | sha256;
+    row.asked = context.asked.into();
+    row.listener = context.listener.into();
+    row.turn = context.turn.into();
+    row.fold = context.fold.into();
+    row.trying_at = tables::row::word(context.trying_at);
+    to.out.extend_from_slice(row.as_bytes());
     to.address(&context.source);
     to.address(&context.reply_to);
     match &context.server {
@@ -61,7 +69,15 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
     );
     to.byte(u8::try_from(context.branches.len()).unwrap_or(u8::MAX));
     for branch in &context.branches {
+        let start = to.out.len();
+        to.short(0);
         encode_branch(branch, &mut to);
+        let bytes = to.out.len().saturating_sub(start).saturating_sub(2);
+        // A branch holds what came in one datagram, and little else.
+        let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
+        if let Some(length) = to.out.get_mut(start..).and_then(|b| b.first_chunk_mut()) {
+            *length = bytes.to_le_bytes();
+        }
     }
 }
 
@@ -98,17 +114,9 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
 
 /// Whether an heir must take this record over before it serves anything: it is under way, or a turn after `done` changed it.
 pub fn is_urgent(record: &Record<'_>, done: u64) -> bool {
-    let mut from = Reader {
-        rest: record.payload,
-        children: record.children,
-    };
-    let mut read = || {
-        let (format, stage) = (from.byte()?, from.byte()?);
-        let (_method, _flags, turn) = (from.byte()?, from.byte()?, from.word()?);
-        Some(format != FORMAT || stage != Stage::Answered as u8 || turn > done)
-    };
     // What can't be read is looked at, and dropped, at once.
-    read().unwrap_or(true)
+    TransactionRow::read(record.payload)
+        .is_none_or(|(row, _)| row.kind != Stage::Answered as u8 || row.turn.get() > done)
 }
 
 /// Reads a record back.
@@ -117,21 +125,13 @@ pub fn decode(
     id: ContextId,
     settings: &Arc<Settings>,
 ) -> Option<Box<Context>> {
+    let (row, rest) = TransactionRow::read(record.payload)?;
+    let stage = Stage::decode(row.kind)?;
+    let method = METHODS.get(usize::from(row.method)).copied()?;
     let mut from = Reader {
-        rest: record.payload,
+        rest,
         children: record.children,
     };
-    if from.byte()? != FORMAT {
-        return None;
-    }
-    let stage = Stage::decode(from.byte()?)?;
-    let method = METHODS.get(usize::from(from.byte()?)).copied()?;
-    let flags = from.byte()?;
-    let turn = from.word()?;
-    let fold = from.word()?;
-    let trying_at = from.instant()?;
-    let asked = from.short()?;
-    let listener = from.half()?;
     let source = from.address()?;
     let reply_to = from.address()?;
     let server = match from.byte()? {
@@ -147,17 +147,21 @@ pub fn decode(
     let realm = from.text()?.unwrap_or_default();
     let count = from.byte()?;
     let branches = (0..count)
-        .map(|_| decode_branch(&mut from))
+        .map(|_| {
+            let bytes = usize::from(from.short()?);
+            let mut branch = from.split(bytes)?;
+            decode_branch(&mut branch)
+        })
         .collect::<Option<Vec<_>>>()?;
     Some(Box::new(Context {
         id,
         settings: Arc::clone(settings),
         key: record.key.to_vec(),
         row: Row::Live(record.row, record.version),
-        fold,
+        fold: row.fold.get(),
         stage,
         method,
-        listener,
+        listener: row.listener.get(),
         source,
         reply_to,
         server,
@@ -167,12 +171,12 @@ pub fn decode(
         challenges,
         last,
         realm,
-        sha256: flags & SHA256 != 0,
-        trying_at,
-        cancelled: flags & CANCELLED != 0,
-        asked,
+        sha256: row.flags & SHA256 != 0,
+        trying_at: tables::row::instant(row.trying_at),
+        cancelled: row.flags & CANCELLED != 0,
+        asked: row.asked.get(),
         dirty: false,
-        turn,
+        turn: row.turn.get(),
         armed: None,
     }))
 }
@@ -288,6 +292,15 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
+    /// The next bytes, to be read by themselves.
+    fn split(&mut self, bytes: usize) -> Option<Self> {
+        let (head, rest) = self.rest.split_at_checked(bytes)?;
+        self.rest = rest;
+        Some(Self {
+            rest: head,
+            children: self.children,
+        })
+    }
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.rest.split_first_chunk()?;
         self.rest = rest;

@@ -86,6 +86,10 @@ counters! {
     AnsweredHere "messages.answered_here" "requests for the server itself answered 200 (OPTIONS)",
     ReplySuppressed "messages.reply_suppressed" "replies not sent because no address could be derived",
     TooBroad "rejected.too_broad" "requests answered 440: more branches at the same moment than Max-Breadth allows (RFC 5393)",
+    DialogsExpired "dialogs.expired" "dialogs removed because nobody answered, refreshed or ended them in time",
+    KvExpired "kv.expired" "key-value pairs removed because they expired",
+    ConnectionsExpired "connections.expired" "connections removed because nothing happened on them",
+    QuarantineExpired "quarantine.expired" "quarantined messages that are let through again",
 }
 
 #[cfg(test)]

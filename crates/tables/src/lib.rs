@@ -18,12 +18,15 @@ pub mod dialog;
 pub mod kv;
 pub mod location;
 pub mod row;
+mod sweep;
+pub mod transaction;
 
 pub use connection::Connections;
 pub use counters::Counter;
 pub use dialog::Dialogs;
 pub use kv::Kv;
 pub use location::{Location, UpdateError};
+pub use sweep::Sweep;
 
 use shm::TableId;
 

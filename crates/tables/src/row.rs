@@ -17,7 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use stdx::Instant;
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+/// What makes a header of nothing and bytes of a header.
+pub use zerocopy::{FromZeros, IntoBytes};
 
 /// A fixed field of a header, for the golden file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,4 +3,6 @@
 mod connection;
 mod dialog;
 mod kv;
+mod layout;
+mod sweep;
 mod world;
