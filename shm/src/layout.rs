@@ -3,6 +3,7 @@
 //! The geometry is a pure function of [`Layout`], so the control memfd holds the few numbers of `Layout` and a hash, never offsets
 //! that a reader would have to trust. Whoever attaches computes the same geometry and compares the hash.
 
+use crate::directory::LINE_BYTES;
 use crate::latency::LATENCY_BYTES;
 use crate::slot::SLOT_BYTES;
 
@@ -103,6 +104,7 @@ impl Layout {
             + (slots * LATENCY_BYTES).next_multiple_of(PAGE)
             + (slots * 64).next_multiple_of(PAGE)
             + participants * CELLS as u64 * 8
+            + ((u64::from(self.aux) + 1) * LINE_BYTES).next_multiple_of(PAGE)
             + (buckets * 64).next_multiple_of(PAGE)
             + u64::from(STASH_BUCKETS) * 64
             + (rx * 8).next_multiple_of(PAGE)
@@ -171,6 +173,8 @@ pub(crate) struct Geometry {
     pub(crate) latency: u64,
     pub(crate) mail_flags: u64,
     pub(crate) cells: u64,
+    /// One line more than there are control threads.
+    pub(crate) directory: u64,
     pub(crate) index: u64,
     pub(crate) stash: u64,
     pub(crate) descriptors: u64,
@@ -256,6 +260,7 @@ impl Geometry {
         let latency = take(slots * LATENCY_BYTES, PAGE);
         let mail_flags = take(slots * 64, PAGE);
         let cells = take(participants * CELLS as u64 * 8, PAGE);
+        let directory = take((u64::from(l.aux) + 1) * LINE_BYTES, PAGE);
         let index = take(buckets * 64, PAGE);
         let stash = take(u64::from(STASH_BUCKETS) * 64, PAGE);
         let descriptors = take(slabs * 8, PAGE);
@@ -275,6 +280,7 @@ impl Geometry {
             latency,
             mail_flags,
             cells,
+            directory,
             index,
             stash,
             descriptors,
@@ -320,6 +326,8 @@ impl Geometry {
             self.latency,
             self.mail_flags,
             self.cells,
+            LINE_BYTES,
+            self.directory,
             self.index,
             self.stash,
             self.descriptors,
@@ -378,6 +386,7 @@ mod tests {
                 g.latency,
                 g.mail_flags,
                 g.cells,
+                g.directory,
                 g.index,
                 g.stash,
                 g.descriptors,

@@ -18,6 +18,7 @@
 //! | [`walk`] | scans, an heir's rows, expiry |
 //! | [`recover`] | sweep, scrub, recovery of the dead |
 //! | [`mod@audit`] | every invariant, checked |
+//! | [`directory`] | which processes there are, for the next supervisor |
 //! | [`rx`], [`mailbox`], [`slot`], [`latency`] | receive buffers and their journal, mail between slots, headers and counters, how long messages take |
 //! | [`image`] | records out of an arena and into another, under the same names |
 
@@ -27,6 +28,7 @@ mod blocks;
 mod body;
 pub mod ctl;
 mod describe;
+pub mod directory;
 mod epoch;
 pub mod id;
 pub mod image;
@@ -50,6 +52,7 @@ pub use audit::{Violation, audit};
 pub use blocks::BlockMut;
 pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
 pub use ctl::Version;
+pub use directory::{Directory, Entry, Head, Place};
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
 pub use image::{Image, Imported, Importer};
 pub use latency::Latencies;

@@ -41,6 +41,8 @@ pub struct SlotHeader {
     pub death_ns: AtomicU64,
     /// Deaths and planned restarts that this slot has seen; the supervisor counts.
     pub restarts: AtomicU64,
+    /// How the previous incarnation ended, in the supervisor's words; 0: it is the first.
+    pub last_exit: AtomicU64,
 }
 
 const _: () =
