@@ -3,12 +3,18 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
 use std::ptr;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind,
+    connect, getsockopt, listen, sendmsg, setsockopt, socket, socketpair, sockopt,
 };
+use nix::sys::stat::{Mode, umask};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 /// The most descriptors one message carries (the kernel's own bound is 253).
 pub const FDS_MAX: usize = 250;
@@ -29,6 +35,76 @@ pub fn seqpacket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
         None,
         SockFlag::SOCK_CLOEXEC,
     )?)
+}
+
+/// A listening socket at `path`, non-blocking, for its owner alone from the moment that it exists. It belongs to whoever holds
+/// a duplicate: several processes may wait for the same connections, and each connection goes to one of them.
+///
+/// Changes the process's umask for a moment, so that no other thread may create files meanwhile.
+pub fn seqpacket_listen(path: &Path) -> io::Result<OwnedFd> {
+    let fd = seqpacket_socket()?;
+    let address = UnixAddr::new(path)?;
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = bind(fd.as_raw_fd(), &address);
+    umask(before);
+    bound?;
+    listen(&fd, Backlog::MAXCONN)?;
+    Ok(fd)
+}
+
+/// A connection to the listener at `path`, non-blocking. `ConnectionRefused`: nobody holds the listener; `WouldBlock`: its queue
+/// is full.
+pub fn seqpacket_connect(path: &Path) -> io::Result<OwnedFd> {
+    let fd = seqpacket_socket()?;
+    connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+/// The next connection, blocking; `None` when none waits (any more).
+pub fn seqpacket_accept(listener: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    loop {
+        match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Ok(raw) => {
+                // SAFETY: the kernel just made this descriptor and nobody else knows it.
+                return Ok(Some(unsafe { OwnedFd::from_raw_fd(raw) }));
+            }
+            Err(Errno::EAGAIN | Errno::ECONNABORTED) => return Ok(None),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn seqpacket_socket() -> io::Result<OwnedFd> {
+    Ok(socket(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?)
+}
+
+/// The account behind the other end: of who made the pair, connected, or began to listen.
+pub fn peer_uid(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    Ok(getsockopt(&socket, sockopt::PeerCredentials)?.uid())
+}
+
+/// Makes a socket block, for at most `patience` in each call (`WouldBlock` afterwards); `None`: without a bound.
+pub fn block_for(socket: BorrowedFd<'_>, patience: Option<Duration>) -> io::Result<()> {
+    let patience = patience.unwrap_or_default();
+    let time = TimeVal::microseconds(i64::try_from(patience.as_micros()).unwrap_or(i64::MAX));
+    setsockopt(&socket, sockopt::SendTimeout, &time)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &time)?;
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// Makes a socket answer `WouldBlock` instead of waiting.
+pub fn never_block(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// Sends one message with duplicates of `fds`; all of it or nothing. An empty message is refused, because the receiver
@@ -159,7 +235,7 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use nix::fcntl::FdFlag;
     use std::os::fd::AsFd as _;
 
     #[test]
@@ -213,5 +289,32 @@ mod tests {
             send_with_fds(b.as_fd(), b"x", &[]).unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
+    }
+
+    #[test]
+    fn one_listener_in_two_hands() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adopt");
+        let first = seqpacket_listen(&path).unwrap();
+        let second = first.try_clone().unwrap();
+        assert!(seqpacket_accept(first.as_fd()).unwrap().is_none());
+        let connection = seqpacket_connect(&path).unwrap();
+        drop(first);
+        let accepted = seqpacket_accept(second.as_fd()).unwrap().unwrap();
+        let me = nix::unistd::geteuid().as_raw();
+        assert_eq!(peer_uid(accepted.as_fd()).unwrap(), me);
+        assert_eq!(peer_uid(connection.as_fd()).unwrap(), me);
+        block_for(accepted.as_fd(), Some(Duration::from_millis(1))).unwrap();
+        let (mut bytes, mut fds) = (Vec::new(), Vec::new());
+        let error = recv_with_fds(accepted.as_fd(), &mut bytes, &mut fds).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        send_with_fds(connection.as_fd(), b"x", &[]).unwrap();
+        assert_eq!(
+            recv_with_fds(accepted.as_fd(), &mut bytes, &mut fds).unwrap(),
+            1
+        );
+        drop(second);
+        let error = seqpacket_connect(&path).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -33,6 +34,8 @@ pub enum Exit {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+    /// It is dead, and nobody can tell how any more: not our child, and on a kernel before 6.15.
+    Unknown,
 }
 
 /// A descriptor of the process `pid`. No race for a child that was not reaped yet.
@@ -57,16 +60,105 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reaps the child behind `pidfd` without waiting; `None` while it runs.
+/// How the process behind `pidfd` ended; `None` while it runs. A child of ours is reaped; of another's child the kernel keeps
+/// the exit code for whoever holds a pidfd (since 6.15).
 pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     match waitid(
         Id::PIDFd(pidfd),
         WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG,
-    )? {
-        WaitStatus::Exited(_, code) => Ok(Some(Exit::Code(code))),
-        WaitStatus::Signaled(_, signal, _) => Ok(Some(Exit::Signal(signal as i32))),
-        _ => Ok(None),
+    ) {
+        Ok(WaitStatus::Exited(_, code)) => Ok(Some(Exit::Code(code))),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(Exit::Signal(signal as i32))),
+        Ok(_) => Ok(None),
+        // Not our child, or reaped already.
+        Err(Errno::ECHILD) if !is_dead(pidfd)? => Ok(None),
+        Err(Errno::ECHILD) => Ok(Some(exit_of_stranger(pidfd))),
+        Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether all threads of the process are gone.
+pub fn is_dead(pidfd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut ready = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut ready, PollTimeout::ZERO) {
+            Ok(count) => return Ok(count > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// The number of the process behind `pidfd`; an error once it was reaped, or for one that lives in another namespace.
+pub fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    info.lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .and_then(|pid| pid.trim().parse().ok())
+        .filter(|pid| *pid != 0)
+        .ok_or_else(|| io::Error::from(Errno::ESRCH))
+}
+
+/// When the process `pid` started, in the kernel's ticks since boot: with its number, its name for good. To be asked while a
+/// pidfd of it is held, or for ourselves.
+pub fn start_ticks(pid: u32) -> io::Result<u64> {
+    stat_field(pid, 22)
+}
+
+/// A number of `/proc/PID/stat`, counted as in proc(5).
+fn stat_field(pid: u32, field: usize) -> io::Result<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name, field 2, may hold anything; nothing after it has a parenthesis.
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(field - 3)?.parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn exit_of_stranger(pidfd: BorrowedFd<'_>) -> Exit {
+    // Before its parent has reaped it the code is in /proc only, afterwards behind the pidfd only.
+    let zombie = || {
+        let pid = pid_of(pidfd).ok()?;
+        let status = stat_field(pid, 52).ok()?;
+        // Whoever may not see it is shown 0. The pidfd still names the zombie, so the number was its own.
+        (status != 0 && pid_of(pidfd).is_ok()).then_some(status as i32)
+    };
+    let status = exit_status(pidfd)
+        .or_else(zombie)
+        .or_else(|| exit_status(pidfd));
+    match status {
+        None => Exit::Unknown,
+        Some(status) if libc::WIFSIGNALED(status) => Exit::Signal(libc::WTERMSIG(status)),
+        Some(status) => Exit::Code(libc::WEXITSTATUS(status)),
+    }
+}
+
+/// `struct pidfd_info` of linux/pidfd.h, in its first size.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    /// pid, tgid, ppid, then eight user and group ids.
+    ids: [u32; 11],
+    exit_code: i32,
+}
+const _: () = assert!(size_of::<PidfdInfo>() == 64);
+
+/// `PIDFD_INFO_EXIT`.
+const INFO_EXIT: u64 = 1 << 3;
+/// `PIDFD_GET_INFO`: `_IOWR(0xff, 11, struct pidfd_info)`.
+const GET_INFO: libc::Ioctl = (3 << 30 | 64 << 16 | 0xff << 8 | 11) as libc::Ioctl;
+
+/// What `wait` would have told, once the process was reaped; `None` before, and on a kernel that does not keep it.
+fn exit_status(pidfd: BorrowedFd<'_>) -> Option<i32> {
+    let mut info = PidfdInfo {
+        mask: INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the request carries the size of the structure, which is ours and lives through the call.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut info) };
+    (result == 0 && info.mask & INFO_EXIT != 0).then_some(info.exit_code)
 }
 
 /// Starts a worker: it finds `control` as descriptor [`CONTROL_FD`], stdout and stderr as ours, stdin empty, no other
@@ -163,7 +255,6 @@ pub fn unpin_current_thread() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     fn shell(script: &str, control: OwnedFd) -> io::Result<Child> {
         spawn_worker(
@@ -214,6 +305,38 @@ mod tests {
         assert_eq!(wait(&child), Exit::Signal(libc::SIGKILL));
         assert!(pidfd_signal(child.pidfd.as_fd(), 0).is_err());
         drop(ours);
+    }
+
+    #[test]
+    fn the_end_of_anothers_child() {
+        for (script, exit) in [("exit 7", Exit::Code(7)), ("kill -9 $$", Exit::Signal(9))] {
+            let (_ours, theirs) = crate::seqpacket_pair().unwrap();
+            let child = shell(script, theirs).unwrap();
+            assert_eq!(pid_of(child.pidfd.as_fd()).unwrap(), child.pid);
+            assert!(start_ticks(child.pid).unwrap() > 0);
+            wait_until_dead(&child);
+            // Reaped behind our back, as if somebody else were its parent.
+            waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+            let found = reap(child.pidfd.as_fd()).unwrap();
+            assert!(
+                found == Some(exit) || found == Some(Exit::Unknown),
+                "{script}: {found:?}"
+            );
+            assert!(pid_of(child.pidfd.as_fd()).is_err());
+        }
+    }
+
+    fn wait_until_dead(child: &Child) {
+        let mut ready = [PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::from(10_000u16)).unwrap();
+        assert!(is_dead(child.pidfd.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn a_living_stranger_is_not_dead() {
+        let parent = std::os::unix::process::parent_id();
+        let pidfd = pidfd_open(parent).unwrap();
+        assert_eq!(reap(pidfd.as_fd()).unwrap(), None);
     }
 
     #[test]
