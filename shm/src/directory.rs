@@ -153,7 +153,8 @@ impl<'a> Directory<'a> {
 
     /// The supervisor is about to start this process with this participant. From now on no earlier one can attach.
     pub fn expect(&self, aux: u16, process: u32, now_ns: u64) {
-        self.word(aux, AT_STARTED_NS).store(now_ns, Ordering::Relaxed);
+        self.word(aux, AT_STARTED_NS)
+            .store(now_ns, Ordering::Relaxed);
         let who = Who {
             process,
             pid: 0,
@@ -283,11 +284,20 @@ mod tests {
     fn a_process_from_its_start_to_its_end() {
         let arena = arena();
         let directory = arena.directory();
-        assert_eq!((directory.len(), directory.entry(2).place), (3, Place::Never));
+        assert_eq!(
+            (directory.len(), directory.entry(2).place),
+            (3, Place::Never)
+        );
         directory.expect(2, 70_000, 9);
         let entry = directory.entry(2);
         assert_eq!(
-            (entry.process, entry.pid, entry.start_ticks, entry.place, entry.started_ns),
+            (
+                entry.process,
+                entry.pid,
+                entry.start_ticks,
+                entry.place,
+                entry.started_ns
+            ),
             (70_000, 0, None, Place::Starting, 9)
         );
         directory.note_start(2, 70_000, 41, 1000);
@@ -315,7 +325,10 @@ mod tests {
         directory.expect(0, 1, 0);
         assert!(directory.attach(0, 1, 5, 6));
         directory.note_start(0, 1, 5, 6);
-        assert_eq!((directory.entry(0).place, directory.entry(0).pid), (Place::Spare, 5));
+        assert_eq!(
+            (directory.entry(0).place, directory.entry(0).pid),
+            (Place::Spare, 5)
+        );
         assert!(!directory.attach(0, 1, 5, 6), "once");
     }
 

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use blackbox::either;
-use blackbox::machine::{alone, eventually, wait_dead};
+use blackbox::machine::{alone, eventually};
 use blackbox::server::{DOMAIN, LIMIT, Server};
 use blackbox::storm::{Deaths, Dice, Flows, kill_and_time};
 
@@ -116,20 +116,4 @@ fn every_register_is_answered() {
     assert!(kills >= 3, "only {kills} kills");
     assert_eq!(server.number("registrations"), count as u64);
     assert!(server.stop().success());
-}
-
-/// A supervisor that is killed takes its workers along, so that the next one finds the address free.
-/// FIXME: it should adopt them and the arena instead.
-#[test]
-fn a_killed_supervisor_leaves_nothing_behind() {
-    let _alone = alone();
-    let server = Server::start();
-    let pids: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
-    server.signal(nix::sys::signal::Signal::SIGKILL);
-    wait_dead(server.supervisor(), LIMIT);
-    pids.into_iter().for_each(|pid| wait_dead(pid, LIMIT));
-    let next = Server::spawn_at(server.ip, server.port, blackbox::server::DEFAULT, &[]);
-    next.wait_ready();
-    assert_eq!(next.ua("alice").register(60).status(), 200);
-    assert!(next.stop().success());
 }

@@ -1,6 +1,7 @@
 //! Black-box tests of the real server, one topic a file.
 #![forbid(unsafe_code)]
 
+mod adoption;
 mod arena_carries;
 mod bad_input;
 mod calls_per_second;

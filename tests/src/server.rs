@@ -43,7 +43,11 @@ record_route = true
 
 pub struct Server {
     child: Child,
-    group: i32,
+    program: PathBuf,
+    /// One for each supervisor that there was: a worker stays in the group of the one that started it.
+    groups: Vec<i32>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     dir: tempfile::TempDir,
     pub ip: Ipv4Addr,
     pub port: u16,
@@ -127,35 +131,69 @@ impl Server {
             .prefix("tandem-test-")
             .tempdir()
             .expect("a temporary directory");
-        let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
-        let errors = log.try_clone().expect("a second descriptor");
-        let mut command = Command::new(program);
-        command.arg("run");
+        let mut given = Vec::new();
         if !config.is_empty() {
             let text = fill(config, ip, port, dir.path());
-            std::fs::write(dir.path().join("tandem.toml"), text).expect("a configuration file");
-            command.arg("-c").arg(dir.path().join("tandem.toml"));
+            let file = dir.path().join("tandem.toml");
+            std::fs::write(&file, text).expect("a configuration file");
+            given = vec!["-c".to_owned(), file.display().to_string()];
         }
-        let child = command
-            .args(arguments)
-            .env("TANDEM_CONTROL", dir.path().join("control"))
-            .env("TANDEM_STATE", dir.path().join("state"))
-            .env_remove("NOTIFY_SOCKET")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .process_group(0)
-            .spawn()
-            .expect("tandem can be started");
+        given.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let environment: Vec<(String, String)> = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let child = supervise(program, dir.path(), &given, &environment);
         let group = i32::try_from(child.id()).expect("a pid fits");
         Self {
             child,
-            group,
+            program: program.to_path_buf(),
+            groups: vec![group],
+            arguments: given,
+            environment,
             dir,
             ip,
             port,
         }
+    }
+
+    /// `kill -9` of the supervisor alone.
+    #[track_caller]
+    pub fn kill_supervisor(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
+    /// Starts `tandem run` again, as it was started; the former one has ended.
+    pub fn run_again(&mut self) {
+        self.run_again_with(&[]);
+    }
+
+    /// As [`Server::run_again`], with more environment.
+    pub fn run_again_with(&mut self, environment: &[(&str, &str)]) {
+        let mut all = self.environment.clone();
+        all.extend(
+            environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        self.child = supervise(&self.program, self.dir.path(), &self.arguments, &all);
+        self.groups
+            .push(i32::try_from(self.child.id()).expect("a pid fits"));
+    }
+
+    /// Another `tandem run` beside the present one, with its output; it is expected to end by itself.
+    pub fn run_beside(&self) -> Output {
+        command(
+            &self.program,
+            self.dir.path(),
+            &self.arguments,
+            &self.environment,
+        )
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .output()
+        .expect("tandem can be started")
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -163,7 +201,7 @@ impl Server {
     }
 
     pub fn supervisor(&self) -> i32 {
-        self.group
+        i32::try_from(self.child.id()).expect("a pid fits")
     }
 
     pub fn control(&self) -> PathBuf {
@@ -276,7 +314,7 @@ impl Server {
     #[track_caller]
     pub fn wait_ready(&self) {
         eventually("workers and a spare", LIMIT, || {
-            let gone = process(self.group).is_none_or(|p| p.state == 'Z');
+            let gone = process(self.supervisor()).is_none_or(|p| p.state == 'Z');
             assert!(!gone, "the supervisor has ended:\n{}", self.log());
             self.is_ready().then_some(())
         });
@@ -316,13 +354,14 @@ impl Server {
     }
 
     pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.group), signal).expect("the supervisor lives");
+        kill(Pid::from_raw(self.supervisor()), signal).expect("the supervisor lives");
     }
 
     /// `kill -9` of one worker of this server.
     #[track_caller]
     pub fn kill_worker(&self, pid: i32) {
-        let ours = process(pid).is_some_and(|p| p.group == self.group) && pid != self.group;
+        let ours = process(pid).is_some_and(|p| self.groups.contains(&p.group))
+            && pid != self.supervisor();
         assert!(ours, "{pid} is no worker of this server");
         // A worker that has just died by itself is as dead as one that we kill.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -330,7 +369,10 @@ impl Server {
 
     /// The processes of this server, the supervisor included.
     pub fn processes(&self) -> Vec<Process> {
-        group_members(self.group)
+        self.groups
+            .iter()
+            .flat_map(|group| group_members(*group))
+            .collect()
     }
 
     /// Stops politely; the exit status, within [`LIMIT`].
@@ -377,18 +419,61 @@ impl Drop for Server {
             eprintln!("--- end of the server's log ---");
             tail.iter().rev().for_each(|l| eprintln!("{l}"));
         }
-        let _ = kill(Pid::from_raw(self.group), Signal::SIGTERM);
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill(Pid::from_raw(self.supervisor()), Signal::SIGTERM);
+        }
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(3) && matches!(self.child.try_wait(), Ok(None))
         {
             std::thread::sleep(Duration::from_millis(5));
         }
-        // The group is ours: the server was started as its leader.
-        if self.processes().iter().any(|p| p.state != 'Z') {
-            let _ = killpg(Pid::from_raw(self.group), Signal::SIGKILL);
+        // The groups are ours: supervisors were started as their leaders, and workers outlive them.
+        for group in &self.groups {
+            if group_members(*group).iter().any(|p| p.state != 'Z') {
+                let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
+            }
         }
         let _ = self.child.wait();
     }
+}
+
+/// The command of a supervisor in `dir`; its output goes behind what is in the log.
+fn command(
+    program: &Path,
+    dir: &Path,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Command {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .expect("a log file");
+    let errors = log.try_clone().expect("a second descriptor");
+    let mut command = Command::new(program);
+    command
+        .arg("run")
+        .args(arguments)
+        .env("TANDEM_CONTROL", dir.join("control"))
+        .env("TANDEM_STATE", dir.join("state"))
+        .env_remove("NOTIFY_SOCKET")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .process_group(0);
+    command
+}
+
+fn supervise(
+    program: &Path,
+    dir: &Path,
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Child {
+    command(program, dir, arguments, environment)
+        .spawn()
+        .expect("tandem can be started")
 }
 
 fn fill(config: &str, ip: Ipv4Addr, port: u16, dir: &Path) -> String {

@@ -11,6 +11,7 @@
 mod active;
 mod hosts;
 mod inbox;
+mod orphan;
 mod policy;
 mod process;
 mod queries;

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt as _,
     },
     process::ExitCode,
@@ -14,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use config::Config;
-use control::{FromWorker, SlotAssign, ToWorker};
+use control::{FromWorker, Secret, SlotAssign, ToWorker};
 use crossbeam_channel::Sender;
 use shm::{Arena, Participant, ParticipantId};
 use stdx::hash::Key;
@@ -23,13 +24,13 @@ use crate::{
     active::{Active, Listeners},
     hosts::Hosts,
     inbox::{AppliedNote, Channel, Command, Socket},
-    queries,
+    orphan, queries,
     slot::{Begin, run_slot},
 };
 
 /// Runs a worker on its control channel until the supervisor ends it.
 pub fn run(channel: OwnedFd) -> ExitCode {
-    let channel = Arc::new(Channel(channel));
+    let channel = Arc::new(Channel::new(channel));
     if let Err(error) = os::answer_for_stacks() {
         tracing::warn!(%error, "threads of this worker will not tell their stacks");
     }
@@ -50,26 +51,37 @@ pub fn thread_name(slot: u16) -> String {
 }
 
 /// What the process has.
-struct Process {
-    channel: Arc<Channel>,
-    arena: Arena,
+pub(crate) struct Process {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) arena: Arena,
     /// The control thread's own way into the arena.
     participant: Participant,
     hosts: Arc<Hosts>,
     config: Arc<Config>,
-    version: u64,
-    doorbells: Arc<Vec<OwnedFd>>,
-    listeners: BTreeMap<u32, Listener>,
+    /// The configuration as it came, for a later supervisor.
+    pub(crate) config_file: OwnedFd,
+    pub(crate) version: u64,
+    pub(crate) doorbells: Arc<Vec<OwnedFd>>,
+    pub(crate) listeners: BTreeMap<u32, Listener>,
     reactors: BTreeMap<u16, Reactor>,
     spin: Duration,
     /// Seals dialogs.
-    secret: Key,
+    pub(crate) secret: Secret,
+    /// Counts the processes of the arena.
+    pub(crate) incarnation: u64,
+    /// The worker whose place this is.
+    pub(crate) place: Option<u16>,
+    /// Where a later supervisor asks for us.
+    pub(crate) adopt: OwnedFd,
+    /// The account of the supervisor.
+    pub(crate) owner: u32,
 }
 
 /// A listener with one socket for each slot.
-struct Listener {
-    address: std::net::SocketAddr,
-    sockets: Vec<OwnedFd>,
+pub(crate) struct Listener {
+    pub(crate) asked: std::net::SocketAddr,
+    pub(crate) address: std::net::SocketAddr,
+    pub(crate) sockets: Vec<OwnedFd>,
 }
 
 struct Reactor {
@@ -79,14 +91,20 @@ struct Reactor {
 
 /// One message with its descriptors; `None` when the supervisor is gone.
 fn receive(
-    channel: &Channel,
+    connection: BorrowedFd<'_>,
     bytes: &mut Vec<u8>,
     fds: &mut Vec<OwnedFd>,
 ) -> anyhow::Result<Option<ToWorker>> {
     fds.clear();
-    let length = os::recv_with_fds(channel.0.as_fd(), bytes, fds)
-        .context("the control channel can't be read")?;
-    if length == 0 {
+    let mut received = os::recv_with_fds(connection, bytes, fds);
+    // A supervisor that died with our messages unread: the kernel says so once, ahead of its last words.
+    if received
+        .as_ref()
+        .is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    {
+        received = os::recv_with_fds(connection, bytes, fds);
+    }
+    if received.context("the control channel can't be read")? == 0 {
         return Ok(None);
     }
     Ok(Some(
@@ -96,10 +114,36 @@ fn receive(
 
 fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
     let (mut bytes, mut fds) = (Vec::new(), Vec::new());
-    let Some(first) = receive(channel, &mut bytes, &mut fds)? else {
+    let Some(mut process) = start(channel, &mut bytes, &mut fds)? else {
         return Ok(());
     };
+    channel.tell(&FromWorker::Ready);
+    loop {
+        let connection = channel.connection();
+        match receive(connection.as_fd(), &mut bytes, &mut fds)? {
+            Some(message) => {
+                if process.obey(message, &mut fds)? {
+                    return Ok(());
+                }
+            }
+            None => orphan::wait_for_adoption(&mut process)?,
+        }
+    }
+}
+
+/// From Hello to a process that is attached; `None` if the supervisor has no use for it any more.
+fn start(
+    channel: &Arc<Channel>,
+    bytes: &mut Vec<u8>,
+    fds: &mut Vec<OwnedFd>,
+) -> anyhow::Result<Option<Process>> {
+    let connection = channel.connection();
+    let owner = os::peer_uid(connection.as_fd()).context("the supervisor has no account")?;
+    let Some(first) = receive(connection.as_fd(), bytes, fds)? else {
+        return Ok(None);
+    };
     let ToWorker::Hello {
+        incarnation,
         aux,
         recover_aux,
         slots_total,
@@ -113,24 +157,29 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
         bail!("the supervisor did not begin with Hello");
     };
     let mut given = fds.drain(..);
-    let (Some(control), Some(data), Some(config)) = (given.next(), given.next(), given.next())
+    let (Some(control), Some(data), Some(config_file), Some(adopt)) =
+        (given.next(), given.next(), given.next(), given.next())
     else {
         bail!("Hello came without its descriptors");
     };
     let mut doorbells: Vec<OwnedFd> = given.collect();
     while doorbells.len() < usize::from(slots_total) {
-        match receive(channel, &mut bytes, &mut fds)? {
+        match receive(connection.as_fd(), bytes, fds)? {
             Some(ToWorker::Doorbells { from_slot })
                 if usize::from(from_slot) == doorbells.len() =>
             {
-                doorbells.append(&mut fds)
+                doorbells.append(fds)
             }
             Some(_) => bail!("a doorbell is missing"),
-            None => return Ok(()),
+            None => return Ok(None),
         }
     }
     let arena = Arena::attach(control, data).context("the arena can't be attached")?;
-    let config = Arc::new(read_config(config)?);
+    if !attach(&arena, aux, incarnation)? {
+        tracing::debug!("given up by a later supervisor");
+        return Ok(None);
+    }
+    let config = Arc::new(read_config(&config_file)?);
     // Before privileges go: the file may be for root only.
     let hosts = Arc::new(Hosts::load());
     if let Some(user) = &user {
@@ -141,35 +190,40 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
         participant.recover(ParticipantId(aux));
         participant.offline();
     }
-    let mut process = Process {
+    Ok(Some(Process {
         channel: Arc::clone(channel),
         arena,
         participant,
         hosts,
         config,
+        config_file,
         version: config_version,
         doorbells: Arc::new(doorbells),
         listeners: BTreeMap::new(),
         reactors: BTreeMap::new(),
         spin: Duration::from_micros(u64::from(spin_us)),
-        secret: Key(secret.0),
-    };
-    channel.tell(&FromWorker::Ready);
-    loop {
-        let Some(message) = receive(channel, &mut bytes, &mut fds)? else {
-            // Nobody is left who could replace us or be told anything. What we hold is in the arena.
-            tracing::warn!("the supervisor is gone: the worker ends");
-            process.stop();
-            return Ok(());
-        };
-        if process.obey(message, &mut fds)? {
-            return Ok(());
-        }
-    }
+        secret,
+        incarnation,
+        place: None,
+        adopt,
+        owner,
+    }))
 }
 
-fn read_config(fd: OwnedFd) -> anyhow::Result<Config> {
-    let file = std::fs::File::from(fd);
+/// Takes our line of the process directory, before anything else in the arena. False: it is another's meanwhile.
+fn attach(arena: &Arena, aux: u16, incarnation: u64) -> anyhow::Result<bool> {
+    let line = aux
+        .checked_sub(arena.layout().slots)
+        .filter(|line| *line < arena.directory().len())
+        .context("Hello names no control thread")?;
+    let pid = std::process::id();
+    let start = os::start_ticks(pid).context("our own start time can't be read")?;
+    let process = u32::try_from(incarnation.saturating_sub(1)).context("a wrong incarnation")?;
+    Ok(arena.directory().attach(line, process, pid, start))
+}
+
+fn read_config(fd: &OwnedFd) -> anyhow::Result<Config> {
+    let file = std::fs::File::from(fd.try_clone().context("a descriptor can't be duplicated")?);
     // Every process has the same open file, so its position belongs to nobody: read by offset.
     let bytes = file.metadata().map(|about| about.len());
     let mut frame = vec![0; bytes.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))];
@@ -187,24 +241,28 @@ impl Process {
             }
             ToWorker::Sockets {
                 listener,
+                asked,
                 address,
                 from_slot,
-            } => self.add_sockets(listener, address, from_slot, fds)?,
+            } => self.add_sockets(listener, (asked, address), from_slot, fds)?,
             ToWorker::RemoveListener { listener } => self.remove_listener(listener),
             ToWorker::Config { version } => {
                 let Some(fd) = fds.pop() else {
                     bail!("a configuration came without its descriptor")
                 };
-                self.config = Arc::new(read_config(fd)?);
+                self.config = Arc::new(read_config(&fd)?);
+                self.config_file = fd;
                 self.version = version;
                 self.apply();
             }
             ToWorker::Assign {
+                worker,
                 slots,
                 recover,
                 fault,
                 ..
             } => {
+                self.place = Some(worker);
                 for slot in &slots {
                     self.start(*slot, recover, fault)?;
                 }
@@ -224,6 +282,9 @@ impl Process {
                     queries::answer(&mut self.participant, &request, connection);
                 }
             }
+            ToWorker::Surrender | ToWorker::Adopt => {
+                bail!("the supervisor adopts a worker that it has")
+            }
         }
         Ok(false)
     }
@@ -231,11 +292,12 @@ impl Process {
     fn add_sockets(
         &mut self,
         id: u32,
-        address: std::net::SocketAddr,
+        (asked, address): (std::net::SocketAddr, std::net::SocketAddr),
         from_slot: u16,
         fds: &mut Vec<OwnedFd>,
     ) -> anyhow::Result<()> {
         let listener = self.listeners.entry(id).or_insert_with(|| Listener {
+            asked,
             address,
             sockets: Vec::new(),
         });
@@ -251,6 +313,17 @@ impl Process {
             self.order(slot, Command::Arm(socket));
         }
         Ok(())
+    }
+
+    pub(crate) fn participant_id(&self) -> u16 {
+        self.participant.id().0
+    }
+
+    /// Forgets listeners of which some sockets never came.
+    pub(crate) fn forget_halves(&mut self) {
+        let slots = self.doorbells.len();
+        self.listeners
+            .retain(|_, listener| listener.sockets.len() >= slots);
     }
 
     fn socket(&self, id: u32, slot: u16) -> anyhow::Result<Socket> {
@@ -284,7 +357,7 @@ impl Process {
             Arc::clone(&self.config),
             &listeners,
             Arc::clone(&self.hosts),
-            self.secret,
+            Key(self.secret.0),
         ))
     }
 

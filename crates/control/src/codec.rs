@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Version of the frame and of all types in it. Peers of another version are refused with
 /// [`CodecError::Version`]; they never guess.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"TNDM";
 const HEADER_BYTES: usize = 7;
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(error, CodecError::Version { found: 9 });
         assert_eq!(
             error.to_string(),
-            "the peer speaks control protocol version 9, this binary speaks 1"
+            "the peer speaks control protocol version 9, this binary speaks 2"
         );
     }
 

@@ -37,10 +37,10 @@ impl std::fmt::Debug for Secret {
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// First message. Descriptors: control memfd, data memfd, config memfd, then the doorbell eventfds
-    /// of slots 0, 1, … as far as they fit; the others follow in [`ToWorker::Doorbells`].
+    /// First message. Descriptors: control memfd, data memfd, config memfd, the adopt listener, then the
+    /// doorbell eventfds of slots 0, 1, … as far as they fit; the others follow in [`ToWorker::Doorbells`].
     Hello {
-        /// Counts the worker processes of this supervisor's arena; never reused.
+        /// Counts the worker processes of this arena, over all its supervisors; never reused.
         incarnation: u64,
         /// Participant id of the worker's control thread in the arena: at least `slots_total`.
         aux: u16,
@@ -64,6 +64,9 @@ pub enum ToWorker {
     /// A listener's sockets, one for each slot. Descriptors: the sockets of the slots from `from_slot` on.
     Sockets {
         listener: u32,
+        /// As the configuration asks; port 0 means any.
+        asked: SocketAddr,
+        /// As bound.
         address: SocketAddr,
         from_slot: u16,
     },
@@ -90,6 +93,10 @@ pub enum ToWorker {
     HandOver,
     /// Answer this on the client's connection. Descriptor: the connection, blocking, with a write timeout.
     Query { request: TableRequest },
+    /// To an orphan, while it is being adopted: send duplicates of all that is shared, by [`FromWorker::Estate`] and what follows it.
+    Surrender,
+    /// To an orphan: this connection is its control channel from now on.
+    Adopt,
 }
 
 /// One slot of [`ToWorker::Assign`].
@@ -121,6 +128,39 @@ pub enum FromWorker {
     Applied { version: u64 },
     /// Answer to [`ToWorker::HandOver`]: no slot of this process will touch the arena again.
     HandedOver,
+    /// An orphan presents itself to whoever connected to the adopt listener. Descriptor: its own pidfd.
+    Orphan {
+        /// As in its `Hello`.
+        incarnation: u64,
+        /// As in its `Hello`.
+        aux: u16,
+        /// The worker whose place it has; `None` for a spare.
+        worker: Option<u16>,
+        /// Slots that it serves.
+        serving: Vec<u16>,
+        /// Version of the configuration that it took last.
+        config_version: u64,
+        /// Listeners of which it has every socket.
+        listeners: Vec<u32>,
+    },
+    /// Answer to [`ToWorker::Surrender`]. Descriptors as with [`ToWorker::Hello`]. `Doorbells`, the `Sockets` of every listener and
+    /// [`FromWorker::Surrendered`] follow.
+    Estate {
+        slots_total: u16,
+        config_version: u64,
+        secret: Secret,
+    },
+    /// As [`ToWorker::Doorbells`].
+    Doorbells { from_slot: u16 },
+    /// As [`ToWorker::Sockets`].
+    Sockets {
+        listener: u32,
+        asked: SocketAddr,
+        address: SocketAddr,
+        from_slot: u16,
+    },
+    /// That was all.
+    Surrendered,
 }
 
 impl Message for ToWorker {

@@ -42,6 +42,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         any::<(u32, std::net::IpAddr, u16, u16)>().prop_map(|(listener, ip, port, from_slot)| {
             ToWorker::Sockets {
                 listener,
+                asked: (ip, 0).into(),
                 address: (ip, port).into(),
                 from_slot,
             }
@@ -70,6 +71,8 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         }),
         any::<u64>().prop_map(|version| ToWorker::Config { version }),
         Just(ToWorker::HandOver),
+        Just(ToWorker::Surrender),
+        Just(ToWorker::Adopt),
         table_request().prop_map(|request| ToWorker::Query { request }),
     ]
 }
@@ -78,6 +81,33 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
     prop_oneof![
         Just(FromWorker::Ready),
         Just(FromWorker::HandedOver),
+        Just(FromWorker::Surrendered),
+        any::<(u64, u16, Option<u16>, Vec<u16>, u64, Vec<u32>)>().prop_map(
+            |(incarnation, aux, worker, serving, config_version, listeners)| FromWorker::Orphan {
+                incarnation,
+                aux,
+                worker,
+                serving,
+                config_version,
+                listeners,
+            }
+        ),
+        any::<(u16, u64, [u8; 16])>().prop_map(|(slots_total, config_version, secret)| {
+            FromWorker::Estate {
+                slots_total,
+                config_version,
+                secret: control::Secret(secret),
+            }
+        }),
+        any::<u16>().prop_map(|from_slot| FromWorker::Doorbells { from_slot }),
+        any::<(u32, std::net::IpAddr, u16, u16)>().prop_map(|(listener, ip, port, from_slot)| {
+            FromWorker::Sockets {
+                listener,
+                asked: (ip, 0).into(),
+                address: (ip, port).into(),
+                from_slot,
+            }
+        }),
         text().prop_map(|message| FromWorker::Failed { message }),
         any::<u64>().prop_map(|version| FromWorker::Applied { version }),
         any::<(u16, u32, u32, u64)>().prop_map(|(slot, replayed, transactions, recovered_ns)| {

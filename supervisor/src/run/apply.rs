@@ -8,6 +8,7 @@ use control::{ClientReply, ToWorker};
 use failpoint::failpoint;
 
 use super::cause::Cause;
+use super::census;
 use super::fleet::{Heritage, Image, Input, Output, ProcessId};
 use super::notify;
 use super::supervisor::{Supervisor, Token};
@@ -20,7 +21,10 @@ impl Supervisor {
         self.inputs.push_back(input);
         let mut outputs = Vec::new();
         while let Some(input) = self.inputs.pop_front() {
-            self.fleet.step(os::now(), input, &mut outputs);
+            let now = os::now();
+            self.fleet.step(now, input, &mut outputs);
+            // Written down before it is done: a later supervisor must not take an owner of a seat for a spare.
+            census::write(self.memory.directory(), &self.fleet, now);
             outputs.drain(..).for_each(|output| self.apply(output));
         }
     }
@@ -99,6 +103,11 @@ impl Supervisor {
             return Ok(());
         };
         failpoint!("supervisor.spawned");
+        if let Ok(start) = os::start_ticks(link.pid) {
+            self.memory
+                .directory()
+                .note_start(aux, id.0, link.pid, start);
+        }
         self.watch(link.pidfd.as_fd(), Token::Death(id))?;
         self.watch(link.channel.as_fd(), Token::Channel(id))?;
         let hello = ToWorker::Hello {
@@ -117,7 +126,12 @@ impl Supervisor {
         };
         link.send_hello(
             &hello,
-            [control, data, self.config_file.as_fd()],
+            [
+                control,
+                data,
+                self.config_file.as_fd(),
+                self.adopt.listener.as_fd(),
+            ],
             &self.doorbells,
         )?;
         self.listeners
@@ -136,8 +150,11 @@ impl Supervisor {
             })
             .collect();
         for slot in &slots {
-            self.memory
-                .hand_on(slot.slot, heritage.as_ref().map(|heritage| heritage.since));
+            self.memory.hand_on(
+                slot.slot,
+                heritage.as_ref().map(|heritage| heritage.since),
+                heritage.as_ref().map(|heritage| heritage.cause),
+            );
         }
         let message = ToWorker::Assign {
             worker: seat,
@@ -212,7 +229,9 @@ impl Supervisor {
         );
         tracing::info!("serving {summary}");
         notify::ready(&format!("serving {summary}"));
-        if std::mem::take(&mut self.reload_again) {
+        if std::mem::take(&mut self.adopted) {
+            self.reload_after_adoption();
+        } else if std::mem::take(&mut self.reload_again) {
             self.reload_by_signal();
         }
     }

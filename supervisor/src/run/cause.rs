@@ -18,6 +18,8 @@ pub(crate) enum Cause {
     Stopped,
     /// `fork` or `exec` failed with this errno.
     NotStarted(i32),
+    /// It died while there was no supervisor, or the kernel can't tell.
+    Unwatched,
 }
 
 impl Cause {
@@ -25,13 +27,43 @@ impl Cause {
         match exit {
             Exit::Code(code) => Self::Code(code),
             Exit::Signal(number) => Self::Signal(number),
+            Exit::Unknown => Self::Unwatched,
+        }
+    }
+
+    /// One word for the arena, where the next supervisor finds it; never 0.
+    pub(crate) fn pack(self) -> u64 {
+        let (kind, number) = match self {
+            Self::Planned => (1, 0),
+            Self::Signal(number) => (2, number),
+            Self::Code(code) => (3, code),
+            Self::Hung => (4, 0),
+            Self::NotStarted(errno) => (5, errno),
+            Self::Unwatched => (6, 0),
+            Self::Stopped => (7, 0),
+        };
+        kind << 32 | u64::from(number as u32)
+    }
+
+    /// `None` for a word that is none.
+    pub(crate) fn unpack(word: u64) -> Option<Self> {
+        let number = word as u32 as i32;
+        match word >> 32 {
+            1 => Some(Self::Planned),
+            2 => Some(Self::Signal(number)),
+            3 => Some(Self::Code(number)),
+            4 => Some(Self::Hung),
+            5 => Some(Self::NotStarted(number)),
+            6 => Some(Self::Unwatched),
+            7 => Some(Self::Stopped),
+            _ => None,
         }
     }
 
     /// Whether the message at hand may have caused it: a fault, an abort or the watchdog, not a kill from outside (DESIGN §1).
     pub(crate) fn suspect(self) -> bool {
         match self {
-            Self::Planned | Self::Stopped | Self::NotStarted(_) => false,
+            Self::Planned | Self::Stopped | Self::NotStarted(_) | Self::Unwatched => false,
             Self::Hung | Self::Code(_) => true,
             Self::Signal(number) => !matches!(
                 number,
@@ -51,6 +83,7 @@ impl fmt::Display for Cause {
             Self::Planned => f.write_str("planned restart"),
             Self::Hung => f.write_str("hung, killed by the supervisor"),
             Self::Stopped => f.write_str("stopped from outside, killed by the supervisor"),
+            Self::Unwatched => f.write_str("unknown: nobody watched"),
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::NotStarted(errno) => write!(
                 f,
@@ -78,7 +111,9 @@ mod tests {
             (Cause::Code(101), true, "exit code 101"),
             (Cause::Planned, false, "planned restart"),
             (Cause::Hung, true, "hung, killed by the supervisor"),
+            (Cause::Unwatched, false, "unknown: nobody watched"),
         ] {
+            assert_eq!(Cause::unpack(cause.pack()), Some(cause));
             assert_eq!(
                 (cause.suspect(), cause.to_string().as_str()),
                 (suspect, text)

@@ -1,12 +1,17 @@
-//! The control socket: one supervisor a path, mode 0600, and a dead one's socket is no obstacle.
+//! The control socket: one supervisor a path, mode 0600, and a dead one's socket is no obstacle. Beside it the adopt socket, for the workers of
+//! a dead supervisor.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, socket, sockopt};
 use nix::sys::stat::{Mode, umask};
 
 use super::trouble::Trouble;
@@ -14,32 +19,25 @@ use super::trouble::Trouble;
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     pub(crate) listener: UnixListener,
+    file: SocketFile,
+}
+
+/// A socket's file, and what tells it from that of a later supervisor.
+#[derive(Debug)]
+struct SocketFile {
     path: PathBuf,
-    /// Tells our file from that of a later supervisor.
     inode: u64,
 }
 
-impl ControlSocket {
-    pub(crate) fn claim(path: &Path) -> Result<Self, Trouble> {
-        let trouble = |error: io::Error| explain(path, &error);
-        remove_stale(path)?;
-        // The file is born with its mode: there is no moment at which others could connect.
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
-        umask(before);
-        let listener = bound.map_err(trouble)?;
-        listener.set_nonblocking(true).map_err(trouble)?;
-        let inode = fs::metadata(path).map_err(trouble)?.ino();
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
         Ok(Self {
-            listener,
             path: path.to_path_buf(),
-            inode,
+            inode: fs::metadata(path)?.ino(),
         })
     }
-}
 
-impl Drop for ControlSocket {
-    fn drop(&mut self) {
+    fn remove(&self) {
         if fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             // A file that stays behind is found stale by the next start.
             let _ = fs::remove_file(&self.path);
@@ -47,8 +45,139 @@ impl Drop for ControlSocket {
     }
 }
 
+impl ControlSocket {
+    /// Of several that start at the same moment one gets the path.
+    pub(crate) fn claim(path: &Path) -> Result<Self, Trouble> {
+        let trouble = |error: io::Error| explain(path, &error);
+        let _lock = Lock::take(path)?;
+        remove_stale(path)?;
+        // The file is born with its mode: there is no moment at which others could connect.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let listener = bound.map_err(trouble)?;
+        listener.set_nonblocking(true).map_err(trouble)?;
+        let file = SocketFile::of(path).map_err(trouble)?;
+        Ok(Self { listener, file })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        self.file.remove();
+    }
+}
+
+/// Where the workers of a dead supervisor wait for the next one.
+pub(crate) fn adopt_path(control: &Path) -> PathBuf {
+    let mut path = control.as_os_str().to_owned();
+    path.push(".adopt");
+    path.into()
+}
+
+/// The socket at [`adopt_path`]. Every worker holds it too; its file stays when we die, and goes with a clean stop.
+#[derive(Debug)]
+pub(crate) struct AdoptSocket {
+    pub(crate) listener: OwnedFd,
+    /// `None` if somebody has removed it: then nobody can be adopted, and nothing is ours to remove.
+    file: Option<SocketFile>,
+    /// Workers may wait on it once we are gone.
+    in_use: bool,
+}
+
+impl AdoptSocket {
+    /// A new one; what lies there belongs to nobody who lives. Only for whoever has the control socket.
+    pub(crate) fn make(control: &Path) -> Result<Self, Trouble> {
+        let path = adopt_path(control);
+        let trouble = |error: io::Error| explain(&path, &error);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(trouble(error)),
+            _ => {}
+        }
+        let listener = os::seqpacket_listen(&path).map_err(trouble)?;
+        let file = SocketFile::of(&path).map_err(trouble)?;
+        Ok(Self {
+            listener,
+            file: Some(file),
+            in_use: false,
+        })
+    }
+
+    /// The one that the workers of a dead supervisor wait on.
+    pub(crate) fn adopted(control: &Path, listener: OwnedFd) -> Self {
+        Self {
+            listener,
+            file: SocketFile::of(&adopt_path(control)).ok(),
+            in_use: true,
+        }
+    }
+
+    /// From now on workers have it.
+    pub(crate) fn keep(&mut self) {
+        self.in_use = true;
+    }
+
+    /// No worker is left.
+    pub(crate) fn forget(&mut self) {
+        self.in_use = false;
+    }
+}
+
+impl Drop for AdoptSocket {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.as_ref().filter(|_| !self.in_use) {
+            file.remove();
+        }
+    }
+}
+
+/// Held while a dead supervisor's socket is replaced: two that do it at once would each remove the other's.
+#[derive(Debug)]
+struct Lock(
+    #[expect(dead_code, reason = "held for its Drop")] Flock<File>,
+    PathBuf,
+);
+
+impl Lock {
+    fn take(control: &Path) -> Result<Self, Trouble> {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let mut path = control.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let trouble = |error: io::Error| explain(&path, &error);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .map_err(trouble)?;
+            let inode = file.metadata().map_err(trouble)?.ino();
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                // Whoever had it before has removed the file: lock the one that is there now.
+                Ok(_) if !fs::metadata(&path).is_ok_and(|now| now.ino() == inode) => {}
+                Ok(lock) => return Ok(Self(lock, path)),
+                Err((_, Errno::EAGAIN)) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err((_, errno)) => return Err(trouble(errno.into())),
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still locked, so that nobody else has it.
+        let _ = fs::remove_file(&self.1);
+    }
+}
+
 fn remove_stale(path: &Path) -> Result<(), Trouble> {
-    match UnixStream::connect(path) {
+    match connect(path) {
         Ok(stream) => {
             let peer = getsockopt(&stream, sockopt::PeerCredentials);
             let who = peer.map_or("another supervisor".to_owned(), |peer| {
@@ -60,13 +189,28 @@ fn remove_stale(path: &Path) -> Result<(), Trouble> {
             ))
         }
         // A file that is no socket refuses connections too; it is not ours to remove.
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
+        Err(Errno::ECONNREFUSED) if is_socket(path) => {
             tracing::debug!(path = %path.display(), "a dead supervisor's control socket is replaced");
             fs::remove_file(path).map_err(|error| explain(path, &error))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(explain(path, &error)),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::EAGAIN) => Err(Trouble::new(
+            format!(
+                "a supervisor has the control socket {} and does not answer",
+                path.display()
+            ),
+            "if it hangs, kill it: its workers serve on, and the next `tandem run` takes them over",
+        )),
+        Err(errno) => Err(explain(path, &errno.into())),
     }
+}
+
+/// Does not wait: a supervisor that was stopped may have a full queue.
+fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(fd)
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -76,7 +220,7 @@ fn is_socket(path: &Path) -> bool {
 fn explain(path: &Path, error: &io::Error) -> Trouble {
     Trouble::new(
         format!("cannot make the control socket {}: {error}", path.display()),
-        "choose a path in an existing directory of yours, of at most 107 characters, with --control or TANDEM_CONTROL",
+        "choose a path in an existing directory of yours, of at most 101 characters, with --control or TANDEM_CONTROL",
     )
 }
 
@@ -127,5 +271,45 @@ mod tests {
         assert!(ControlSocket::claim(&path).is_err());
         assert!(path.exists());
         assert!(ControlSocket::claim(&dir.path().join("none/control")).is_err());
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_one_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        for _ in 0..50 {
+            drop(UnixListener::bind(&path).unwrap());
+            let claims: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| ControlSocket::claim(&path)))
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect()
+            });
+            assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1);
+            assert!(path.exists());
+            drop(claims);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn the_adopt_socket_goes_with_a_clean_stop_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("control");
+        let path = adopt_path(&control);
+        drop(AdoptSocket::make(&control).unwrap());
+        assert!(!path.exists());
+        let mut first = AdoptSocket::make(&control).unwrap();
+        let worker = first.listener.try_clone().unwrap();
+        first.keep();
+        drop(first);
+        assert!(path.exists() && os::seqpacket_connect(&path).is_ok());
+        let mut second = AdoptSocket::adopted(&control, worker);
+        second.forget();
+        drop(second);
+        assert!(!path.exists());
     }
 }

@@ -9,6 +9,9 @@
 //!            and the next spare is assigned in the same step <----+---Exited-------- Leaving (HandOver sent)
 //! ```
 //!
+//! A supervisor that takes over another's processes begins with them as they are ([`Fleet::adopt`]): who serves goes on, a seat without a living
+//! owner is a vacancy with a heritage, and who lives but does not answer is killed first, because only its death makes its seat vacant.
+//!
 //! Rules (DESIGN §1): a take-over is never delayed; back-off holds back only the start of new processes after some that
 //! died before they served. Recovery is idempotent, so an heir that dies is replaced like any other worker.
 
@@ -135,7 +138,7 @@ pub(crate) enum Output {
         cause: Cause,
         waited: Duration,
     },
-    /// Every seat is served for the first time.
+    /// Every seat is served for the first time under this supervisor.
     AllServing,
     Restarted(Ticket),
     /// A restart or an upgrade is not done, and nothing has changed; or a stop has ended it.
@@ -204,6 +207,38 @@ pub(crate) struct Seat {
     vacancy: Option<Heritage>,
 }
 
+/// What a supervisor finds that takes over another's processes.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(crate) seats: Vec<SeatRecord>,
+    /// Those that live; one that does not answer is `Leaving`.
+    pub(crate) processes: Vec<Found>,
+    /// Participants that nobody ever had.
+    pub(crate) aux_fresh: BTreeSet<u16>,
+    /// Participants of the dead.
+    pub(crate) aux_dead: BTreeSet<u16>,
+    /// Above every process id that was used.
+    pub(crate) next: u32,
+    pub(crate) all_served: bool,
+}
+
+/// What the arena keeps of a seat.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SeatRecord {
+    /// Somebody had it.
+    pub(crate) used: bool,
+    pub(crate) restarts: u64,
+    pub(crate) last_exit: Option<Cause>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) process: ProcessId,
+    pub(crate) aux: u16,
+    pub(crate) state: State,
+    pub(crate) started_at: Instant,
+}
+
 #[derive(Debug)]
 struct Restart {
     ticket: Ticket,
@@ -247,7 +282,10 @@ pub(crate) struct Fleet {
     hold: Option<Instant>,
     /// How the last process ended, whatever it was.
     last_exit: Option<Cause>,
+    /// Every seat has been served, by processes of this supervisor or of an earlier one.
     all_served: bool,
+    /// Whether this supervisor has said so.
+    announced: bool,
     stopping: bool,
     stopped: bool,
 }
@@ -270,9 +308,66 @@ impl Fleet {
             hold: None,
             last_exit: None,
             all_served: false,
+            announced: false,
             stopping: false,
             stopped: false,
         }
+    }
+
+    /// The fleet of a supervisor that died, as its survivors and the arena's process directory tell.
+    pub(crate) fn adopt(now: Instant, census: Census, patience: Patience) -> Self {
+        let mut fleet = Self::new(0, 0, patience);
+        fleet.next = census.next;
+        fleet.all_served = census.all_served;
+        fleet.aux_fresh = census.aux_fresh;
+        fleet.aux_dead = census.aux_dead;
+        for found in census.processes {
+            let (state, wait) = match found.state {
+                // It has had its time already: the first tick kills it. That is no suspicion, see `on_tick`.
+                State::Leaving(seat) => (State::Leaving(seat), Some(Duration::ZERO)),
+                State::Assigned(seat) => (State::Assigned(seat), Some(patience.serve)),
+                State::Starting => (State::Starting, Some(patience.start)),
+                state @ (State::Spare | State::Serving(_)) => (state, None),
+            };
+            let process = Process {
+                aux: found.aux,
+                // Programs of one layout are as good as each other; an upgrade would have said so otherwise.
+                image: fleet.image,
+                state,
+                since: now,
+                started_at: found.started_at,
+                overdue: wait.map(|wait| now.saturating_add(wait)),
+                recovers_aux: true,
+                lost: None,
+                served: matches!(state, State::Serving(_)),
+                proven: false,
+            };
+            fleet.processes.insert(found.process, process);
+        }
+        for (number, record) in (0u16..).zip(census.seats) {
+            let incumbent = fleet
+                .processes
+                .iter()
+                .find(|(_, process)| process.seat() == Some(number))
+                .map(|(id, _)| *id);
+            // Its owner died while nobody watched, or had died before and has no heir yet.
+            let orphaned = incumbent.is_none() && record.used;
+            fleet.seats.push(Seat {
+                incumbent,
+                restarts: record.restarts + u64::from(orphaned),
+                last_exit: if orphaned {
+                    Some(Cause::Unwatched)
+                } else {
+                    record.last_exit
+                },
+                vacancy: orphaned.then_some(Heritage {
+                    since: now,
+                    cause: Cause::Unwatched,
+                    suspect: false,
+                }),
+            });
+        }
+        fleet
     }
 
     /// One for each process that can be alive, a process is started only while fewer than that are: the seats', the spare, and
@@ -287,6 +382,11 @@ impl Fleet {
 
     pub(crate) fn processes(&self) -> impl Iterator<Item = (ProcessId, &Process)> {
         self.processes.iter().map(|(id, process)| (*id, process))
+    }
+
+    /// Participants whose processes are dead.
+    pub(crate) fn aux_dead(&self) -> impl Iterator<Item = u16> {
+        self.aux_dead.iter().copied()
     }
 
     pub(crate) fn process(&self, id: ProcessId) -> Option<&Process> {
@@ -304,8 +404,9 @@ impl Fleet {
         self.last_exit
     }
 
-    pub(crate) fn all_served(&self) -> bool {
-        self.all_served
+    /// Whether every seat has been served under this supervisor.
+    pub(crate) fn everybody_serves(&self) -> bool {
+        self.announced
     }
 
     /// The earliest moment at which `Tick` has work to do.
@@ -367,10 +468,6 @@ impl Fleet {
                 cause: vacancy.cause,
                 waited,
             });
-        }
-        if !self.all_served && self.seats.iter().all(|seat| self.serving(seat)) {
-            self.all_served = true;
-            out.push(Output::AllServing);
         }
     }
 
@@ -505,6 +602,11 @@ impl Fleet {
 
     /// What follows from the state alone, whatever the input was.
     fn settle(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if !self.announced && self.seats.iter().all(|seat| self.serving(seat)) {
+            self.announced = true;
+            self.all_served = true;
+            out.push(Output::AllServing);
+        }
         if self.stopping {
             if self.processes.is_empty() && !self.stopped {
                 self.stopped = true;

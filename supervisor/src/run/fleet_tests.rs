@@ -6,7 +6,64 @@ use super::*;
 
 /// Runs a script of inputs separated by `|` over a fleet of two seats; `+500` moves the clock by ms and ticks.
 fn run(script: &str) -> String {
-    let mut fleet = Fleet::new(2, Fleet::aux_wanted(2), Patience::default());
+    let (fleet, script) = match script.split_once(" >> ") {
+        Some((found, script)) => (adopted(found), script),
+        None => (
+            Fleet::new(2, Fleet::aux_wanted(2), Patience::default()),
+            script,
+        ),
+    };
+    run_on(fleet, script)
+}
+
+/// A fleet that another supervisor left: `serving 0 | spare | gone | ...`, one word for each participant, whose process has its number and 10.
+fn adopted(found: &str) -> Fleet {
+    let mut census = Census {
+        next: 20,
+        all_served: true,
+        seats: vec![
+            SeatRecord {
+                used: true,
+                restarts: 4,
+                last_exit: Some(Cause::Planned),
+            };
+            2
+        ],
+        ..Census::default()
+    };
+    for (aux, word) in (0u16..).zip(found.split('|').map(str::trim)) {
+        let (word, seat) = word.split_once(' ').unwrap_or((word, ""));
+        let seat = seat.parse().ok();
+        let state = match (word, seat) {
+            ("starting", _) => State::Starting,
+            ("spare", _) => State::Spare,
+            ("assigned", Some(seat)) => State::Assigned(seat),
+            ("serving", Some(seat)) => State::Serving(seat),
+            ("silent", seat) => State::Leaving(seat),
+            ("gone", _) => {
+                census.aux_dead.insert(aux);
+                continue;
+            }
+            ("fresh", _) => {
+                census.aux_fresh.insert(aux);
+                continue;
+            }
+            other => panic!("{other:?}"),
+        };
+        census.processes.push(Found {
+            process: ProcessId(u32::from(aux) + 10),
+            aux,
+            state,
+            started_at: Instant::ZERO,
+        });
+    }
+    census
+        .aux_fresh
+        .extend(found.split('|').count() as u16..Fleet::aux_wanted(2));
+    Fleet::adopt(Instant::ZERO, census, Patience::default())
+}
+
+fn run_on(mut fleet: Fleet, script: &str) -> String {
     let mut now = Instant::from_nanos(0);
     let mut log = String::new();
     for step in script.split('|').map(str::trim) {
@@ -564,5 +621,101 @@ fn a_process_that_was_stopped_is_no_suspect() {
     check(
         "up | stopped 0 | kill9 0",
         &["stopped 0: kill 0", "kill9 0: assign 2 seat 0 recover"],
+    );
+}
+
+#[test]
+fn adopted_workers_go_on() {
+    check(
+        "serving 0 | serving 1 | spare >> start | kill9 10 | serving 12",
+        &[
+            "start: all serving",
+            "kill9 10: assign 12 seat 0 recover",
+            "serving 12: took over 0 by 12 after SIGKILL in 0ms, spawn 20 aux 0*",
+        ],
+    );
+}
+
+#[test]
+fn what_has_no_living_owner_is_recovered_first() {
+    check(
+        "serving 0 | gone | spare >> start | serving 12",
+        &[
+            "start: assign 12 seat 1 recover",
+            "serving 12: took over 1 by 12 after unknown: nobody watched in 0ms, all serving, spawn 20 aux 1*",
+        ],
+    );
+    check(
+        "gone | serving 1 | gone >> start | ready 21 | serving 21",
+        &[
+            "start: spawn 20 aux 0*, spawn 21 aux 2*",
+            "ready 21: assign 21 seat 0 recover",
+            "serving 21: took over 0 by 21 after unknown: nobody watched in 0ms, all serving",
+        ],
+    );
+}
+
+#[test]
+fn nobody_survived() {
+    check(
+        "gone | gone | fresh >> start | ready 20 | ready 21",
+        &[
+            "start: spawn 20 aux 0*, spawn 21 aux 1*, spawn 22 aux 2",
+            "ready 20: assign 20 seat 0 recover",
+            "ready 21: assign 21 seat 1 recover",
+        ],
+    );
+}
+
+#[test]
+fn a_silent_one_dies_before_its_seat_is_given_away() {
+    check(
+        "serving 0 | silent 1 | spare >> start | kill9 11",
+        &["start: kill 11", "kill9 11: assign 12 seat 1 recover"],
+    );
+    check(
+        "serving 0 | serving 1 | silent >> start | kill9 12",
+        &["start: kill 12, all serving, spawn 20 aux 3", "kill9 12: -"],
+    );
+}
+
+#[test]
+fn a_take_over_under_way_ends_as_it_would_have() {
+    check(
+        "serving 0 | assigned 1 | spare >> start | serving 11",
+        &["start: -", "serving 11: all serving"],
+    );
+    check(
+        "serving 0 | assigned 1 | spare >> start | +30001",
+        &["start: -", "+30001: kill 11"],
+    );
+}
+
+#[test]
+fn figures_go_on_where_the_arena_keeps_them() {
+    let fleet = adopted("serving 0 | gone | spare");
+    let [served, vacant] = fleet.seats() else {
+        panic!("two seats")
+    };
+    assert_eq!(
+        (served.restarts, served.last_exit),
+        (4, Some(Cause::Planned))
+    );
+    assert_eq!(
+        (vacant.restarts, vacant.last_exit),
+        (5, Some(Cause::Unwatched))
+    );
+}
+
+#[test]
+fn an_adopted_fleet_restarts_and_stops_like_any_other() {
+    check(
+        "serving 0 | serving 1 | spare >> start | restart 1 | exit 11 0 | stop",
+        &[
+            "start: all serving",
+            "restart 1: handover 11",
+            "exit 11 0: assign 12 seat 1 recover",
+            "stop: refused: the server is stopping, handover 10, handover 12",
+        ],
     );
 }

@@ -1,8 +1,9 @@
-//! Who holds a UDP port, as far as `/proc` tells.
+//! Who holds a UDP port or a Unix socket, as far as `/proc` tells.
 
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -90,6 +91,40 @@ fn holds(pid: u32, names: &[String]) -> bool {
     })
 }
 
+/// Processes that hold the listening Unix socket of this path.
+pub(crate) fn of_unix(path: &Path) -> Vec<u32> {
+    let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let names: Vec<String> = unix_inodes_in(&table, path)
+        .iter()
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut pids: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| holds(*pid, &names))
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+fn unix_inodes_in(table: &str, path: &Path) -> Vec<u64> {
+    // The table has the path as it was bound, which may have been a relative one.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let line = |line: &str| {
+        let mut columns = line.split_whitespace();
+        let inode = columns.nth(6)?.parse().ok()?;
+        let found = Path::new(columns.next()?);
+        (found == path || found == absolute).then_some(inode)
+    };
+    table.lines().filter_map(line).collect()
+}
+
 fn name_of(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm"))
         .unwrap_or_default()
@@ -131,5 +166,16 @@ mod tests {
         let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
         let holder = of_udp(socket.local_addr().unwrap()).unwrap();
         assert_eq!(holder.pid, std::process::id());
+    }
+
+    #[test]
+    fn who_waits_on_a_unix_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adopt");
+        assert!(of_unix(&path).is_empty());
+        let listener = os::seqpacket_listen(&path).unwrap();
+        assert_eq!(of_unix(&path), [std::process::id()]);
+        drop(listener);
+        assert!(of_unix(&path).is_empty());
     }
 }

@@ -13,7 +13,7 @@ use super::fleet::ProcessId;
 use super::sockets::Listener;
 
 /// What a channel may hold unread, in bytes: messages are small, but a busy worker may be late.
-const CHANNEL_BYTES: usize = 1 << 20;
+pub(crate) const CHANNEL_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -53,6 +53,11 @@ impl Links {
             serving: BTreeSet::new(),
         };
         Ok(self.links.entry(id).or_insert(link))
+    }
+
+    /// A process that somebody else has started.
+    pub(crate) fn adopt(&mut self, id: ProcessId, link: Link) {
+        self.links.insert(id, link);
     }
 
     pub(crate) fn get(&self, id: ProcessId) -> Option<&Link> {
@@ -108,11 +113,11 @@ impl Link {
         }
     }
 
-    /// The first messages of a process: arena, configuration, doorbells.
+    /// The first messages of a process: arena, configuration, adopt listener, doorbells.
     pub(crate) fn send_hello(
         &self,
         hello: &ToWorker,
-        files: [BorrowedFd<'_>; 3],
+        files: [BorrowedFd<'_>; 4],
         doorbells: &[OwnedFd],
     ) -> io::Result<()> {
         let first = doorbells.len().min(FDS_PER_MESSAGE_MAX - files.len());
@@ -140,6 +145,7 @@ impl Link {
         for chunk in sockets.chunks(FDS_PER_MESSAGE_MAX) {
             let message = ToWorker::Sockets {
                 listener: listener.id,
+                asked: listener.asked,
                 address: listener.listen.address,
                 from_slot,
             };
@@ -178,10 +184,10 @@ mod tests {
         let (link, theirs) = link();
         let doorbells: Vec<OwnedFd> = (0..256).map(|_| os::eventfd().unwrap()).collect();
         let file = os::eventfd().unwrap();
-        link.send_hello(&ToWorker::HandOver, [file.as_fd(); 3], &doorbells)
+        link.send_hello(&ToWorker::HandOver, [file.as_fd(); 4], &doorbells)
             .unwrap();
         assert_eq!(next(&theirs), (ToWorker::HandOver, 200));
-        assert_eq!(next(&theirs), (ToWorker::Doorbells { from_slot: 197 }, 59));
+        assert_eq!(next(&theirs), (ToWorker::Doorbells { from_slot: 196 }, 60));
     }
 
     #[test]

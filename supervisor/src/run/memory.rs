@@ -1,15 +1,19 @@
 //! The arena as the supervisor sees it: made here, sealed, lent to workers; no table body is ever read.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use config::Config;
 use control::{ArenaStatus, LatencyStatus, StatLine};
 use nix::errno::Errno;
-use shm::{Arena, CreateError, HugePages, Layout, LayoutError, SlotHeader, SlotId};
+use shm::{
+    Arena, AttachError, CreateError, Directory, HugePages, Layout, LayoutError, SlotHeader, SlotId,
+};
 use stdx::Instant;
 use sync::Ordering;
 use tables::{Counter, DIALOG, LOCATION, TRANSACTION};
 
+use super::cause::Cause;
+use super::fleet::SeatRecord;
 use super::trouble::Trouble;
 use crate::about::ArenaNumbers;
 use crate::size::size;
@@ -94,14 +98,49 @@ impl Memory {
         self.slots + aux
     }
 
-    /// Notes, before a process gets the slot, that it is another one, and why.
-    pub(crate) fn hand_on(&self, slot: u16, death: Option<Instant>) {
+    /// The arena of a supervisor that died.
+    pub(crate) fn adopt(control: OwnedFd, data: OwnedFd) -> Result<Self, AttachError> {
+        let arena = Arena::attach(control, data)?;
+        let slots = arena.layout().slots;
+        Ok(Self { arena, slots })
+    }
+
+    /// Slots, and bytes that it may grow to.
+    pub(crate) fn layout(&self) -> &Layout {
+        self.arena.layout()
+    }
+
+    pub(crate) fn directory(&self) -> Directory<'_> {
+        self.arena.directory()
+    }
+
+    /// What the first slot of a seat tells of it.
+    pub(crate) fn seat_record(&self, slot: u16) -> SeatRecord {
+        let header = self.slot(slot);
+        // Relaxed: whoever wrote it is dead.
+        SeatRecord {
+            used: header.incarnation.load(Ordering::Relaxed) > 0,
+            restarts: header.restarts.load(Ordering::Relaxed),
+            last_exit: Cause::unpack(header.last_exit.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Whether some process has come as far as serving this slot.
+    pub(crate) fn was_served(&self, slot: u16) -> bool {
+        self.slot(slot).recovered_ns.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes, before a process gets the slot, that it is another one, when its predecessor died, and how.
+    pub(crate) fn hand_on(&self, slot: u16, death: Option<Instant>, cause: Option<Cause>) {
         let header = self.slot(slot);
         // Relaxed, here and below: figures for people; the message that gives the slot away orders everything.
         header.incarnation.fetch_add(1, Ordering::Relaxed);
         if let Some(death) = death {
             header.death_ns.store(death.as_nanos(), Ordering::Relaxed);
             header.restarts.fetch_add(1, Ordering::Relaxed);
+            header
+                .last_exit
+                .store(cause.map_or(0, Cause::pack), Ordering::Relaxed);
         }
     }
 
@@ -241,9 +280,13 @@ mod tests {
                 .all(|line| line.name.contains("messages."))
         );
         assert_eq!(memory.figures(1), SlotFigures::default());
-        memory.hand_on(1, None);
-        memory.hand_on(1, Some(Instant::from_nanos(7)));
+        memory.hand_on(1, None, None);
+        memory.hand_on(1, Some(Instant::from_nanos(7)), Some(Cause::Signal(9)));
         assert_eq!(memory.figures(1).died_ns, Some(7));
+        let record = memory.seat_record(1);
+        assert_eq!((record.used, record.restarts), (true, 1));
+        assert_eq!(record.last_exit, Some(Cause::Signal(9)));
+        assert!(!memory.was_served(1) && !memory.seat_record(0).used);
 
         config.memory.limit = 64 << 10;
         let trouble = Memory::create(&config, 6).unwrap_err();

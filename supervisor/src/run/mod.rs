@@ -1,11 +1,14 @@
 //! `tandem run`: the supervisor. It forks, watches and replaces workers, owns the sockets and the arena's life, and is kept
 //! too small to fail: one thread, no byte from the network, no table body.
 //!
-//! `fleet` decides (a machine without processes or clock), `supervisor` waits, `apply` acts, `reload` changes the
+//! `adopt` and `adoption` go on where a supervisor that died has left off. `fleet` decides (a machine without processes or clock), `supervisor` waits, `apply` acts, `reload` changes the
 //! configuration, `report` tells.
 
+mod adopt;
+mod adoption;
 mod apply;
 mod cause;
+mod census;
 mod claim;
 mod clients;
 mod fleet;
@@ -24,6 +27,7 @@ mod report;
 mod secret;
 mod sockets;
 mod source;
+mod store;
 mod supervisor;
 mod trouble;
 mod upgrade;
@@ -38,7 +42,7 @@ use crate::about::VERSION;
 use crate::cli::RunArgs;
 use crate::commands::{NO_START, error};
 use crate::paths::{self, Environment};
-use claim::ControlSocket;
+use claim::{AdoptSocket, ControlSocket};
 use fleet::{Fleet, Patience};
 use images::Images;
 use memory::Memory;
@@ -65,19 +69,45 @@ pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
     }
 }
 
-/// Opens everything, in the order in which a failure costs least.
+/// Takes over what a dead supervisor left, or opens everything, in the order in which a failure costs least.
 fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
+    // First of all: they must not be taken for descriptors of our own.
+    let mut stored = store::inherited();
     let source = Source::new(args);
-    let (config, warnings) = source.load()?;
+    // With workers to take over a wrong file is no reason to leave them alone: they keep the configuration they have.
+    let loaded = match source.load() {
+        Err(trouble) if stored.estate.is_none() && !adopt::anybody(places.control) => {
+            return Err(trouble);
+        }
+        loaded => loaded,
+    };
+    let secret = secret::load(&make_state_dir(places.state)?)?;
+    // Whoever has the control socket is the one supervisor, also while it adopts.
+    let control = ControlSocket::claim(places.control)?;
+    let remains = adopt::find(places.control, stored.estate.take())?;
+    // It is filled anew with what there is; a name in it is not looked at twice.
+    store::clear(&mut stored.names);
+    if let Some(remains) = remains {
+        return adoption::begin(source, control, remains, secret, places);
+    }
+    let (config, warnings) = loaded?;
     warnings
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
-    let secret = secret::load(&make_state_dir(places.state)?)?;
+    open(source, config, control, secret, places)
+}
+
+fn open(
+    source: Source,
+    config: Config,
+    control: ControlSocket,
+    secret: control::Secret,
+    places: Places<'_>,
+) -> Result<Supervisor, Trouble> {
     limits::check_user(config.workers.user.as_deref())?;
     limits::check_memory(&config)?;
     limits::raise_descriptors(config.slots(), config.workers.count, config.listen.len())?;
     let aux = aux_of(&config)?;
-    let control = ControlSocket::claim(places.control)?;
     let listeners = open_listeners(&config)?;
     let memory = Memory::create(&config, aux)?;
     let doorbells = (0..config.slots())
@@ -102,7 +132,7 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
     );
     let images = Images::of_ourselves()?;
     let fleet = Fleet::new(config.workers.count, aux, Patience::default());
-    let worker_arguments = places.worker_arguments;
+    let adopt = AdoptSocket::make(places.control)?;
     Supervisor::new(Parts {
         source,
         config,
@@ -113,8 +143,10 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
         fleet,
         images,
         control,
+        adopt,
+        left: None,
         secret,
-        worker_arguments,
+        worker_arguments: places.worker_arguments,
     })
 }
 

@@ -42,11 +42,13 @@ pub(crate) struct Reload {
     notes: Vec<String>,
     warnings: Vec<String>,
     removed: Vec<Listener>,
+    /// Listeners that only some workers have, and that are not of this configuration.
+    strays: BTreeSet<u32>,
 }
 
 impl Supervisor {
     pub(super) fn reload_by_signal(&mut self) {
-        if self.reload.is_some() || self.upgrade.is_some() || !self.fleet.all_served() {
+        if self.reload.is_some() || self.upgrade.is_some() || !self.fleet.everybody_serves() {
             self.reload_again = true;
             return;
         }
@@ -132,9 +134,44 @@ impl Supervisor {
             notes: notes(&diff),
             warnings: warnings.iter().map(ToString::to_string).collect(),
             removed,
+            strays: BTreeSet::new(),
         });
+        self.note_numbers();
+        self.store();
         self.finish_reload();
         Ok(())
+    }
+
+    /// Adopted workers serve by the configuration they had. Now the file counts, by the rules of every reload.
+    pub(super) fn reload_after_adoption(&mut self) {
+        match self.source.load() {
+            Ok((asked, _)) if config::diff(&self.config, &asked).is_empty() => {}
+            Ok(_) => self.reload_by_signal(),
+            Err(trouble) => self.reload_refused(&trouble),
+        }
+    }
+
+    /// Brings adopted workers to one configuration, which their last supervisor may not have had the time for: `waiting` were sent it.
+    pub(super) fn finish_for_predecessor(
+        &mut self,
+        waiting: BTreeSet<ProcessId>,
+        removed: Vec<Listener>,
+        strays: BTreeSet<u32>,
+    ) {
+        if waiting.is_empty() && removed.is_empty() && strays.is_empty() {
+            return;
+        }
+        self.reload = Some(Reload {
+            version: self.config_version,
+            waiting,
+            deadline: os::now().saturating_add(PATIENCE),
+            asker: None,
+            notes: vec!["a reload that the last supervisor did not finish".to_owned()],
+            warnings: Vec::new(),
+            removed,
+            strays,
+        });
+        self.finish_reload();
     }
 
     /// All of them or none.
@@ -245,14 +282,11 @@ impl Supervisor {
             return;
         };
         failpoint::failpoint!("supervisor.reload.applied");
+        let mut gone = reload.strays;
+        gone.extend(reload.removed.iter().map(|listener| listener.id));
         for id in self.links.ids() {
-            for listener in &reload.removed {
-                self.send(
-                    id,
-                    &ToWorker::RemoveListener {
-                        listener: listener.id,
-                    },
-                );
+            for &listener in &gone {
+                self.send(id, &ToWorker::RemoveListener { listener });
             }
         }
         // Closed here; workers close theirs when they read the message.

@@ -65,6 +65,21 @@ impl Listener {
         Ok(listener)
     }
 
+    /// One that another supervisor has opened; nothing about its sockets is changed.
+    pub(crate) fn adopted(
+        id: u32,
+        asked: SocketAddr,
+        listen: Listen,
+        sockets: Vec<OwnedFd>,
+    ) -> Self {
+        Self {
+            id,
+            asked,
+            listen,
+            sockets,
+        }
+    }
+
     pub(crate) fn sockets(&self) -> impl ExactSizeIterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(AsFd::as_fd)
     }

@@ -2,7 +2,7 @@
 //!
 //! It never blocks but in `epoll_wait`, and never reads a byte from the network.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use stdx::Instant;
 
 use super::cause::Cause;
-use super::claim::ControlSocket;
+use super::claim::{AdoptSocket, ControlSocket};
 use super::clients::{ClientId, Clients, Heard};
 use super::fleet::{Fleet, Input, ProcessId, Seats, Ticket};
 use super::images::Images;
@@ -28,6 +28,7 @@ use super::rates::Rates;
 use super::reload::Reload;
 use super::sockets::Listener;
 use super::source::Source;
+use super::store;
 use super::trouble::Trouble;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
@@ -77,6 +78,12 @@ pub(crate) struct Supervisor {
     pub(super) epoll: Epoll,
     signals: SignalFd,
     control: ControlSocket,
+    /// Where workers wait for the next supervisor if this one dies.
+    pub(super) adopt: AdoptSocket,
+    /// Its processes are another supervisor's: once they serve, the file is compared with their configuration.
+    pub(super) adopted: bool,
+    /// Names of what the service manager keeps for us.
+    pub(super) stored: BTreeSet<String>,
 }
 
 /// What is ready; deaths come first, since nothing is more urgent.
@@ -117,6 +124,14 @@ impl Token {
     }
 }
 
+/// What goes on where another supervisor stopped.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(crate) config_file: OwnedFd,
+    pub(crate) config_version: u64,
+    pub(crate) next_listener: u32,
+}
+
 /// Everything that [`super::start`] has opened.
 pub(crate) struct Parts {
     pub(crate) source: Source,
@@ -128,6 +143,9 @@ pub(crate) struct Parts {
     pub(crate) fleet: Fleet,
     pub(crate) images: Images,
     pub(crate) control: ControlSocket,
+    pub(crate) adopt: AdoptSocket,
+    /// Of what another supervisor left: its configuration, and where numbers go on.
+    pub(crate) left: Option<Left>,
     pub(crate) secret: control::Secret,
     pub(crate) worker_arguments: Vec<String>,
 }
@@ -155,13 +173,21 @@ impl Supervisor {
             .add(&parts.control.listener, readable(Token::Accept))
             .map_err(|error| refused("epoll", error))?;
         let now = os::now();
-        let config_file = super::reload::config_file(&parts.config, &parts.listeners)?;
-        Ok(Self {
-            next_listener: parts.listeners.len() as u32,
+        let adopted = parts.left.is_some();
+        let left = match parts.left {
+            Some(left) => left,
+            None => Left {
+                config_file: super::reload::config_file(&parts.config, &parts.listeners)?,
+                config_version: 1,
+                next_listener: parts.listeners.len() as u32,
+            },
+        };
+        let supervisor = Self {
+            next_listener: left.next_listener,
             source: parts.source,
             config: parts.config,
-            config_version: 1,
-            config_file,
+            config_version: left.config_version,
+            config_file: left.config_file,
             memory: parts.memory,
             doorbells: parts.doorbells,
             listeners: parts.listeners,
@@ -189,11 +215,26 @@ impl Supervisor {
             epoll,
             signals,
             control: parts.control,
-        })
+            adopt: parts.adopt,
+            adopted,
+            stored: BTreeSet::new(),
+        };
+        supervisor.note_numbers();
+        Ok(supervisor)
+    }
+
+    /// Leaves in the arena what a later supervisor must not use again.
+    pub(super) fn note_numbers(&self) {
+        self.memory.directory().set_head(shm::Head {
+            config_version: self.config_version,
+            next_listener: self.next_listener,
+        });
     }
 
     /// Runs until a clean stop, or until the first start has failed.
     pub(crate) fn run(mut self) -> Result<(), Trouble> {
+        self.adopt.keep();
+        self.store();
         self.feed(Input::Tick);
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         while !self.stopped {
@@ -215,6 +256,9 @@ impl Supervisor {
             tokens.into_iter().for_each(|token| self.on_ready(token));
             self.on_time(os::now());
         }
+        // Nobody is left who could be adopted.
+        self.adopt.forget();
+        store::clear(&mut self.stored);
         let now = os::now();
         for client in std::mem::take(&mut self.stop_askers) {
             self.clients.reply(client, &ClientReply::Done, now);
@@ -300,8 +344,11 @@ impl Supervisor {
         let cause = match os::reap(link.pidfd.as_fd()) {
             Ok(Some(exit)) => Cause::of(exit),
             Ok(None) => return,
-            // Somebody made the kernel reap our children (SIGCHLD ignored): dead it is all the same.
-            Err(_) => Cause::Code(-1),
+            // A pidfd that can't be asked: it says nothing, so neither do we.
+            Err(error) => {
+                tracing::error!(pid = link.pid, %error, "a worker can't be watched");
+                return;
+            }
         };
         // Its last words are still in the channel.
         self.on_channel(id);
@@ -379,6 +426,15 @@ impl Supervisor {
             }
             FromWorker::Applied { version } => self.on_applied(id, version),
             FromWorker::HandedOver => tracing::trace!(process = id.0, "handed over"),
+            FromWorker::Orphan { .. }
+            | FromWorker::Estate { .. }
+            | FromWorker::Doorbells { .. }
+            | FromWorker::Sockets { .. }
+            | FromWorker::Surrendered => {
+                let pid = self.links.get(id).map_or(0, |link| link.pid);
+                tracing::error!(pid, "a worker says what does not belong here");
+                self.feed(Input::Hung(id));
+            }
         }
     }
 
