@@ -4,6 +4,7 @@ use core::fmt::Write;
 
 use crate::body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
 use crate::ctl::ROW_BITS;
+use crate::directory::LINE_BYTES;
 use crate::layout::{
     ABI_MAJOR, ABI_MINOR, BLOCKS_PER_SLAB, CELLS, CLASSES, EXTENT_SLABS, Geometry, Layout,
     LayoutError, PARTICIPANT_BYTES, RING_BYTES, RING_MAILS, ROW_BYTES, ROWS_PER_SLAB, SLAB_BYTES,
@@ -17,7 +18,7 @@ impl Layout {
     pub fn describe(&self) -> Result<String, LayoutError> {
         let geometry = Geometry::new(self)?;
         let mut text = format!("abi: {ABI_MAJOR}.{ABI_MINOR}\nclasses: {CLASSES:?}\n");
-        let constants: [(&str, u64); 18] = [
+        let constants: [(&str, u64); 19] = [
             ("SLAB_BYTES", SLAB_BYTES),
             ("ROW_BYTES", ROW_BYTES),
             ("ROWS_PER_SLAB", ROWS_PER_SLAB.into()),
@@ -33,6 +34,7 @@ impl Layout {
             ("SLOT_BYTES", SLOT_BYTES),
             ("PARTICIPANT_BYTES", PARTICIPANT_BYTES),
             ("CELLS", CELLS as u64),
+            ("LINE_BYTES", LINE_BYTES),
             ("STASH_BUCKETS", STASH_BUCKETS.into()),
             ("RING_MAILS", RING_MAILS),
             ("RING_BYTES", RING_BYTES),
