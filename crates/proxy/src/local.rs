@@ -1,11 +1,9 @@
 //! Responses that we make ourselves (§8.2.6), with the To tag that we know again.
 
-use std::io::Write;
-
-use sip::{HeaderName, Message, Via, build::reason_phrase, message::unfold};
+use sip::{HeaderName, Message, NameAddr, Via, build::reason_phrase, message::unfold};
 use stdx::{
     hash::{Key, hash64},
-    text::{BASE32_U64, encode_base32_u64},
+    text::{BASE32_U64, encode_base32_u64, write_decimal},
 };
 
 /// Bytes of a To tag of ours.
@@ -38,8 +36,11 @@ pub struct Local<'l> {
 /// Writes the response to `request`.
 pub fn write(request: &Message<'_>, local: &Local<'_>, out: &mut Vec<u8>) {
     let reason = local.reason.unwrap_or_else(|| reason_phrase(local.code));
-    // Writing to a Vec does not fail.
-    let _ = write!(out, "SIP/2.0 {} {}\r\n", local.code, reason);
+    out.extend_from_slice(b"SIP/2.0 ");
+    write_decimal(local.code.into(), out);
+    out.push(b' ');
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
     for (place, via) in request
         .values(HeaderName::Via)
         .skip(usize::from(local.skip_via))
@@ -56,9 +57,7 @@ pub fn write(request: &Message<'_>, local: &Local<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
     copy(request, HeaderName::From, b"", out);
-    let tag = local
-        .tag
-        .filter(|_| request.to().is_ok_and(|to| to.tag().is_none()));
+    let tag = local.tag.filter(|_| lacks_tag(request));
     copy(request, HeaderName::To, tag.unwrap_or_default(), out);
     copy(request, HeaderName::CallId, b"", out);
     copy(request, HeaderName::CSeq, b"", out);
@@ -68,6 +67,15 @@ pub fn write(request: &Message<'_>, local: &Local<'_>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(local.headers);
     out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+}
+
+/// Whether a To without a tag is there. One that ends with its angle bracket has no parameter, and need not be read.
+fn lacks_tag(request: &Message<'_>) -> bool {
+    match request.first(HeaderName::To) {
+        Some(to) if to.value.ends_with(b">") && !to.value.contains(&b'"') => true,
+        Some(to) => NameAddr::parse(to.value).is_ok_and(|to| to.tag().is_none()),
+        None => false,
+    }
 }
 
 /// Copies a header, if it is there, and adds a tag, if there is one.

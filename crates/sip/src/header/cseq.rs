@@ -55,9 +55,8 @@ impl<'a> CSeq<'a> {
 
     /// Writes the value, one blank between its parts.
     pub fn write(&self, out: &mut Vec<u8>) {
-        use std::io::Write;
-        // Writing to a Vec does not fail.
-        let _ = write!(out, "{} ", self.number);
+        stdx::text::write_decimal(self.number.into(), out);
+        out.push(b' ');
         out.extend_from_slice(self.method_text);
     }
 }

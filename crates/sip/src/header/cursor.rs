@@ -26,22 +26,27 @@ pub(crate) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[inline]
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
+    #[inline]
     pub(crate) fn at(&self) -> ByteAt {
         ByteAt::new(self.at)
     }
 
+    #[inline]
     pub(crate) fn offset(&self) -> usize {
         self.at
     }
 
+    #[inline]
     pub(crate) fn is_at_end(&self) -> bool {
         self.at >= self.bytes.len()
     }
 
+    #[inline]
     pub(crate) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
@@ -50,11 +55,13 @@ impl<'a> Cursor<'a> {
         self.bytes.get(self.at.checked_add(by)?).copied()
     }
 
+    #[inline]
     pub(crate) fn advance(&mut self, by: usize) {
         self.at = self.at.saturating_add(by).min(self.bytes.len());
     }
 
     /// Moves over `byte` if it is next.
+    #[inline]
     pub(crate) fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         if found {
@@ -63,15 +70,18 @@ impl<'a> Cursor<'a> {
         found
     }
 
+    #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
 
     /// What has been read since `start`.
+    #[inline]
     pub(crate) fn since(&self, start: usize) -> &'a [u8] {
         self.bytes.get(start..self.at).unwrap_or_default()
     }
 
+    #[inline]
     pub(crate) fn take_while(&mut self, mut wanted: impl FnMut(u8) -> bool) -> &'a [u8] {
         let rest = self.rest();
         let len = rest.iter().position(|b| !wanted(*b)).unwrap_or(rest.len());
@@ -80,7 +90,14 @@ impl<'a> Cursor<'a> {
     }
 
     /// Moves over linear white space: blanks, tabs and folded line ends (§7.3.1).
+    #[inline]
     pub(crate) fn skip_lws(&mut self) {
+        if self.peek().is_some_and(|next| next <= b' ') {
+            self.skip_white();
+        }
+    }
+
+    fn skip_white(&mut self) {
         loop {
             match self.peek() {
                 Some(b' ' | b'\t') => self.advance(1),

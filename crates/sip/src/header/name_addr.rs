@@ -158,6 +158,9 @@ fn display_at<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, NameAddrE
             Err(NameAddrError::Display(cursor.at()))
         };
     }
+    if cursor.peek() == Some(b'<') {
+        return Ok(None);
+    }
     let mut ahead = *cursor;
     ahead.take_while(|b| !matches!(b, b'<' | b'"' | b';' | b','));
     if ahead.peek() != Some(b'<') {
@@ -185,12 +188,10 @@ fn display_at<'a>(cursor: &mut Cursor<'a>) -> Result<Option<&'a [u8]>, NameAddrE
 fn in_brackets<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], NameAddrError> {
     let at = cursor.at();
     cursor.advance(1);
-    let uri = cursor.take_while(|b| b != b'>');
-    if cursor.eat(b'>') {
-        Ok(uri)
-    } else {
-        Err(NameAddrError::Bracket(at))
-    }
+    let rest = cursor.rest();
+    let len = memchr::memchr(b'>', rest).ok_or(NameAddrError::Bracket(at))?;
+    cursor.advance(len.saturating_add(1));
+    Ok(rest.get(..len).unwrap_or_default())
 }
 
 /// Reads a URI without brackets: everything from the first semicolon on belongs to the header (§20.10).

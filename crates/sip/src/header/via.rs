@@ -99,9 +99,8 @@ impl<'a> SentBy<'a> {
     pub fn write(&self, out: &mut Vec<u8>) {
         self.host.write(out);
         if let Some(port) = self.port {
-            use std::io::Write;
-            // Writing to a Vec does not fail.
-            let _ = write!(out, ":{port}");
+            out.push(b':');
+            stdx::text::write_decimal(port.into(), out);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Hosts (§25.1): names, IPv4 addresses, IPv6 references.
 
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use stdx::text::write_ip;
 
 /// Length of a domain name without the root's dot (RFC 1035 §2.3.4, as text).
 const NAME_BYTES_MAX: usize = 253;
@@ -50,14 +51,13 @@ impl<'a> Host<'a> {
         if name.is_empty() {
             return Err(HostError::Empty);
         }
-        let last = name.rsplit(|b| *b == b'.').next().unwrap_or_default();
-        if !last.is_empty() && last.iter().all(u8::is_ascii_digit) {
-            return ascii(text)
-                .and_then(|t| t.parse().ok())
-                .map(Self::V4)
-                .ok_or(HostError::V4);
+        if name.last().is_some_and(u8::is_ascii_digit) {
+            let last = name.rsplit(|b| *b == b'.').next().unwrap_or_default();
+            if last.iter().all(u8::is_ascii_digit) {
+                return v4(text).map(Self::V4).ok_or(HostError::V4);
+            }
         }
-        if name.len() > NAME_BYTES_MAX || !name.split(|b| *b == b'.').all(is_label) {
+        if name.len() > NAME_BYTES_MAX || !is_name(name) {
             return Err(HostError::Name);
         }
         Ok(Self::Name(text))
@@ -86,12 +86,15 @@ impl<'a> Host<'a> {
 
     /// Writes the host, an IPv6 address in brackets.
     pub fn write(&self, out: &mut Vec<u8>) {
-        // Writing to a Vec does not fail.
-        let _ = match self {
-            Self::Name(name) => out.write_all(name),
-            Self::V4(address) => write!(out, "{address}"),
-            Self::V6(address) => write!(out, "[{address}]"),
-        };
+        match self {
+            Self::Name(name) => out.extend_from_slice(name),
+            Self::V4(address) => write_ip(IpAddr::V4(*address), out),
+            Self::V6(address) => {
+                out.push(b'[');
+                write_ip(IpAddr::V6(*address), out);
+                out.push(b']');
+            }
+        }
     }
 
     /// Writes the form that equal hosts share: lower case, no root's dot.
@@ -122,12 +125,45 @@ fn without_root_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }
 
-fn is_label(label: &[u8]) -> bool {
-    let inner_ok = label
-        .iter()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    let ends_ok = label.first() != Some(&b'-') && label.last() != Some(&b'-');
-    (1..=LABEL_BYTES_MAX).contains(&label.len()) && inner_ok && ends_ok
+/// Four numbers to 255 without leading zeros.
+fn v4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0_u8; 4];
+    let mut parts = text.split(|b| *b == b'.');
+    for octet in &mut octets {
+        *octet = match *parts.next()? {
+            [a] => digit(a)?,
+            [a @ b'1'..=b'9', b] => digit(a)?.wrapping_mul(10).wrapping_add(digit(b)?),
+            [a @ (b'1' | b'2'), b, c] => {
+                let tens = digit(a)?.wrapping_mul(10).wrapping_add(digit(b)?);
+                tens.checked_mul(10)?.checked_add(digit(c)?)?
+            }
+            _ => return None,
+        };
+    }
+    parts.next().is_none().then(|| octets.into())
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    byte.is_ascii_digit().then(|| byte.wrapping_sub(b'0'))
+}
+
+/// Whether a text is labels with dots between them: letters, digits, `_`, and `-` neither first nor last.
+fn is_name(text: &[u8]) -> bool {
+    let (mut label, mut before) = (0_usize, b'.');
+    for byte in text {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => label = label.wrapping_add(1),
+            b'-' if before != b'.' => label = label.wrapping_add(1),
+            b'.' if is_label_end(label, before) => label = 0,
+            _ => return false,
+        }
+        before = *byte;
+    }
+    is_label_end(label, before)
+}
+
+fn is_label_end(len: usize, last: u8) -> bool {
+    (1..=LABEL_BYTES_MAX).contains(&len) && last != b'-'
 }
 
 #[cfg(test)]

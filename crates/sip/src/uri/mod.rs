@@ -11,7 +11,7 @@ mod escape;
 mod host;
 mod params;
 
-use std::io::Write;
+use escape::Part;
 
 pub use aor::{AOR_MAX, Aor, AorError};
 pub use equivalence::equivalent;
@@ -102,14 +102,15 @@ impl<'a> Uri<'a> {
     /// Parses a whole URI; nothing may stand before or behind it.
     pub fn parse(text: &'a [u8]) -> Result<Self, UriError> {
         let mut cursor = Cursor::new(text);
-        let scheme_text =
-            cursor.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
-        let begins_well = scheme_text.first().is_some_and(u8::is_ascii_alphabetic);
-        if !begins_well || !cursor.eat(b':') {
-            return Err(UriError::Scheme(cursor.at()));
-        }
+        let scheme = match text {
+            [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', ..] => {
+                cursor.advance(4);
+                Scheme::Sip
+            }
+            _ => scheme_at(&mut cursor)?,
+        };
         let uri = Self {
-            scheme: Scheme::of(scheme_text),
+            scheme,
             user: None,
             password: None,
             host: None,
@@ -128,10 +129,10 @@ impl<'a> Uri<'a> {
     /// `[user [":" password] "@"] host [":" port] *(";" param) ["?" headers]` (§25.1).
     fn read_sip(mut self, mut cursor: Cursor<'a>) -> Result<Self, UriError> {
         // No part but the user part may be followed by an at sign, and no part may hold one that is not escaped.
-        if cursor.rest().contains(&b'@') {
+        if memchr::memchr(b'@', cursor.rest()).is_some() {
             let at = cursor.at();
             let user = cursor.take_while(|b| b != b':' && b != b'@');
-            escape::check(user, at, escape::is_user).map_err(UriError::User)?;
+            escape::check(user, at, Part::USER).map_err(UriError::User)?;
             if user.is_empty() {
                 return Err(UriError::User(at));
             }
@@ -139,7 +140,7 @@ impl<'a> Uri<'a> {
             if cursor.eat(b':') {
                 let at = cursor.at();
                 let password = cursor.take_while(|b| b != b'@');
-                escape::check(password, at, escape::is_password).map_err(UriError::Password)?;
+                escape::check(password, at, Part::PASSWORD).map_err(UriError::Password)?;
                 self.password = Some(password);
             }
             cursor.eat(b'@');
@@ -272,10 +273,22 @@ impl<'a> Uri<'a> {
         }
         if let Some(port) = self.port {
             // Writing to a Vec does not fail.
-            let _ = write!(out, ":{port}");
+            out.push(b':');
+            stdx::text::write_decimal(port.into(), out);
         }
         out.extend_from_slice(self.params.text());
         out.extend_from_slice(self.headers.text());
+    }
+}
+
+/// Reads `scheme:`.
+fn scheme_at(cursor: &mut Cursor<'_>) -> Result<Scheme, UriError> {
+    let text = cursor.take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
+    let begins_well = text.first().is_some_and(u8::is_ascii_alphabetic);
+    if begins_well && cursor.eat(b':') {
+        Ok(Scheme::of(text))
+    } else {
+        Err(UriError::Scheme(cursor.at()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `;name=value` and `?name=value&...` of URIs (§19.1.1).
 
-use super::escape::{self, Case};
+use super::escape::{self, Case, Part};
 use super::{Host, UriError};
 use crate::header::cursor::Cursor;
 use crate::span::ByteAt;
@@ -111,14 +111,14 @@ fn next_param<'a>(cursor: &mut Cursor<'a>) -> Result<UriParam<'a>, UriError> {
     let name = part(
         cursor,
         |b| matches!(b, b';' | b'?' | b'='),
-        escape::is_param_name,
+        Part::PARAM_NAME,
         UriError::Param,
     )?;
     let value = if cursor.eat(b'=') {
         Some(part(
             cursor,
             |b| matches!(b, b';' | b'?'),
-            escape::is_param_value,
+            Part::PARAM_VALUE,
             UriError::Param,
         )?)
     } else {
@@ -131,7 +131,7 @@ fn next_param<'a>(cursor: &mut Cursor<'a>) -> Result<UriParam<'a>, UriError> {
 fn part<'a>(
     cursor: &mut Cursor<'a>,
     ends: impl Fn(u8) -> bool,
-    allowed: impl Fn(u8) -> bool,
+    allowed: Part,
     error: impl Fn(ByteAt) -> UriError,
 ) -> Result<&'a [u8], UriError> {
     let at = cursor.at();
@@ -217,7 +217,7 @@ fn next_header<'a>(cursor: &mut Cursor<'a>) -> Result<UriHeader<'a>, UriError> {
     let name = part(
         cursor,
         |b| matches!(b, b'=' | b'&'),
-        escape::is_header,
+        Part::HEADER_NAME,
         UriError::Header,
     )?;
     let at = cursor.at();
@@ -227,6 +227,6 @@ fn next_header<'a>(cursor: &mut Cursor<'a>) -> Result<UriHeader<'a>, UriError> {
     let at = cursor.at();
     let value = cursor.take_while(|b| b != b'&');
     // Deviation: §25.1 `hvalue`; `=` is taken, because `?a=b=c` has one reading only.
-    escape::check(value, at, |b| escape::is_header(b) || b == b'=').map_err(UriError::Header)?;
+    escape::check(value, at, Part::HEADER_VALUE).map_err(UriError::Header)?;
     Ok(UriHeader { name, value })
 }
