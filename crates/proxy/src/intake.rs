@@ -140,10 +140,14 @@ impl Intake {
         if uri.scheme == Scheme::Other {
             return Err(Refusal::new(416, Counter::BadRequest));
         }
-        let seal = dialog::seal(&settings.dialog_key, call_id);
-        let route = RouteInfo::of(message, &uri, &seal, settings);
         let begun = to.tag().is_some();
-        let stays = || wants_record_route(&uri, &from, settings);
+        let stays =
+            !begun && begins_dialog(line.method) && wants_record_route(&uri, &from, settings);
+        let seal = (stays || message.has(HeaderName::Route))
+            .then(|| dialog::seal(&settings.dialog_key, call_id));
+        let route = seal.as_ref().map_or(RouteInfo::NONE, |seal| {
+            RouteInfo::of(message, &uri, seal, settings)
+        });
         Ok(Self {
             fold: match line.method {
                 Method::Ack => 0,
@@ -153,7 +157,7 @@ impl Intake {
             max_forwards,
             route,
             within_dialog: begun && route.sealed,
-            record_route: (!begun && begins_dialog(line.method) && stays()).then_some(seal),
+            record_route: seal.filter(|_| stays),
         })
     }
 }

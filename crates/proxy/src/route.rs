@@ -30,14 +30,17 @@ pub struct RouteInfo {
 const OURS_MAX: usize = 2;
 
 impl RouteInfo {
+    /// No Route at all.
+    pub const NONE: Self = Self {
+        ours: 0,
+        strict_before: false,
+        listener: None,
+        sealed: false,
+    };
+
     /// Reads the Route header fields of a request to `uri` (§16.4).
     pub fn of(message: &Message<'_>, uri: &Uri<'_>, seal: &Seal, settings: &Settings) -> Self {
-        let mut info = Self {
-            ours: 0,
-            strict_before: false,
-            listener: None,
-            sealed: false,
-        };
+        let mut info = Self::NONE;
         if !message.has(HeaderName::Route) {
             return info;
         }

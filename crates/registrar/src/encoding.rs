@@ -161,7 +161,27 @@ pub(crate) fn read_head(bytes: &[u8]) -> Result<(Form, usize, &[u8]), DecodeErro
     }
 }
 
-/// Reads one binding; what follows it.
+/// Checks one binding; what follows it.
+pub(crate) fn check_binding(form: Form, bytes: &[u8]) -> Result<&[u8], DecodeError> {
+    let (binding, rest) = read_binding(form, bytes)?;
+    if binding.q > 1000 {
+        return Err(DecodeError::Field(field::Q));
+    }
+    // Texts go into headers: a line break in one would be a header of somebody else's making.
+    let texts = [
+        binding.contact,
+        binding.call_id,
+        binding.path,
+        binding.instance.unwrap_or_default(),
+        binding.user_agent,
+    ];
+    if texts.iter().any(|text| has_control(text)) {
+        return Err(DecodeError::Field(field::TEXT));
+    }
+    Ok(rest)
+}
+
+/// Reads one binding, for whoever has checked it; what follows it.
 #[inline]
 pub(crate) fn read_binding(
     form: Form,
@@ -197,27 +217,17 @@ fn read_fixed(bytes: &[u8]) -> Result<(BindingView<'_>, &[u8]), DecodeError> {
     } else {
         None
     };
-    let texts = tail.0;
     let contact = tail.take(u16_at(30))?;
     let call_id = tail.take(u16_at(32))?;
     let path = tail.take(u16_at(34))?;
     let instance = tail.take(u16_at(36))?;
     let user_agent = tail.take(head[3].into())?;
-    let text_bytes = texts.len() - tail.0.len();
-    // Texts go into headers: a line break in one would be a header of somebody else's making.
-    if has_control(&texts[..text_bytes]) {
-        return Err(DecodeError::Field(field::TEXT));
-    }
     if contact.is_empty() {
         return Err(DecodeError::Missing(field::CONTACT));
     }
-    let q = u16_at(28);
-    if q > 1000 {
-        return Err(DecodeError::Field(field::Q));
-    }
     let view = BindingView {
         contact,
-        q,
+        q: u16_at(28),
         expires_at: instant_at(head, AT_EXPIRES),
         call_id,
         cseq: u32::from_le_bytes([head[20], head[21], head[22], head[23]]),
@@ -308,7 +318,12 @@ pub(crate) fn has_control(text: &[u8]) -> bool {
         (below_blank | is_del) & HIGH != 0
     };
     let any = |part: &[u8]| part.iter().any(|&byte| is_control(byte));
-    steps.iter().any(|step| is_suspect(step) && any(step)) || any(rest)
+    let any_step = |step: &[u8; 8]| is_suspect(step) && any(step);
+    match text.last_chunk::<8>() {
+        // The last step overlaps the one before.
+        Some(last) => steps.iter().any(any_step) || any_step(last),
+        None => any(rest),
+    }
 }
 
 /// What can stand in one header line: folds (§7.3.1) and other control bytes become spaces.

@@ -51,7 +51,7 @@ impl Outcome {
     /// The bindings after the request, of which some may have expired: `next` as [`register()`] wrote it, or those before.
     pub fn bindings<'b>(&self, before: &BindingsView<'b>, next: &'b [u8]) -> BindingsView<'b> {
         if self.changed {
-            BindingsView::of_ours(next)
+            BindingsView::just_written(next)
         } else {
             *before
         }
@@ -206,15 +206,15 @@ impl<'a> Update<'a> {
 
     /// Writes the bindings afterwards; false if they are the same.
     fn apply(&self, current: &BindingsView<'_>, next: &mut Vec<u8>) -> Result<bool, Reply> {
-        let mut kept = Vec::with_capacity(current.len());
-        kept.extend(
-            current
-                .all()
-                .filter(|binding| binding.is_current(self.now))
-                .map(Known::stored),
-        );
+        // The bindings, then those of the request: apart, because a later Contact may replace an earlier one of the same CSeq.
+        let mut list = Vec::with_capacity(current.len().saturating_add(1));
+        for binding in current.all() {
+            if binding.is_current(self.now) {
+                list.push(Known::stored(binding));
+            }
+        }
         if self.request.has_star_contact() {
-            let changed = self.removes_all(&kept)?;
+            let changed = self.removes_all(&list)?;
             if changed {
                 encoding::write_head(0, next);
             }
@@ -225,42 +225,41 @@ impl<'a> Update<'a> {
             return Err(Reply::TooMany);
         }
         let path = self.path()?;
-        let before = kept.len();
-        // Apart from the others, because a later Contact may replace an earlier one of the same CSeq.
-        let mut fresh: Vec<Known<'_>> = Vec::new();
+        let before = list.len();
+        let mut changed = false;
         for value in contacts {
             let contact =
                 NameAddr::parse(value.value).map_err(|_| Reply::Malformed(Fault::Contact))?;
             let lifetime = self.lifetime(&contact)?;
             let binding = self.binding(&contact, lifetime.unwrap_or_default(), &path)?;
             let binding = Known::new(binding, contact.uri);
-            // Bit n: the n-th of `kept` is this one. URI equivalence is not transitive (§19.1.4), so there may be several.
-            let mut same = 0_u32;
-            for (nth, other) in kept.iter_mut().enumerate() {
-                if other.is_same(&binding) {
-                    same |= 1 << nth;
-                }
+            // URI equivalence is not transitive (§19.1.4), so there may be several.
+            let mut any = false;
+            for other in &mut list {
+                other.is_replaced = other.is_same(&binding);
+                any |= other.is_replaced;
             }
-            let is_same = |nth: usize| same & (1 << nth) != 0;
-            let those = kept.iter().enumerate().filter(|(nth, _)| is_same(*nth));
-            if !self.is_newer(those.map(|(_, other)| &other.binding))? {
+            let stored = list
+                .iter()
+                .filter(|other| other.is_replaced && other.is_stored);
+            if any && !self.is_newer(stored.map(|other| &other.binding))? {
                 continue;
             }
-            if same != 0 {
-                let mut nth = 0..;
-                kept.retain(|_| !nth.next().is_some_and(is_same));
+            if any {
+                changed |= list
+                    .iter()
+                    .any(|other| other.is_replaced && other.is_stored);
+                list.retain(|other| !other.is_replaced);
             }
-            fresh.retain_mut(|other| !other.is_same(&binding));
             if lifetime.is_some() {
-                fresh.push(binding);
+                list.push(binding);
             }
         }
-        let changed = kept.len() < before || !fresh.is_empty();
-        kept.append(&mut fresh);
-        self.check_limits(before, &kept)?;
+        changed |= list.last().is_some_and(|last| !last.is_stored);
+        self.check_limits(before, &list)?;
         if changed {
-            encoding::write_head(kept.len(), next);
-            for known in &kept {
+            encoding::write_head(list.len(), next);
+            for known in &list {
                 encoding::write_binding(&known.binding, next);
             }
         }
@@ -398,6 +397,10 @@ impl<'a> Update<'a> {
 struct Known<'a> {
     binding: BindingView<'a>,
     uri: Contact<'a>,
+    /// It was there before the request.
+    is_stored: bool,
+    /// The Contact at hand takes its place.
+    is_replaced: bool,
 }
 
 enum Contact<'a> {
@@ -412,6 +415,8 @@ impl<'a> Known<'a> {
         Self {
             binding,
             uri: Contact::Unread,
+            is_stored: true,
+            is_replaced: false,
         }
     }
 
@@ -419,6 +424,8 @@ impl<'a> Known<'a> {
         Self {
             binding,
             uri: Contact::Read(uri),
+            is_stored: false,
+            is_replaced: false,
         }
     }
 

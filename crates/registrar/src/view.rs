@@ -54,7 +54,7 @@ impl<'a> BindingsView<'a> {
         let (form, count, bytes) = encoding::read_head(bytes)?;
         let mut rest = bytes;
         for _ in 0..count {
-            (_, rest) = encoding::read_binding(form, rest)?;
+            rest = encoding::check_binding(form, rest)?;
         }
         if rest.is_empty() {
             Ok(Self { form, count, bytes })
@@ -63,8 +63,8 @@ impl<'a> BindingsView<'a> {
         }
     }
 
-    /// A set that this very code has written, which need not be checked: empty if it was not.
-    pub(crate) fn of_ours(bytes: &'a [u8]) -> Self {
+    /// A set that has just been written by this very code, which need not be checked; what is not one looks empty or cut off.
+    pub fn just_written(bytes: &'a [u8]) -> Self {
         encoding::read_head(bytes).map_or(Self::EMPTY, |(form, count, bytes)| Self {
             form,
             count,

@@ -57,7 +57,7 @@ impl Location<'_> {
             if !store {
                 return Ok(result);
             }
-            let next = BindingsView::new(body).unwrap_or(BindingsView::EMPTY);
+            let next = BindingsView::just_written(body);
             let meta = RowMeta {
                 expires_at: next.expires_at(),
                 flags: u8::try_from(next.len()).unwrap_or(u8::MAX),
