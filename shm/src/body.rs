@@ -6,6 +6,8 @@
 //! 16  children, 4 bytes each | key | alias | payload
 //! ```
 //!
+//! kind 1: a record's body; 2: a child; 3: a child that holds counter cells (see `counts`), whose payload length is 0.
+//!
 //! A block is written by its owner while it is LOOSE and never again before its grace period is over, so readers
 //! read plain bytes. They do not trust them: every length is clamped to the block.
 
@@ -18,6 +20,8 @@ use crate::id::Block;
 pub const HEADER_BYTES: usize = 16;
 /// Children of a row at most.
 pub const CHILDREN_MAX: usize = 40;
+// An image has a bit for each.
+const _: () = assert!(CHILDREN_MAX <= 64);
 /// Bytes of a key, and of an alias, at most.
 pub const KEY_MAX: usize = 4096;
 
@@ -96,6 +100,18 @@ pub(crate) unsafe fn write_child_header(at: NonNull<u8>, len: usize) {
         at.cast::<[u64; 2]>()
             .write([len as u64 & PAYLOAD_MASK | 2 << 56, NEVER])
     };
+}
+
+/// Kind of a block of cells.
+pub(crate) const KIND_CELLS: u64 = 3;
+
+/// Writes the header of a block of cells.
+///
+/// # Safety
+/// As for [`Contents::write`], with `HEADER_BYTES` bytes.
+pub(crate) unsafe fn write_cells_header(at: NonNull<u8>) {
+    // SAFETY: passed on to the caller.
+    unsafe { at.cast::<[u64; 2]>().write([KIND_CELLS << 56, NEVER]) };
 }
 
 /// A block's contents, clamped to its size.

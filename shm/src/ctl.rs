@@ -1,7 +1,8 @@
 //! The control word of a row and the meta word of a block: the only truth about both.
 //!
 //! ```text
-//! row    ctl   state:4 | generation:20 | body:26 | change:6 | flags:8      FREE PENDING LIVE DYING RETIRED
+//! row    ctl   state:4 | generation:20 | body:26 | change:6 | flags:8      FREE PENDING LIVE
+//!              state:4 | generation:20 | body:26 | was live:1 | winner:13  DYING RETIRED FREE
 //! block  meta  state:4 | life:12       | row generation:20 | row:28        FREE LOOSE USED RETIRED
 //! entry        tag:16  | generation:20 | row:28                            0 is empty
 //! ```
@@ -40,6 +41,11 @@ const BODY_BITS: u32 = 26;
 const BODY_MASK: u64 = (1 << BODY_BITS) - 1;
 const CHANGE_MASK: u64 = 0x3f;
 const STATE_SHIFT: u32 = 60;
+/// How a record ended, in place of change and flags.
+const END_MASK: u64 = 0x3fff;
+const WAS_LIVE: u64 = 1 << 13;
+const WINNER_MASK: u64 = WAS_LIVE - 1;
+const _: () = assert!(crate::layout::PARTICIPANTS_MAX as u64 <= WINNER_MASK);
 
 /// A decoded control word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,19 +120,38 @@ impl Ctl {
         Self(self.live(body, flags).0 | (change << 8))
     }
 
-    /// PENDING or LIVE → DYING. The body stays named, so that anyone can retire it.
+    /// PENDING → DYING: an insert that is aborted, whoever does it.
     pub(crate) const fn dying(self) -> Self {
         Self((self.0 & !(0xf << STATE_SHIFT)) | (DYING << STATE_SHIFT))
     }
 
+    /// LIVE → DYING, by this participant. The body stays named, so that anyone can retire it. The rest of the word says for good, until the row is
+    /// used again, that there was a record and who ended it.
+    pub(crate) const fn removed(self, winner: u16) -> Self {
+        let end = WAS_LIVE | (winner as u64 & WINNER_MASK);
+        Self((self.dying().0 & !END_MASK) | end)
+    }
+
     /// DYING → RETIRED.
     pub(crate) const fn retired(self) -> Self {
-        Self::new(RETIRED, self.generation())
+        Self(Self::new(RETIRED, self.generation()).0 | (self.0 & END_MASK))
     }
 
     /// RETIRED → FREE.
     pub(crate) const fn free(self) -> Self {
-        Self::new(FREE, self.generation())
+        Self(Self::new(FREE, self.generation()).0 | (self.0 & END_MASK))
+    }
+
+    /// Of a row that is no record any more: who removed it; `None` if it never was one, or still is.
+    pub(crate) const fn winner(self) -> Option<u16> {
+        match self.state() {
+            Some(RowState::Dying | RowState::Retired | RowState::Free)
+                if self.0 & WAS_LIVE != 0 =>
+            {
+                Some((self.0 & WINNER_MASK) as u16)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -256,13 +281,31 @@ mod tests {
         let changed = live.changed(0, 7);
         assert_ne!(changed, live, "the same block again is another version");
         assert_eq!((changed.body(), changed.flags()), (Some(0), 7));
-        let dying = changed.dying();
+        let dying = changed.removed(3);
         assert_eq!(
             (dying.state(), dying.body()),
             (Some(RowState::Dying), Some(0))
         );
         assert_eq!(dying.retired().body(), None);
         assert_eq!(dying.retired().free().generation(), 1);
+        assert_eq!(pending.dying().winner(), None);
+        assert_eq!(pending.dying().retired().free().winner(), None);
+        for winner in [0, 1, 383] {
+            let removed = changed.removed(winner);
+            assert_eq!(
+                (removed.state(), removed.body(), removed.winner()),
+                (Some(RowState::Dying), Some(0), Some(winner))
+            );
+            let (retired, free) = (removed.retired(), removed.retired().free());
+            assert_eq!((retired.winner(), retired.body()), (Some(winner), None));
+            assert_eq!(
+                (free.winner(), free.state()),
+                (Some(winner), Some(RowState::Free))
+            );
+            assert_eq!(free.pending(), Ctl::pending_as(2).unwrap());
+            assert_eq!(free.pending().winner(), None);
+        }
+        assert_eq!(live.winner(), None);
         assert_eq!(Ctl(u64::MAX).state(), None);
     }
 

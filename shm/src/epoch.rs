@@ -25,7 +25,43 @@ pub(crate) struct Intent {
     pub(crate) row: u32,
     /// The control word that it wanted to change.
     pub(crate) old: u64,
+    /// The values of its own counter cells after that (see `counts`).
+    pub(crate) cells: Staged,
 }
+
+/// Counter cells and what they are to hold: block of cells, new value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Staged {
+    count: usize,
+    cells: [(u32, u64); COUNTS_MAX],
+}
+
+impl Staged {
+    pub(crate) const NONE: Self = Self {
+        count: 0,
+        cells: [(0, 0); COUNTS_MAX],
+    };
+
+    /// `false`: there are too many.
+    pub(crate) fn push(&mut self, block: u32, value: u64) -> bool {
+        let Some(place) = self.cells.get_mut(self.count) else {
+            return false;
+        };
+        *place = (block, value);
+        self.count += 1;
+        true
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> {
+        self.cells.iter().copied().take(self.count)
+    }
+}
+
+/// Blocks of cells that one record counts in, at most. Their words fill a participant's intent line.
+pub const COUNTS_MAX: usize = 3;
+const INTENT_BYTES: u64 = 64;
+const _: () = assert!(16 + COUNTS_MAX as u64 * 16 == INTENT_BYTES);
+const _: () = assert!(64 + INTENT_BYTES == PARTICIPANT_BYTES);
 
 impl Inner {
     fn global(&self) -> &AtomicU64 {
@@ -84,32 +120,42 @@ impl Inner {
         oldest
     }
 
-    fn intent_words(&self, id: u16) -> (&AtomicU64, &AtomicU64) {
-        let at = self.participant_at(id) + 64;
-        (self.map.word(at), self.map.word(at + 8))
+    fn intent_words(&self, id: u16) -> &[AtomicU64; 8] {
+        self.map.line(self.participant_at(id) + 64)
     }
 
     /// Notes what is about to be done to a row, so that recovery can finish it.
     pub(crate) fn set_intent(&self, id: u16, intent: Intent) {
-        let (row, old) = self.intent_words(id);
-        // SYNC intent: Release; `row` is 0 before, so whoever reads `row` afterwards reads its `old`. Both precede the CAS of the control word.
+        let [row, old, cells @ ..] = self.intent_words(id);
+        // SYNC intent: Release; `row` is 0 before (or the same row, of which an earlier word changed under us), so whoever reads `row` afterwards reads
+        // what belongs to it. All precede the CAS of the control word and the stores to the cells.
         old.store(intent.old, Ordering::Release);
-        row.store(u64::from(intent.row) + 1, Ordering::Release);
+        for ((block, value), words) in intent.cells.iter().zip(cells.as_chunks::<2>().0) {
+            words[0].store(u64::from(block), Ordering::Release);
+            words[1].store(value, Ordering::Release);
+        }
+        let count = (intent.cells.count as u64) << 32;
+        row.store((u64::from(intent.row) + 1) | count, Ordering::Release);
     }
 
     pub(crate) fn clear_intent(&self, id: u16) {
         // SYNC intent: Release, after everything that the intent was about.
-        self.intent_words(id).0.store(0, Ordering::Release);
+        self.intent_words(id)[0].store(0, Ordering::Release);
     }
 
     pub(crate) fn intent(&self, id: u16) -> Option<Intent> {
-        let (row, old) = self.intent_words(id);
-        match row.load(Ordering::Acquire) {
-            0 => None,
-            word => Some(Intent {
-                row: (word - 1) as u32,
-                old: old.load(Ordering::Acquire),
-            }),
+        let [row, old, words @ ..] = self.intent_words(id);
+        let word = row.load(Ordering::Acquire);
+        let row = (word as u32).checked_sub(1)?;
+        let mut cells = Staged::NONE;
+        for [block, value] in words.as_chunks::<2>().0.iter().take((word >> 32) as usize) {
+            let block = block.load(Ordering::Acquire) as u32;
+            cells.push(block, value.load(Ordering::Acquire));
         }
+        Some(Intent {
+            row,
+            old: old.load(Ordering::Acquire),
+            cells,
+        })
     }
 }

@@ -11,12 +11,13 @@
 //!
 //! *Import* puts a record at the same row number and generation, so that names of it (in branches, in Record-Route values) stay true. The arena must be nobody
 //! else's: the importer acts as every slot at once. Rows keep their owner where there is such a slot; other owners' go to the slot of their number modulo the
-//! slots. Where a row can't be had (its slab does not exist, or is something else already), the record goes to any row of its owner. If an importer dies,
+//! slots. A block of cells becomes one of its whole total, which is exact if nobody counts meanwhile. Where a row can't be had (its slab does not exist, or is something else already), the record goes to any row of its owner. If an importer dies,
 //! or gives up, the arena is thrown away: nobody has seen it.
 
 use stdx::Instant;
 
 use crate::arena::Arena;
+use crate::body::CHILDREN_MAX;
 use crate::id::{Block, ParticipantId, RowRef, TableId};
 use crate::ops::{InsertError, New, RowMeta};
 use crate::participant::{AllocClass, Participant, Record};
@@ -42,8 +43,10 @@ pub struct Image<'a> {
     pub alias: Option<&'a [u8]>,
     /// Its payload.
     pub payload: &'a [u8],
-    /// The payloads of its further blocks, in their order.
+    /// The payloads of its further blocks, in their order; of a block of cells its total, eight bytes in little-endian order.
     pub children: &'a [&'a [u8]],
+    /// Which of the children are blocks of cells, a bit each, the first one's lowest.
+    pub cells: u64,
 }
 
 /// Copies of one record before the last counts, although it has changed again.
@@ -55,6 +58,8 @@ struct Copied {
     bytes: Vec<u8>,
     /// Ends of key, alias (empty without), payload and children in `bytes`.
     ends: Vec<usize>,
+    /// As in [`Image`].
+    cells: u64,
 }
 
 impl Copied {
@@ -69,8 +74,14 @@ impl Copied {
         self.push(record.key);
         self.push(record.alias.unwrap_or_default());
         self.push(record.payload);
-        for child in record.children {
-            self.push(of.block(*child));
+        self.cells = 0;
+        for (nth, child) in record.children.iter().enumerate() {
+            if of.is_cells(*child) {
+                self.cells |= 1 << nth;
+                self.push(&of.cells_total(*child).to_le_bytes());
+            } else {
+                self.push(of.block(*child));
+            }
         }
     }
 
@@ -127,6 +138,7 @@ impl Participant {
                     alias: alias.filter(|_| record.alias.is_some()),
                     payload: payload.unwrap_or_default(),
                     children: &children,
+                    cells: copied.cells,
                 });
                 return;
             }
@@ -225,7 +237,7 @@ impl Importer {
                 self.done.records -= 1;
             }
         }
-        let children = allocate(participant, image.children)?;
+        let children = allocate(participant, image)?;
         let meta = RowMeta {
             expires_at: image.expires_at,
             flags: image.flags,
@@ -242,6 +254,7 @@ impl Importer {
             payload: &payload,
             children: &children,
             meta,
+            counts: &[],
         };
         let row = match place {
             Some(place) => participant.publish_new(place, &new)?,
@@ -267,11 +280,18 @@ impl Importer {
 }
 
 /// The children of a record, all or none.
-fn allocate(participant: &mut Participant, payloads: &[&[u8]]) -> Result<Vec<Block>, InsertError> {
-    let mut children = Vec::with_capacity(payloads.len());
-    for payload in payloads {
-        match participant.allocate(payload.len(), AllocClass::New) {
-            Ok(block) => children.push(block.fill(&[payload])),
+fn allocate(participant: &mut Participant, image: &Image<'_>) -> Result<Vec<Block>, InsertError> {
+    let mut children = Vec::with_capacity(image.children.len());
+    for (nth, payload) in image.children.iter().enumerate() {
+        let cells = nth < CHILDREN_MAX && image.cells & (1 << nth) != 0;
+        let block = match payload.first_chunk() {
+            Some(total) if cells => participant.allocate_cells_with(i64::from_le_bytes(*total)),
+            _ => participant
+                .allocate(payload.len(), AllocClass::New)
+                .map(|block| block.fill(&[payload])),
+        };
+        match block {
+            Ok(block) => children.push(block),
             Err(full) => {
                 participant.free_children(&children);
                 return Err(full.into());

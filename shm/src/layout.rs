@@ -28,6 +28,8 @@ pub const TABLES_MAX: u8 = 16;
 /// Slots at most; the mailbox bitmaps have that many bits.
 pub const SLOTS_MAX: u16 = 256;
 const AUX_MAX: u16 = 128;
+/// Participants at most.
+pub(crate) const PARTICIPANTS_MAX: u16 = SLOTS_MAX + AUX_MAX;
 /// Buckets of the overflow stash.
 pub(crate) const STASH_BUCKETS: u32 = 128;
 /// Bytes of a participant's epoch line and intent line.

@@ -14,6 +14,7 @@
 //! | `epoch` | when memory may be reused; intents |
 //! | [`participant`] | one thread's way in: allocation, limbo |
 //! | [`ops`], `remove` | find, insert, replace, remove, step by step |
+//! | `counts` | records that count in cells, with limits |
 //! | `blocks` | blocks from allocation to their row and back |
 //! | [`walk`] | scans, an heir's rows, expiry |
 //! | [`recover`] | sweep, scrub, recovery of the dead |
@@ -26,6 +27,7 @@ pub mod arena;
 pub mod audit;
 mod blocks;
 mod body;
+mod counts;
 pub mod ctl;
 mod describe;
 pub mod directory;
@@ -51,8 +53,10 @@ pub use arena::{Arena, AttachError, CreateError, Usage};
 pub use audit::{Violation, audit};
 pub use blocks::BlockMut;
 pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
+pub use counts::Count;
 pub use ctl::Version;
 pub use directory::{Directory, Entry, Head, Place};
+pub use epoch::COUNTS_MAX;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
 pub use image::{Image, Imported, Importer};
 pub use latency::Latencies;

@@ -23,6 +23,8 @@
 //! | 4. DYING → RETIRED, limbo; clear the intent | nothing | sweep: RETIRED |
 //! | 5. after the grace period RETIRED → FREE | nothing | sweep |
 //!
+//! Records that count in cells have steps more: see `counts`.
+//!
 //! Linearization points in bold. An operation that fails undoes its steps backwards; a `find` that succeeds takes effect at
 //! its load of the control word. Steps 3 and 4 of remove are idempotent and may be done by several at once: each change has one winner, and the
 //! winner puts the object into its limbo. *Progress*: find and with are wait-free; replace and remove fail rather than retry against others'
@@ -36,8 +38,9 @@ use sync::{Ordering, spin_loop};
 
 use crate::arena::{Arena, Inner};
 use crate::body::{CHILDREN_MAX, Contents, KEY_MAX, NEVER};
+use crate::counts::Count;
 use crate::ctl::{Ctl, RowState, Version};
-use crate::epoch::Intent;
+use crate::epoch::{Intent, Staged};
 use crate::id::{Block, RowRef, TableId};
 use crate::index::{Met, Name};
 use crate::participant::{AllocClass, Full, Participant, Record};
@@ -65,6 +68,8 @@ pub struct New<'a> {
     pub children: &'a [Block],
     /// Expiry and flags.
     pub meta: RowMeta,
+    /// What it counts in: at most [`COUNTS_MAX`](crate::COUNTS_MAX). Such a record goes by [`remove_counted`](Participant::remove_counted) only.
+    pub counts: &'a [Count],
 }
 
 /// Why there is no new record.
@@ -96,6 +101,18 @@ pub enum InsertError {
     /// The key, the list of children or the whole body is longer than the arena holds.
     #[error("key, children or body are too long")]
     TooLong,
+    /// There are as many records as the limit of this count allows.
+    #[error("count {nth} is at its limit")]
+    OverLimit {
+        /// Which of [`New::counts`].
+        nth: usize,
+    },
+    /// This count names no block of cells, or is one too many.
+    #[error("count {nth} names no block of cells")]
+    NoCells {
+        /// Which of [`New::counts`].
+        nth: usize,
+    },
 }
 
 /// Why a record was not changed.
@@ -250,6 +267,7 @@ impl Participant {
             payload,
             children,
             meta,
+            counts: &[],
         };
         self.insert_new(table, &new)
     }
@@ -359,6 +377,7 @@ impl Participant {
             payload,
             children,
             meta,
+            counts: &[],
         };
         self.publish_new(reserved, &new)
     }
@@ -419,22 +438,46 @@ impl Participant {
             inner.is_named(&words, row, new.key, new.alias),
             "the names that were reserved"
         );
+        self.has_room(new.counts)?;
         let body = self.write_body(&contents, AllocClass::New)?;
         failpoint!("shm.insert.written");
-        if !children.iter().all(|c| self.attach(c.0, row)) || !self.attach(body, row) {
-            self.detach(children, row);
-            self.free_unseen(body);
-            return Err(InsertError::Stale);
-        }
+        let attached = children.iter().all(|c| self.attach(c.0, row)) && self.attach(body, row);
         failpoint!("shm.insert.attached");
         // Relaxed: the CAS publishes it.
         words.expires_at.store(expires_at, Ordering::Relaxed);
-        if !words.change(pending, pending.live(body, new.meta.flags)) {
+        let live = pending.live(body, new.meta.flags);
+        let done = match new.counts {
+            _ if !attached => Err(InsertError::Stale),
+            [] if words.change(pending, live) => Ok(()),
+            [] => Err(InsertError::Stale),
+            counts => self.publish_counted(row, pending, live, counts),
+        };
+        if done.is_err() {
             self.detach(children, row);
             self.free_unseen(body);
-            return Err(InsertError::Stale);
+            return done;
         }
         failpoint!("shm.insert.published");
+        done
+    }
+
+    #[cold]
+    fn publish_counted(
+        &mut self,
+        row: RowRef,
+        pending: Ctl,
+        live: Ctl,
+        counts: &[Count],
+    ) -> Result<(), InsertError> {
+        let arena = Rc::clone(&self.arena);
+        let words = arena.0.row(row.index).ok_or(InsertError::Stale)?;
+        let cells = self.admit(row, pending, counts)?;
+        failpoint!("shm.insert.counted");
+        if !words.change(pending, live) {
+            self.take_back(&cells);
+            return Err(InsertError::Stale);
+        }
+        arena.0.clear_intent(self.id);
         Ok(())
     }
 
@@ -496,6 +539,7 @@ impl Participant {
             Intent {
                 row: row.index,
                 old: live.0,
+                cells: Staged::NONE,
             },
         );
         failpoint!("shm.replace.intended");

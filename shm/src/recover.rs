@@ -17,7 +17,7 @@
 //! object still waits out from the moment that it was seen.
 //!
 //! *Recovery* of a dead participant, by exactly one party at a time, with the supervisor's leave, after a pidfd has proved the death:
-//! 1. finish its intent: blocks of the old body that the row does not hold any more; a row that is DYING;
+//! 1. finish its intent: its counter cells (see `counts`); blocks of the old body that the row does not hold any more; a row that is DYING;
 //! 2. sweep its slabs (TAKING slabs go back);
 //! 3. raise the mail flags of all its rings;
 //! 4. clear the intent;
@@ -140,6 +140,9 @@ impl Participant {
                 index: intent.row,
                 generation: old.generation(),
             };
+            if now.generation() == old.generation() {
+                inner.settle_cells(dead.0, &intent, now);
+            }
             if now.generation() == old.generation() && old.is_live() {
                 // Its replace may have succeeded, whatever others did to the row since.
                 self.release_unheld(row, old, &mut done);

@@ -11,12 +11,27 @@ use crate::participant::{Item, Participant};
 impl Participant {
     /// Removes a record, whatever its version or only in this one. `false`: it has changed or gone. Allocates nothing.
     pub fn remove(&mut self, row: RowRef, expect: Option<Version>) -> bool {
+        self.remove_counted(row, expect, &[])
+    }
+
+    /// As [`remove`](Self::remove), for a record that counts in these blocks of cells: children, each, of a record that was found since the last `quiescent`. A
+    /// resource that is no more is left out; so is its count.
+    ///
+    /// # Panics
+    /// With more than [`COUNTS_MAX`](crate::COUNTS_MAX) blocks.
+    pub fn remove_counted(
+        &mut self,
+        row: RowRef,
+        expect: Option<Version>,
+        cells: &[Block],
+    ) -> bool {
         assert!(self.online, "remove needs an announced epoch");
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
         let Some(words) = inner.row(row.index) else {
             return false;
         };
+        let cells = self.stage_removal(cells);
         let removed = loop {
             let live = words.load();
             if live.generation() != row.generation
@@ -30,12 +45,16 @@ impl Participant {
                 Intent {
                     row: row.index,
                     old: live.0,
+                    cells,
                 },
             );
             failpoint!("shm.remove.intended");
-            if words.change(live, live.dying()) {
+            let dying = live.removed(self.id);
+            if words.change(live, dying) {
                 failpoint!("shm.remove.dying");
-                self.finish(row, live.dying());
+                inner.commit_cells(self.id, &cells);
+                failpoint!("shm.remove.counted");
+                self.finish(row, dying);
                 break true;
             }
         };

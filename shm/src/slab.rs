@@ -192,8 +192,9 @@ impl Inner {
             .is_ok()
     }
 
-    /// Where a block's bytes are and how many; `None` if there is no such block.
-    pub(crate) fn block_bytes(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+    /// Where a block lies, and its size; `None` if there is no such block.
+    #[inline]
+    pub(crate) fn block_place(&self, block: u32) -> Option<(u64, u64)> {
         let slab = block_slab(block);
         let Some(Kind::Blocks(class)) = self.descriptor(slab).kind() else {
             return None;
@@ -204,7 +205,14 @@ impl Inner {
         }
         let size = CLASSES[usize::from(class)];
         let at = self.geometry.slab(slab) + u64::from(nth) * u64::from(size);
-        Some((self.map.bytes(at, u64::from(size)), size as usize))
+        Some((at, u64::from(size)))
+    }
+
+    /// A block's bytes, and how many; `None` if there is no such block.
+    #[inline]
+    pub(crate) fn block_bytes(&self, block: u32) -> Option<(NonNull<u8>, usize)> {
+        let (at, size) = self.block_place(block)?;
+        Some((self.map.bytes(at, size), size as usize))
     }
 
     /// A block's contents. To be called by a participant that is online and learned of the block since it last was quiescent, from a

@@ -15,7 +15,8 @@ use sync::Ordering;
 use crate::arena::Inner;
 use crate::body::NEVER;
 use crate::ctl::Version;
-use crate::id::{ParticipantId, RowRef, TableId};
+use crate::epoch::COUNTS_MAX;
+use crate::id::{Block, ParticipantId, RowRef, TableId};
 use crate::layout::ROWS_PER_SLAB;
 use crate::participant::{Participant, Record};
 use crate::slab::{Kind, Row, row_slab};
@@ -85,6 +86,20 @@ impl Participant {
         now: Instant,
         cursor: Cursor,
         budget: usize,
+        f: impl FnMut(Record<'_>),
+    ) -> Option<Cursor> {
+        self.expire_counted(table, now, cursor, budget, |_, _| [None; COUNTS_MAX], f)
+    }
+
+    /// As [`expire`](Self::expire), of a table whose records count in cells: `counted` says for a record that is about to go in which blocks it counts, as for
+    /// [`remove_counted`](Self::remove_counted).
+    pub fn expire_counted(
+        &mut self,
+        table: TableId,
+        now: Instant,
+        cursor: Cursor,
+        budget: usize,
+        mut counted: impl FnMut(&Self, &Record<'_>) -> [Option<Block>; COUNTS_MAX],
         mut f: impl FnMut(Record<'_>),
     ) -> Option<Cursor> {
         let arena = Rc::clone(&self.arena);
@@ -122,8 +137,18 @@ impl Participant {
                 index,
                 generation: ctl.generation(),
             };
-            if self.remove(at, Some(Version(ctl.0))) {
-                f(self.record(at, ctl, &body));
+            let record = self.record(at, ctl, &body);
+            let mut cells = [Block(0); COUNTS_MAX];
+            let mut count = 0;
+            for (place, block) in cells
+                .iter_mut()
+                .zip(counted(self, &record).into_iter().flatten())
+            {
+                *place = block;
+                count += 1;
+            }
+            if self.remove_counted(at, Some(Version(ctl.0)), &cells[..count]) {
+                f(record);
             }
         })
     }

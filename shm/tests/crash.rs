@@ -8,11 +8,10 @@ mod common;
 
 use std::time::Duration;
 
+use common::processes::{kill_after, spawn};
 use common::{OTHER, TABLE, check, online, recover_all, settle, smallest};
-use nix::sys::ptrace;
-use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
 use shm::{AllocClass, Arena, New, Participant, ParticipantId, RowMeta, TableId};
 use stdx::Rng;
 use sync::Ordering;
@@ -35,18 +34,6 @@ fn set(arena: &Arena, counter: u8, value: u64) {
         .cell(ParticipantId(0), counter)
         .expect("a participant")
         .store(value, Ordering::SeqCst);
-}
-
-/// Runs `child` in a child process.
-fn spawn(child: impl FnOnce()) -> Pid {
-    // SAFETY: the child touches no lock of another thread but the allocator's, which fork keeps usable, and never returns.
-    match unsafe { fork() }.expect("fork") {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            child();
-            std::process::exit(0)
-        }
-    }
 }
 
 fn payload(key: u8, value: u64) -> Vec<u8> {
@@ -80,6 +67,7 @@ fn change(p: &mut Participant, key: u8, value: u64) {
                 payload: &[&bytes],
                 children: &children,
                 meta: RowMeta::default(),
+                counts: &[],
             };
             if value.is_multiple_of(2) {
                 p.insert_new(TABLE, &new).expect("room");
@@ -277,40 +265,6 @@ const OPERATIONS: [Operation; 9] = [
     }),
 ];
 
-/// Kills the child after `steps` instructions of the operation, or when it has ended: `false`.
-fn kill_after(arena: &Arena, warm: bool, operation: fn(&mut Participant), steps: u64) -> bool {
-    let child = spawn(|| {
-        let mut p = arena.participant(ParticipantId(0));
-        p.recover(ParticipantId(0));
-        if warm {
-            // Its slabs are taken, its free lists are filled.
-            change(&mut p, 9, 1 << 40);
-            change(&mut p, 9, 0);
-        }
-        ptrace::traceme().expect("traceme");
-        raise(Signal::SIGSTOP).expect("stop");
-        operation(&mut p);
-        raise(Signal::SIGSTOP).expect("stop");
-        std::process::abort();
-    });
-    waitpid(child, None).expect("stopped before");
-    let mut ended = false;
-    for _ in 0..steps {
-        ptrace::step(child, None).expect("step");
-        match waitpid(child, None).expect("stepped") {
-            WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
-            WaitStatus::Stopped(_, Signal::SIGSTOP) => {
-                ended = true;
-                break;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-    kill(child, Signal::SIGKILL).expect("our child");
-    waitpid(child, None).expect("our child");
-    !ended
-}
-
 /// Each operation, killed after a sample of instruction counts (`SHM_KILL_STEP=1`: after each, which takes hours).
 #[test]
 fn killed_within_an_operation() {
@@ -334,7 +288,14 @@ fn killed_within_an_operation() {
             survivor
                 .insert(OTHER, &[1], &[b"theirs"], &[], RowMeta::default())
                 .expect("room");
-            let under_way = kill_after(&arena, name != "insert into new slabs", operation, steps);
+            let prepare = |p: &mut Participant| {
+                if name != "insert into new slabs" {
+                    // Its slabs are taken, its free lists are filled.
+                    change(p, 9, 1 << 40);
+                    change(p, 9, 0);
+                }
+            };
+            let under_way = kill_after(&arena, prepare, operation, steps);
             points += 1;
             let mut both = recover_all(&arena, [0]);
             check(&arena, false);

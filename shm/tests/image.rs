@@ -54,6 +54,7 @@ impl Owned {
             alias: self.alias.as_deref(),
             payload: &self.payload,
             children: &children,
+            cells: 0,
         })
     }
 }
@@ -122,6 +123,7 @@ fn filled(arena: &Arena, records: u64) {
             payload: &[&payload],
             children: &children,
             meta,
+            counts: &[],
         };
         p.insert_new(table, &new).expect("room");
     }

@@ -6,8 +6,8 @@ use shm::{Image, RowRef, TableId};
 use stdx::Instant;
 
 use crate::{
-    CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, Clock, FLAG_EXACT, FORMAT, HAS_ALIAS, HEADER_BYTES, Head,
-    KIND_END, KIND_RECORDS, MAGIC, NEVER, RECORD_HEADER_BYTES, RECORD_VERSION, crc32c,
+    CELLS, CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, Clock, FLAG_EXACT, FORMAT, HAS_ALIAS, HEADER_BYTES,
+    Head, KIND_END, KIND_RECORDS, MAGIC, NEVER, RECORD_HEADER_BYTES, RECORD_VERSION, crc32c,
 };
 
 /// Why a file is not taken. Offsets are bytes from its beginning.
@@ -263,11 +263,15 @@ fn read_record(record: &[u8], f: &mut impl FnMut(Entry<'_>)) -> Option<()> {
     let key = take(head.half(26)?.into())?;
     let alias = take(head.half(28)?.into())?;
     let payload = take(head.word(32)? as usize)?;
+    let mut cells = 0;
+    let lengths = lengths.as_chunks::<4>().0.iter();
     let children: Option<Vec<&[u8]>> = lengths
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|length| take(u32::from_le_bytes(*length) as usize))
+        .zip(0..u64::BITS)
+        .map(|(length, nth)| {
+            let length = u32::from_le_bytes(*length);
+            cells |= u64::from(length & CELLS != 0) << nth;
+            take((length & !CELLS) as usize)
+        })
         .collect();
     let expires_at = head.long(16)?;
     let image = Image {
@@ -283,6 +287,7 @@ fn read_record(record: &[u8], f: &mut impl FnMut(Entry<'_>)) -> Option<()> {
         alias: (head.half(30)? & HAS_ALIAS != 0).then_some(alias),
         payload,
         children: &children?,
+        cells,
     };
     if !rest.is_empty() {
         return None;

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use shm::Image;
 
 use crate::{
-    CHUNK_BYTES, CHUNK_HEADER_BYTES, FLAG_EXACT, FORMAT, HAS_ALIAS, HEADER_BYTES, Head, KIND_END,
-    KIND_RECORDS, MAGIC, NEVER, RECORD_HEADER_BYTES, RECORD_VERSION, crc32c,
+    CELLS, CHUNK_BYTES, CHUNK_HEADER_BYTES, FLAG_EXACT, FORMAT, HAS_ALIAS, HEADER_BYTES, Head,
+    KIND_END, KIND_RECORDS, MAGIC, NEVER, RECORD_HEADER_BYTES, RECORD_VERSION, crc32c,
 };
 
 /// What has been written.
@@ -81,8 +81,13 @@ impl Encoder {
         let has = if image.alias.is_some() { HAS_ALIAS } else { 0 };
         chunk.extend_from_slice(&has.to_le_bytes());
         chunk.extend_from_slice(&(image.payload.len() as u32).to_le_bytes());
-        for child in image.children {
-            chunk.extend_from_slice(&(child.len() as u32).to_le_bytes());
+        for (nth, child) in image.children.iter().enumerate() {
+            let cells = if image.cells & (1 << nth) != 0 {
+                CELLS
+            } else {
+                0
+            };
+            chunk.extend_from_slice(&(child.len() as u32 | cells).to_le_bytes());
         }
         chunk.extend_from_slice(image.key);
         chunk.extend_from_slice(alias);

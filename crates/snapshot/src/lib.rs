@@ -18,6 +18,8 @@
 //!          key | alias | payload | children
 //! ```
 //!
+//! A child that is a block of counter cells has the highest bit of its length set, and its total for bytes.
+//!
 //! Each record stands for itself: one of a table or a version that this release does not know is skipped and counted, as are chunks of an unknown kind. What a
 //! payload means, and in which version, is its table's business. A file of a newer [`FORMAT`] is refused as a whole.
 //!
@@ -54,6 +56,8 @@ const CHUNK_BYTES_MAX: usize = 8 << 20;
 /// A record without expiry.
 const NEVER: u64 = u64::MAX;
 const FLAG_EXACT: u64 = 1;
+/// The bit of a child's length that says it is a block of cells.
+const CELLS: u32 = 1 << 31;
 /// A record with an alias, which may be empty.
 const HAS_ALIAS: u16 = 1;
 

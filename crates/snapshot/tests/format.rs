@@ -18,6 +18,7 @@ struct Owned {
     alias: Option<Vec<u8>>,
     payload: Vec<u8>,
     children: Vec<Vec<u8>>,
+    cells: u64,
 }
 
 impl Owned {
@@ -32,6 +33,7 @@ impl Owned {
             alias: image.alias.map(<[u8]>::to_vec),
             payload: image.payload.to_vec(),
             children: image.children.iter().map(|c| c.to_vec()).collect(),
+            cells: image.cells,
         }
     }
 
@@ -50,6 +52,7 @@ impl Owned {
             alias: self.alias.as_deref(),
             payload: &self.payload,
             children: &children,
+            cells: self.cells,
         });
     }
 }
@@ -65,6 +68,7 @@ fn record(n: u32) -> Owned {
         alias: (n % 4 > 1).then(|| vec![7; n as usize % 4 * 5 - 10]),
         payload: vec![n as u8; n as usize % 90],
         children: (0..n % 3).map(|c| vec![c as u8; 11]).collect(),
+        cells: u64::from(n % 3 > 1) << 1,
     }
 }
 
@@ -149,6 +153,7 @@ fn the_largest_record() {
         key: vec![1; shm::KEY_MAX],
         payload: vec![2; 65_536],
         children: vec![vec![3; 65_520]; shm::CHILDREN_MAX],
+        cells: 1 << (shm::CHILDREN_MAX - 1),
         ..record(1)
     };
     let (bytes, _) = file(&[record(2), large.clone(), record(3)]);
@@ -300,6 +305,7 @@ fn owned() -> impl Strategy<Value = Owned> {
                 key,
                 alias,
                 payload,
+                cells: u64::from(flags) & ((1 << children.len()) - 1),
                 children,
             }
         },

@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, reason = "every test uses another part")]
 
+pub mod processes;
+
 use shm::{Arena, Layout, ParticipantId, TableId, audit};
 
 pub const TABLE: TableId = TableId(0);
