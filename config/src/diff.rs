@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::model::{Config, Listen, Pin};
+use crate::model::{Config, Listen, Memory, Pin};
 
 /// The way from one configuration to another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     if old.memory.huge_pages != new.memory.huge_pages {
         diff.needs_restart.push("memory.huge_pages");
     }
+    if old.memory.snapshot != new.memory.snapshot {
+        diff.applied.push("memory.snapshot changed".to_owned());
+    }
     let mut table = |name: &str, changed: bool| {
         if changed {
             diff.applied.push(format!("[{name}] changed"));
@@ -64,7 +67,10 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
 /// The configuration to run after a reload: `new`, but with the old value of what needs a restart.
 pub fn merge_live(old: &Config, new: &Config) -> Config {
     let mut live = new.clone();
-    live.memory = old.memory.clone();
+    live.memory = Memory {
+        snapshot: new.memory.snapshot,
+        ..old.memory.clone()
+    };
     live.workers = old.workers.clone();
     live.workers.hang_timeout = new.workers.hang_timeout;
     if pin_fits(old, new) {

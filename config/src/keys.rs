@@ -202,8 +202,16 @@ pub static SECTIONS: &[Section] = &[
                 doc: "Whether the shared memory is made of huge pages. With small ones the kernel takes 20 to 70 µs for each MiB that a worker had touched until it tells of the worker's death, and look-ups are slower. `\"auto\"` takes pages that are set aside (`vm.nr_hugepages`) if there are enough, else asks for them where `transparent_hugepage/shmem_enabled` allows it, else has small pages gathered in the background. `true` refuses to start if the kernel gives no huge pages from the start. `tandem status` shows what is in effect.",
                 example: r#"huge_pages = "auto""#,
             },
+            Key {
+                name: "snapshot",
+                value: "duration, `\"1s\"` to `\"1day\"`, or `\"off\"`",
+                default: r#""10s""#,
+                effect: Reload,
+                doc: "How often registrations, dialogs and key-value pairs are written to the file `snapshot` in the state directory, from which they come back at the next start. So much is lost by a power cut at most, and nothing by `tandem stop`, which writes a last one. Times at which nothing happened are left out. `\"off\"`: no file is written, and none is read at the start.",
+                example: r#"snapshot = "10s""#,
+            },
         ],
-        absent: &["snapshot"],
+        absent: &[],
     },
     Section {
         name: "registrar",

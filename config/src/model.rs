@@ -148,6 +148,8 @@ pub struct Memory {
     /// Size limit of the arena. Unit: bytes.
     pub limit: u64,
     pub huge_pages: HugePages,
+    /// Time between two snapshots; `None`: none are taken, and none is read at the start.
+    pub snapshot: Option<Duration>,
 }
 
 /// `memory.huge_pages`

@@ -57,6 +57,9 @@ pub(crate) fn parse<'r>(
                 .text("limit", |text| value::size(text, 16 << 20..=8 << 30))
                 .unwrap_or(256 << 20),
             huge_pages: read_huge_pages(&memory),
+            snapshot: memory
+                .text("snapshot", read_snapshot)
+                .unwrap_or(Some(10 * SECOND)),
         },
         registrar: read_registrar(&registrar),
         limits: Limits {
@@ -120,6 +123,13 @@ fn one_listener(table: &Table<'_>) -> Listen {
             )
             .unwrap_or(Spread::Flow),
         advertise: table.text("advertise", value::host_port),
+    }
+}
+
+fn read_snapshot(text: &str) -> Result<Option<Duration>, value::Wrong> {
+    match text {
+        "off" => Ok(None),
+        text => value::duration(text, SECOND..=DAY).map(Some),
     }
 }
 

@@ -128,8 +128,8 @@ transports = ["udp", "tcp"]
 [workers]
 drain = "2s"
 
-[memory]
-snapshot = "10s"
+[limits]
+rate = 100
 
 [[domain]]
 name = "example.com"
@@ -167,11 +167,11 @@ to = "group:media"
                | ^^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
-            error: `memory.snapshot` does not exist in this version
+            error: `limits.rate` does not exist in this version
               --> tandem.toml:13:1
                |
-            13 | snapshot = "10s"
-               | ^^^^^^^^
+            13 | rate = 100
+               | ^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
             error: `domain.auth` has a value "ip" that does not exist in this version

@@ -89,6 +89,9 @@ pub(crate) enum Command {
     /// A worker process; the supervisor starts it with its control channel as descriptor 3
     #[command(hide = true)]
     Worker,
+    /// A process for one task over the arena; the supervisor starts it with its control channel as descriptor 3
+    #[command(hide = true)]
+    Helper,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]

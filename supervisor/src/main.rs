@@ -9,6 +9,7 @@ mod run;
 mod size;
 
 use std::io::IsTerminal as _;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Run(RunArgs::default())) {
         Command::Run(args) => {
             let log = cli.log.map(|filter| vec!["--log".to_owned(), filter]);
-            let worker_arguments = [log.unwrap_or_default(), vec!["worker".to_owned()]].concat();
+            let log = log.unwrap_or_default();
+            let arguments = |command: &str| [log.clone(), vec![command.to_owned()]].concat();
             let state = cli.places.state.as_deref();
             let control = environment.control_socket(given);
             run::run(
@@ -40,7 +42,8 @@ fn main() -> ExitCode {
                 run::Places {
                     control: &control,
                     state,
-                    worker_arguments,
+                    worker_arguments: arguments("worker"),
+                    helper_arguments: arguments("helper"),
                 },
             )
         }
@@ -54,7 +57,8 @@ fn main() -> ExitCode {
         Command::Upgrade(args) => commands::upgrade(&control, &args),
         Command::Stop => commands::stop(&control),
         Command::About { json, layout } => about::about(json.json, layout),
-        Command::Worker => worker(),
+        Command::Worker => child(c"tandem-worker", worker::run),
+        Command::Helper => child(c"tandem-helper", worker::helper::run),
     }
 }
 
@@ -80,8 +84,8 @@ fn start_log(filter: Option<&str>) -> Result<(), tracing_subscriber::filter::Par
     Ok(())
 }
 
-/// A worker process. What a terminal sends to its whole group (Ctrl-C, hang-up) is the supervisor's to act on.
-fn worker() -> ExitCode {
+/// A worker or helper process. What a terminal sends to its whole group (Ctrl-C, hang-up) is the supervisor's to act on.
+fn child(name: &std::ffi::CStr, run: impl FnOnce(OwnedFd) -> ExitCode) -> ExitCode {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGINT);
     mask.add(Signal::SIGHUP);
@@ -89,11 +93,11 @@ fn worker() -> ExitCode {
     match (channel, mask.thread_block()) {
         (Ok(channel), Ok(())) => {
             // For `ps` and `top`; nothing depends on it.
-            let _ = nix::sys::prctl::set_name(c"tandem-worker");
-            worker::run(channel)
+            let _ = nix::sys::prctl::set_name(name);
+            run(channel)
         }
         (Err(error), _) => {
-            eprintln!("error: {error}\n  = help: workers are started by `tandem run`");
+            eprintln!("error: {error}\n  = help: workers and helpers are started by `tandem run`");
             ExitCode::FAILURE
         }
         (_, Err(error)) => {

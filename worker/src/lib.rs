@@ -4,11 +4,13 @@
 //! - `slot`: a reactor thread: one slot, one ring, one [`proxy::Proxy`]; its turn.
 //! - `takeover`: how a slot begins: recovery, adoption, the journal of what its predecessor had read.
 //! - `policy`, `active`, `hosts`: the configuration put to work.
+//! - [`helper`]: processes beside the workers, for one task each: snapshots.
 //! - `queries`: table commands of the command line.
 
 #![forbid(unsafe_code)]
 
 mod active;
+pub mod helper;
 mod hosts;
 mod inbox;
 mod orphan;

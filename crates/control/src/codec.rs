@@ -33,6 +33,8 @@ pub enum Kind {
     ClientReply = 4,
     /// An encoded configuration in a memfd.
     Config = 5,
+    ToHelper = 6,
+    FromHelper = 7,
 }
 
 impl Kind {
@@ -43,6 +45,8 @@ impl Kind {
             Self::ClientRequest,
             Self::ClientReply,
             Self::Config,
+            Self::ToHelper,
+            Self::FromHelper,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)

@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | supervisor | worker | `SOCK_SEQPACKET`, descriptors beside the bytes | [`ToWorker`] |
 //! | worker | supervisor | the same channel | [`FromWorker`] |
+//! | supervisor | helper | a channel of the same kind | [`ToHelper`], answered by [`FromHelper`] |
 //! | command line | supervisor | Unix stream socket, [`stream`] | [`ClientRequest`] |
 //! | supervisor or worker | command line | the same connection | [`ClientReply`], ended by `Done` or `Error` |
 //!
@@ -13,6 +14,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod helper;
 pub mod status;
 pub mod stream;
 pub mod worker;
@@ -21,9 +23,10 @@ pub use client::{
     AuditReport, ClientReply, ClientRequest, ContactLine, RegistrationLine, StatLine, TableRequest,
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
+pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};
 pub use status::{
-    ArenaStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus, StatusReport,
-    SupervisorStatus, WorkerStatus,
+    ArenaStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus, SnapshotStatus,
+    StatusReport, SupervisorStatus, WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};
 pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Secret, SlotAssign, ToWorker};

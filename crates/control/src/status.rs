@@ -24,6 +24,7 @@ pub struct StatusReport {
     pub dialogs: u64,
     pub transactions: u64,
     pub rates: Rates,
+    pub snapshot: SnapshotStatus,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,4 +129,20 @@ pub struct ArenaStatus {
 pub struct Rates {
     /// Messages served a second, over the last second or so.
     pub messages_per_s: f64,
+}
+
+/// The file that registrations, dialogs and key-value pairs come back from after a stop or a power cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotStatus {
+    /// `memory.snapshot`; `None`: off. Unit: ms.
+    pub period_ms: Option<u64>,
+    /// Since when what has changed is not in the last one yet; `None` before the first. Unit: ms.
+    pub age_ms: Option<u64>,
+    /// In the last one.
+    pub records: u64,
+    pub bytes: u64,
+    /// How long the last one took. Unit: ms.
+    pub took_ms: u64,
+    /// Those that failed since the last one that did not.
+    pub failures: u64,
 }

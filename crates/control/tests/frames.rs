@@ -207,6 +207,10 @@ fn status() -> impl Strategy<Value = StatusReport> {
             workers,
             slots,
             rates: Rates { messages_per_s },
+            snapshot: SnapshotStatus {
+                age_ms: Some(7),
+                ..SnapshotStatus::default()
+            },
             ..StatusReport::default()
         })
 }
@@ -325,7 +329,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
     for (path, keys) in [
         (
             "",
-            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations dialogs transactions rates",
+            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations dialogs transactions rates snapshot",
         ),
         ("/supervisor", "pid"),
         (
@@ -338,6 +342,10 @@ fn the_json_of_a_status_report_has_the_contract_names() {
         ),
         ("/arena", "bytes_used bytes_mapped limit pages"),
         ("/rates", "messages_per_s"),
+        (
+            "/snapshot",
+            "period_ms age_ms records bytes took_ms failures",
+        ),
     ] {
         let object = json
             .pointer(path)

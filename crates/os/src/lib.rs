@@ -1,12 +1,12 @@
 //! What nix lacks in safe form: descriptor passing, pidfd, seals, pinning, notification.
 //!
-//! - [`now`], [`unix_now`]: the only readers of a clock.
+//! - [`now`], [`unix_now`]: the only readers of a clock. [`boot_id`]: whose monotonic clock it is.
 //! - [`memfd`], [`seal`], [`seals`], [`eventfd`], [`ring_eventfd`]: descriptors of memory and of doorbells.
 //! - [`seqpacket_pair`], [`seqpacket_listen`], [`send_with_fds`], [`recv_with_fds`]: whole messages with descriptors between processes.
 //! - [`spawn_worker`], [`pidfd_open`], [`pidfd_signal`], [`reap`]: processes, named by descriptors that never name a stranger.
 //! - [`Executable`], [`program_of`]: programs held open, so that what is run stays the same whatever becomes of their names.
 //! - [`inherited_descriptors`]: what a service manager kept for us.
-//! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`]: what a worker does to itself at its start.
+//! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`], [`die_with_parent`], [`give_way`]: what a process of ours does to itself at its start.
 //! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages.
 //! - [`threads`], [`ask_for_stack`], [`answer_for_stacks`]: where a thread is that does not answer.
 //! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener.
@@ -28,14 +28,15 @@ pub use channel::{
     FDS_MAX, block_for, never_block, peer_uid, recv_with_fds, send_with_fds, seqpacket_accept,
     seqpacket_connect, seqpacket_listen, seqpacket_pair,
 };
-pub use clock::{now, unix_now};
+pub use clock::{boot_id, now, unix_now};
 pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
 pub use executable::{Executable, FileIdentity, program_of};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use inherited::inherited_descriptors;
 pub use process::{
-    CONTROL_FD, Child, Exit, is_dead, pid_of, pidfd_open, pidfd_signal, pin_current_thread, reap,
-    spawn_worker, start_ticks, take_control_channel, unpin_current_thread,
+    CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, pid_of, pidfd_open, pidfd_signal,
+    pin_current_thread, reap, spawn_worker, start_ticks, take_control_channel,
+    unpin_current_thread,
 };
 pub use stack::{STACK_SIGNAL, Thread, answer_for_stacks, ask_for_stack, threads};
 pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};

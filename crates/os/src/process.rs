@@ -246,6 +246,24 @@ pub fn pin_current_thread(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
 }
 
+/// Has the kernel kill this process when its parent dies; to be called after the last change of user, which undoes it. An error if the parent is not
+/// `parent` any more, whose death then was too early to be told of. The parent's *thread* that started us counts: for parents with one.
+pub fn die_with_parent(parent: u32) -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+    if i64::from(nix::unistd::getppid().as_raw()) == i64::from(parent) {
+        Ok(())
+    } else {
+        Err(io::Error::other("the process that started us is gone"))
+    }
+}
+
+/// Lets this process, from its main thread on, give way to others: 19 is the nicest.
+pub fn give_way(nice: i32) -> io::Result<()> {
+    // SAFETY: takes three numbers; no memory is passed.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    Ok(())
+}
+
 /// Lets the scheduler run the calling thread on every core again that the process's main thread may use.
 pub fn unpin_current_thread() -> io::Result<()> {
     let all = sched_getaffinity(Pid::this())?;
@@ -337,6 +355,15 @@ mod tests {
         let parent = std::os::unix::process::parent_id();
         let pidfd = pidfd_open(parent).unwrap();
         assert_eq!(reap(pidfd.as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn nobody_dies_with_a_stranger() {
+        // Undone at once: this process is the test runner's.
+        let parent = nix::unistd::getppid().as_raw() as u32;
+        assert!(die_with_parent(parent + 1).is_err());
+        die_with_parent(parent).unwrap();
+        nix::sys::prctl::set_pdeathsig(None).unwrap();
     }
 
     #[test]

@@ -90,6 +90,13 @@ counters! {
     KvExpired "kv.expired" "key-value pairs removed because they expired",
     ConnectionsExpired "connections.expired" "connections removed because nothing happened on them",
     QuarantineExpired "quarantine.expired" "quarantined messages that are let through again",
+    SnapshotsTaken "snapshot.taken" "snapshots that are on the disk",
+    SnapshotsSkipped "snapshot.skipped" "snapshots not taken, since nothing had happened",
+    SnapshotsFailed "snapshot.failed" "snapshots that could not be taken",
+    SnapshotsRefused "snapshot.refused" "snapshots that were torn or not ours at the start, and were set aside",
+    RecordsRestored "snapshot.restored" "records that came back from the snapshot at the start",
+    RecordsExpired "snapshot.expired" "records of the snapshot that had expired by the start",
+    RecordsNotRestored "snapshot.not_restored" "records of the snapshot that could not be read, or had no room",
 }
 
 #[cfg(test)]

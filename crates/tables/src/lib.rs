@@ -47,6 +47,9 @@ pub const QUARANTINE: TableId = TableId(6);
 /// How many tables there are. New ones go to the end: the number is part of the arena's layout, the order of what is in it.
 pub const TABLES: u8 = 7;
 
+/// The tables whose records outlive the server: a snapshot has them.
+pub const KEPT: [TableId; 3] = [LOCATION, DIALOG, KV];
+
 /// What people call the tables, by id.
 const NAMES: [&str; TABLES as usize] = [
     "location",

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::{ClientReply, ClientRequest, StatusReport};
+use control::{ClientReply, ClientRequest, SnapshotStatus, StatusReport};
 
 use super::client::{Answers, Failure};
 use super::show;
@@ -30,6 +30,31 @@ fn fetch(control: &Path) -> Result<StatusReport, Failure> {
     Ok(report)
 }
 
+fn snapshot(status: &SnapshotStatus) -> String {
+    let Some(period) = status.period_ms else {
+        return "off".to_owned();
+    };
+    let mut text = match status.age_ms {
+        Some(age) => format!("as of {} ago", show::span(age)),
+        None => "none yet".to_owned(),
+    };
+    if status.bytes > 0 {
+        text += &format!(
+            ", {}, {} in {} ms",
+            show::count(status.records, "record", "records"),
+            size(status.bytes),
+            status.took_ms
+        );
+    }
+    if status.failures > 0 {
+        text += &format!(
+            "; the last {} failed, see the log",
+            show::count(status.failures, "attempt", "attempts")
+        );
+    }
+    text + &format!("; every {}", show::span(period))
+}
+
 fn print(report: &StatusReport) {
     show::heading(&format!(
         "Tandem {}, supervisor {}, up {}, {} sockets, configuration {}",
@@ -46,12 +71,13 @@ fn print(report: &StatusReport) {
         report.rates.messages_per_s
     ));
     show::out(&format!(
-        "arena: {} used, {} mapped, limit {}; pages: {}\n",
+        "arena: {} used, {} mapped, limit {}; pages: {}",
         size(report.arena.bytes_used),
         size(report.arena.bytes_mapped),
         size(report.arena.limit),
         report.arena.pages
     ));
+    show::out(&format!("snapshot: {}\n", snapshot(&report.snapshot)));
     let listeners = report.listeners.iter().map(|listener| {
         vec![
             listener.address.clone(),

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 
 use config::{Config, Listen};
 use control::ToWorker;
@@ -19,9 +20,11 @@ use super::adopt::{Estate, Orphan, Remains, Sockets};
 use super::census::{self, Living};
 use super::claim::{AdoptSocket, ControlSocket};
 use super::fleet::{Fleet, Patience, ProcessId, State};
+use super::helpers::Helpers;
 use super::images::Images;
 use super::links::{CHANNEL_BYTES, Link};
 use super::memory::Memory;
+use super::snapshots::Snapshots;
 use super::sockets::Listener;
 use super::source::Source;
 use super::supervisor::{Left, Parts, Supervisor, Token};
@@ -35,6 +38,7 @@ pub(crate) fn begin(
     control: ControlSocket,
     remains: Remains,
     own_secret: control::Secret,
+    state: PathBuf,
     places: Places<'_>,
 ) -> Result<Supervisor, Trouble> {
     let Remains {
@@ -98,6 +102,12 @@ pub(crate) fn begin(
         "taking over the workers of a supervisor that died"
     );
     let fleet = Fleet::adopt(os::now(), census, Patience::default());
+    // A helper of the dead supervisor has died with it, perhaps in the middle of a task.
+    let helpers = Helpers::new(
+        memory.participant(Fleet::aux_wanted(config.workers.count)),
+        true,
+    );
+    let snapshots = Snapshots::new(state, config.memory.snapshot, false);
     let mut supervisor = Supervisor::new(Parts {
         images: Images::of_ourselves()?,
         source,
@@ -116,6 +126,9 @@ pub(crate) fn begin(
         }),
         secret,
         worker_arguments: places.worker_arguments,
+        helper_arguments: places.helper_arguments,
+        helpers,
+        snapshots,
     })?;
     supervisor.take_in(config_version, orphans, silent, extras)?;
     Ok(supervisor)

@@ -69,7 +69,7 @@ impl Supervisor {
             Output::GoesBack(ticket, setback) => self.goes_back(ticket, setback),
             Output::WentBack(ticket, setback) => self.went_back(ticket, setback),
             Output::GiveUp => self.give_up(),
-            Output::Stopped => self.stopped = true,
+            Output::Stopped => self.workers_left(),
         }
     }
 

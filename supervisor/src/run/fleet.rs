@@ -385,6 +385,11 @@ impl Fleet {
     }
 
     /// Participants whose processes are dead.
+    /// Whether every seat was served at some time.
+    pub(crate) fn all_served(&self) -> bool {
+        self.all_served
+    }
+
     pub(crate) fn aux_dead(&self) -> impl Iterator<Item = u16> {
         self.aux_dead.iter().copied()
     }

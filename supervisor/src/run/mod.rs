@@ -2,7 +2,7 @@
 //! too small to fail: one thread, no byte from the network, no table body.
 //!
 //! `adopt` and `adoption` go on where a supervisor that died has left off. `fleet` decides (a machine without processes or clock), `supervisor` waits, `apply` acts, `reload` changes the
-//! configuration, `report` tells.
+//! configuration, `report` tells. `helpers` does what takes long, `snapshots` keeps what outlives the server.
 
 mod adopt;
 mod adoption;
@@ -12,6 +12,7 @@ mod census;
 mod claim;
 mod clients;
 mod fleet;
+mod helpers;
 mod holder;
 mod hung;
 mod images;
@@ -25,6 +26,7 @@ mod rates;
 mod reload;
 mod report;
 mod secret;
+mod snapshots;
 mod sockets;
 mod source;
 mod store;
@@ -44,8 +46,10 @@ use crate::commands::{NO_START, error};
 use crate::paths::{self, Environment};
 use claim::{AdoptSocket, ControlSocket};
 use fleet::{Fleet, Patience};
+use helpers::Helpers;
 use images::Images;
 use memory::Memory;
+use snapshots::Snapshots;
 use sockets::Listener;
 use source::Source;
 use supervisor::{Parts, Supervisor};
@@ -57,6 +61,8 @@ pub(crate) struct Places<'a> {
     pub(crate) state: Option<&'a Path>,
     /// Arguments of a worker process.
     pub(crate) worker_arguments: Vec<String>,
+    /// Arguments of a helper process.
+    pub(crate) helper_arguments: Vec<String>,
 }
 
 pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
@@ -81,20 +87,21 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
         }
         loaded => loaded,
     };
-    let secret = secret::load(&make_state_dir(places.state)?)?;
+    let state = make_state_dir(places.state)?;
+    let secret = secret::load(&state)?;
     // Whoever has the control socket is the one supervisor, also while it adopts.
     let control = ControlSocket::claim(places.control)?;
     let remains = adopt::find(places.control, stored.estate.take())?;
     // It is filled anew with what there is; a name in it is not looked at twice.
     store::clear(&mut stored.names);
     if let Some(remains) = remains {
-        return adoption::begin(source, control, remains, secret, places);
+        return adoption::begin(source, control, remains, secret, state, places);
     }
     let (config, warnings) = loaded?;
     warnings
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
-    open(source, config, control, secret, places)
+    open(source, config, control, secret, state, places)
 }
 
 fn open(
@@ -102,6 +109,7 @@ fn open(
     config: Config,
     control: ControlSocket,
     secret: control::Secret,
+    state: PathBuf,
     places: Places<'_>,
 ) -> Result<Supervisor, Trouble> {
     limits::check_user(config.workers.user.as_deref())?;
@@ -109,7 +117,7 @@ fn open(
     limits::raise_descriptors(config.slots(), config.workers.count, config.listen.len())?;
     let aux = aux_of(&config)?;
     let listeners = open_listeners(&config)?;
-    let memory = Memory::create(&config, aux)?;
+    let memory = Memory::create(&config, aux + helpers::PARTICIPANTS)?;
     let doorbells = (0..config.slots())
         .map(|_| os::eventfd())
         .collect::<Result<Vec<_>, _>>()
@@ -133,6 +141,15 @@ fn open(
     let images = Images::of_ourselves()?;
     let fleet = Fleet::new(config.workers.count, aux, Patience::default());
     let adopt = AdoptSocket::make(places.control)?;
+    let mut helpers = Helpers::new(memory.participant(aux), false);
+    let restoring = snapshots::Restoring {
+        directory: &state,
+        config: &config,
+        program: images.get(fleet::Image(0)).map(|ours| &ours.executable),
+        arguments: &places.helper_arguments,
+    };
+    let (memory, restored) = restoring.run(memory, &mut helpers)?;
+    let snapshots = Snapshots::new(state, config.memory.snapshot, restored);
     Supervisor::new(Parts {
         source,
         config,
@@ -147,6 +164,9 @@ fn open(
         left: None,
         secret,
         worker_arguments: places.worker_arguments,
+        helper_arguments: places.helper_arguments,
+        helpers,
+        snapshots,
     })
 }
 
@@ -175,11 +195,11 @@ fn aux_of(config: &Config) -> Result<u16, Trouble> {
     const AUX_MAX: u16 = 128;
     let count = config.workers.count;
     let wanted = Fleet::aux_wanted(count);
-    if wanted > AUX_MAX {
+    if wanted + helpers::PARTICIPANTS > AUX_MAX {
         return Err(Trouble::new(
             format!(
                 "`workers.count` is {count}; at most {} worker processes are possible",
-                AUX_MAX - 1
+                AUX_MAX - Fleet::aux_wanted(0) - helpers::PARTICIPANTS
             ),
             "run fewer workers with more reactors each",
         ));

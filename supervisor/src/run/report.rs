@@ -42,6 +42,7 @@ impl Supervisor {
             rates: control::Rates {
                 messages_per_s: self.rates.messages_per_s,
             },
+            snapshot: self.snapshot_status(now),
         }
     }
 

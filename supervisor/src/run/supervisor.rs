@@ -20,12 +20,14 @@ use super::cause::Cause;
 use super::claim::{AdoptSocket, ControlSocket};
 use super::clients::{ClientId, Clients, Heard};
 use super::fleet::{Fleet, Input, ProcessId, Seats, Ticket};
+use super::helpers::Helpers;
 use super::images::Images;
 use super::links::Links;
 use super::memory::Memory;
 use super::notify;
 use super::rates::Rates;
 use super::reload::Reload;
+use super::snapshots::Snapshots;
 use super::sockets::Listener;
 use super::source::Source;
 use super::store;
@@ -65,6 +67,9 @@ pub(crate) struct Supervisor {
     pub(super) started: Instant,
     pub(super) secret: control::Secret,
     pub(super) worker_arguments: Vec<String>,
+    pub(super) helper_arguments: Vec<String>,
+    pub(super) helpers: Helpers,
+    pub(super) snapshots: Snapshots,
     pub(super) inputs: VecDeque<Input>,
     pub(super) restarting: BTreeMap<Ticket, ClientId>,
     pub(super) stop_askers: Vec<ClientId>,
@@ -96,6 +101,8 @@ pub(super) enum Token {
     Client(ClientId),
     /// The program that an upgrade examines.
     Probe,
+    HelperDeath,
+    Helper,
 }
 
 impl Token {
@@ -107,6 +114,8 @@ impl Token {
             Self::Accept => (3, 0),
             Self::Client(ClientId(id)) => (4, id),
             Self::Probe => (5, 0),
+            Self::HelperDeath => (6, 0),
+            Self::Helper => (7, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -119,7 +128,9 @@ impl Token {
             2 => Self::Signals,
             3 => Self::Accept,
             4 => Self::Client(ClientId(id)),
-            _ => Self::Probe,
+            5 => Self::Probe,
+            6 => Self::HelperDeath,
+            _ => Self::Helper,
         }
     }
 }
@@ -148,6 +159,9 @@ pub(crate) struct Parts {
     pub(crate) left: Option<Left>,
     pub(crate) secret: control::Secret,
     pub(crate) worker_arguments: Vec<String>,
+    pub(crate) helper_arguments: Vec<String>,
+    pub(crate) helpers: Helpers,
+    pub(crate) snapshots: Snapshots,
 }
 
 impl Supervisor {
@@ -204,6 +218,9 @@ impl Supervisor {
             started: now,
             secret: parts.secret,
             worker_arguments: parts.worker_arguments,
+            helper_arguments: parts.helper_arguments,
+            helpers: parts.helpers,
+            snapshots: parts.snapshots,
             inputs: VecDeque::new(),
             restarting: BTreeMap::new(),
             stop_askers: Vec::new(),
@@ -295,6 +312,8 @@ impl Supervisor {
             Token::Accept => self.on_accept(),
             Token::Client(id) => self.on_client(id),
             Token::Probe => self.on_probe(),
+            Token::HelperDeath => self.on_helper_death(),
+            Token::Helper => self.on_helper_channel(),
         }
     }
 
@@ -321,6 +340,8 @@ impl Supervisor {
                 .map(|slot| self.memory.figures(slot))
                 .collect();
             self.rates.on_second(now, &figures);
+            self.helpers_on_time(now);
+            self.snapshots_on_time(now);
         }
     }
 
@@ -472,6 +493,7 @@ impl Supervisor {
     }
 
     fn stop(&mut self) {
+        self.stop_at_once();
         notify::stopping();
         if let Some(asker) = self.reload.take().and_then(|reload| reload.asker) {
             self.refuse(asker, &Trouble::new("the server is stopping", ""));
@@ -549,7 +571,10 @@ impl Supervisor {
                 self.reply(id, &ClientReply::Stats(lines));
                 self.reply(id, &ClientReply::Done);
             }
-            ClientRequest::Table(request) => self.pass_on(id, request),
+            ClientRequest::Table(request) => {
+                self.tables_may_change(&request);
+                self.pass_on(id, request);
+            }
             ClientRequest::Restart { worker } => self.restart(id, worker),
             ClientRequest::Reload => self.reload_by_client(id),
             ClientRequest::Upgrade { binary } => self.upgrade(id, PathBuf::from(binary)),
