@@ -5,6 +5,7 @@
 //! | [`LOCATION`] | canonical AOR | the whole binding set (`registrar::BindingSet`) | any slot, by compare-and-swap of the body |
 //! | [`TRANSACTION`] | server transaction key (RFC 3261 §17.2.3) | `proxy`'s context | its owner slot only |
 //! | [`DIALOG`] | Call-ID and tags; alias: the id in our Record-Route | a dialog ([`mod@dialog`]) | any slot, by compare-and-swap of the body |
+//! | [`BALANCER`] | kind and name | a resource, its counter cells as a child ([`balancer`]) | any slot, by compare-and-swap of the body |
 //! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
 //! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
 //!
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod balancer;
 pub mod connection;
 pub mod counters;
 pub mod dialog;
@@ -21,6 +23,7 @@ pub mod row;
 mod sweep;
 pub mod transaction;
 
+pub use balancer::Balancer;
 pub use connection::Connections;
 pub use counters::Counter;
 pub use dialog::Dialogs;
@@ -71,7 +74,8 @@ pub fn name(table: TableId) -> Option<&'static str> {
 pub fn shift(table: TableId, payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     match table {
         LOCATION => registrar::shift(payload, nanos).ok(),
-        DIALOG => row::shift::<dialog::DialogRow>(payload, nanos),
+        DIALOG => dialog::shift(payload, nanos),
+        BALANCER => row::shift::<balancer::ResourceRow>(payload, nanos),
         KV => row::shift::<kv::KvRow>(payload, nanos),
         CONNECTION => row::shift::<connection::ConnectionRow>(payload, nanos),
         _ => Some(payload.to_vec()),

@@ -3,7 +3,7 @@
 use shm::{Cursor, Participant, Record, TableId};
 use stdx::Instant;
 
-use crate::{CONNECTION, Counter, DIALOG, KV, LOCATION, QUARANTINE};
+use crate::{Balancer, CONNECTION, Counter, DIALOG, Dialogs, KV, LOCATION, QUARANTINE};
 
 /// Rows looked at for expired bindings, each time.
 const LOCATION_ROWS: usize = 16_384;
@@ -22,11 +22,12 @@ const OTHERS: [(TableId, Counter); 4] = [
 pub struct Sweep {
     location: Cursor,
     others: [Cursor; OTHERS.len()],
+    resources: Cursor,
     turn: usize,
 }
 
 impl Sweep {
-    /// A step: some rows of `location`, and some of one other table. Counts what went. `gone` gets each record after its removal.
+    /// A step: some rows of `location`, and some of one other table, or of the resources that wait for their last dialog. Counts what expired. `gone` gets each record after its removal.
     pub fn step(
         &mut self,
         participant: &mut Participant,
@@ -41,17 +42,23 @@ impl Sweep {
         self.location = next.unwrap_or_default();
         participant.count(Counter::BindingsExpired.cell(), expired);
 
-        self.turn = (self.turn + 1) % OTHERS.len();
+        self.turn = (self.turn + 1) % (OTHERS.len() + 1);
         let (Some((table, counter)), Some(cursor)) =
             (OTHERS.get(self.turn), self.others.get_mut(self.turn))
         else {
+            let next = Balancer(participant).reap(self.resources, OTHER_ROWS);
+            self.resources = next.unwrap_or_default();
             return;
         };
         let mut expired = 0;
-        let next = participant.expire(*table, now, *cursor, OTHER_ROWS, |record| {
+        let gone = |record: Record<'_>| {
             expired += 1;
             gone(*table, record);
-        });
+        };
+        let next = match *table {
+            DIALOG => Dialogs(participant).expire(now, *cursor, OTHER_ROWS, gone),
+            table => participant.expire(table, now, *cursor, OTHER_ROWS, gone),
+        };
         *cursor = next.unwrap_or_default();
         participant.count(counter.cell(), expired);
     }

@@ -7,6 +7,9 @@
 //! is a change of the body. [`end`](Dialogs::end) removes the record, and gives back what counted it. Exactly one party ends a dialog: whoever removes the
 //! record, be it a BYE on any slot, a final response, the operator or expiry.
 //!
+//! *Counts.* The resources that a dialog counts in are rows of `balancer`, named in it by row and key. A row that has become another's, or is no more, is
+//! left out when the dialog ends. A dialog that is carried over a restart counts nowhere: [`shift`](crate::shift) takes the rows out and leaves the keys.
+//!
 //! *Steps.* Each operation is one of `shm::ops` and takes effect where that does; a death in between leaves the record as it was or as it was to be.
 //!
 //! *Full*: `create` and `fork` are refused. Everything else goes on, from what is kept back for changes; `end` needs no memory.
@@ -16,12 +19,15 @@ mod row;
 
 use std::time::Duration;
 
-use shm::{InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef};
+use shm::{
+    Block, Count, Cursor, InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef,
+};
 use stdx::Instant;
 
+pub(crate) use row::shift;
 pub use row::{CountedBy, DIALOG_COUNTS_MAX, Dialog, DialogId, DialogRow, DialogState, Side, View};
 
-use crate::DIALOG;
+use crate::{DIALOG, balancer};
 
 /// Attempts before an update gives up: each failure means that another one of the same dialog went through.
 const ATTEMPTS_MAX: usize = 64;
@@ -58,6 +64,25 @@ pub enum CreateError {
     Unusable,
     #[error("others create the same dialog")]
     Busy,
+    #[error("count {nth} is at its limit")]
+    OverLimit {
+        /// Which of the counts that were given.
+        nth: usize,
+    },
+    #[error("count {nth} names no resource, or is one too many")]
+    NoResource {
+        /// Which of the counts that were given.
+        nth: usize,
+    },
+}
+
+/// What a new dialog is to count in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountIn {
+    /// Its row in `balancer`.
+    pub resource: RowRef,
+    /// Dialogs at most, this one included; `None`: any number.
+    pub limit: Option<u64>,
 }
 
 /// Why a dialog was not changed.
@@ -93,21 +118,37 @@ pub enum Confirmed {
 pub struct Dialogs<'p>(pub &'p mut Participant);
 
 impl Dialogs<'_> {
-    /// Publishes a new dialog.
-    pub fn create(&mut self, dialog: &Dialog) -> Result<RowRef, CreateError> {
+    /// Publishes a new dialog, counted in these resources, unless one of them is at its limit.
+    pub fn create(&mut self, dialog: Dialog, counts: &[CountIn]) -> Result<RowRef, CreateError> {
         let key = key::first(&dialog.call_id, &dialog.caller.tag);
-        self.insert(dialog, &key, Some(&dialog.id.0))
+        let alias = dialog.id.0;
+        self.insert(dialog, &key, Some(&alias), counts)
     }
 
     fn insert(
         &mut self,
-        dialog: &Dialog,
+        mut dialog: Dialog,
         key: &[u8],
         alias: Option<&[u8]>,
+        counts: &[CountIn],
     ) -> Result<RowRef, CreateError> {
         let names = [&dialog.call_id, &dialog.caller.tag, &dialog.callee.tag];
         if names.into_iter().any(|name| name.contains(&0)) {
             return Err(CreateError::Unusable);
+        }
+        dialog.counted.clear();
+        let mut cells = Vec::with_capacity(counts.len());
+        for (nth, count) in counts.iter().enumerate() {
+            let none = CreateError::NoResource { nth };
+            let (block, key) = balancer::admission(self.0, count.resource).ok_or(none)?;
+            cells.push(Count {
+                cells: block,
+                limit: count.limit,
+            });
+            dialog.counted.push(CountedBy {
+                row: Some(count.resource),
+                key,
+            });
         }
         let mut body = Vec::new();
         dialog.encode(&mut body);
@@ -115,7 +156,8 @@ impl Dialogs<'_> {
             key,
             alias,
             payload: &[&body],
-            meta: meta(dialog),
+            meta: meta(&dialog),
+            counts: &cells,
             ..New::default()
         };
         self.0.insert_new(DIALOG, &new).map_err(|e| match e {
@@ -124,11 +166,14 @@ impl Dialogs<'_> {
             }
             InsertError::TooLong => CreateError::Unusable,
             InsertError::Stale => CreateError::Busy,
+            InsertError::OverLimit { nth } => CreateError::OverLimit { nth },
+            InsertError::NoCells { nth } => CreateError::NoResource { nth },
             _ => CreateError::Full,
         })
     }
 
-    /// A further dialog of the same INVITE: another callee has answered it too. `first` is the one that was created with it.
+    /// A further dialog of the same INVITE: another callee has answered it too. `first` is the one that was created with it. It was admitted with the INVITE, so
+    /// that it is counted in the same resources, whatever their limits.
     pub fn fork(
         &mut self,
         first: RowRef,
@@ -138,11 +183,19 @@ impl Dialogs<'_> {
         let dialog = self.with(first, |view| view.take());
         let mut dialog = dialog.ok_or(CreateError::Busy)?;
         dialog.flags |= flag::FORK;
-        dialog.counted.clear();
         dialog.callee.tag = callee_tag.to_vec();
         change(&mut dialog);
         let key = key::further(&dialog.call_id, &dialog.caller.tag, callee_tag);
-        self.insert(&dialog, &key, None)
+        let still = |by: &CountedBy| {
+            let resource = by.row?;
+            balancer::cells_of(self.0, resource, &by.key)?;
+            Some(CountIn {
+                resource,
+                limit: None,
+            })
+        };
+        let counts: Vec<CountIn> = dialog.counted.iter().filter_map(still).collect();
+        self.insert(dialog, &key, None, &counts)
     }
 
     /// The dialog that a message belongs to, by its Call-ID and tags, from either direction. Without a To tag, or before the callee's is known, it is the
@@ -257,18 +310,50 @@ impl Dialogs<'_> {
         })
     }
 
-    /// Ends a dialog; `None`: somebody else has ended it.
+    /// Ends a dialog and gives back what counts it; `None`: somebody else has ended it.
     pub fn end(&mut self, row: RowRef) -> Option<Dialog> {
         for _ in 0..ATTEMPTS_MAX {
-            let (dialog, version) = self.with(row, |view| (view.take(), view.version))?;
-            if self.0.remove(row, Some(version)) {
+            let seen = self.with(row, |view| {
+                (view.take(), view.version, cells(self.0, &view))
+            });
+            let (dialog, version, cells) = seen?;
+            if self.0.remove_counted(row, Some(version), &cells) {
                 return Some(dialog);
             }
         }
-        // It is changed all the time: whatever the last change was, it ends.
-        let dialog = self.with(row, |view| view.take())?;
-        self.0.remove(row, None).then_some(dialog)
+        // It is changed all the time: whatever the last change was, it ends. What counts it does not change.
+        let seen = self.with(row, |view| (view.take(), cells(self.0, &view)));
+        let (dialog, cells) = seen?;
+        self.0.remove_counted(row, None, &cells).then_some(dialog)
     }
+
+    /// Removes the dialogs whose time is over, as [`Participant::expire`] does, and gives back what counts them.
+    pub fn expire(
+        &mut self,
+        now: Instant,
+        cursor: Cursor,
+        budget: usize,
+        gone: impl FnMut(Record<'_>),
+    ) -> Option<Cursor> {
+        let counted = |participant: &Participant, record: &Record<'_>| {
+            let mut blocks = [None; DIALOG_COUNTS_MAX];
+            if let Some(view) = View::new(record) {
+                for (place, block) in blocks.iter_mut().zip(cells(participant, &view)) {
+                    *place = Some(block);
+                }
+            }
+            blocks
+        };
+        self.0
+            .expire_counted(DIALOG, now, cursor, budget, counted, gone)
+    }
+}
+
+/// The cells that a dialog counts in, of resources that are still there.
+fn cells(participant: &Participant, view: &View<'_>) -> Vec<Block> {
+    view.counted()
+        .filter_map(|(row, key)| balancer::cells_of(participant, row, key))
+        .collect()
 }
 
 fn meta(dialog: &Dialog) -> RowMeta {

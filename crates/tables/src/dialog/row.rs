@@ -11,11 +11,12 @@ use super::key;
 use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
 
 /// Resources that a dialog can be counted by.
-pub const DIALOG_COUNTS_MAX: usize = 4;
+pub const DIALOG_COUNTS_MAX: usize = shm::COUNTS_MAX;
+const _: () = assert!(DIALOG_COUNTS_MAX == 3);
 
 row! {
     /// The header of a dialog; `kind` is its state.
-    pub struct DialogRow: version 1, 200 bytes {
+    pub struct DialogRow: version 1, 192 bytes {
         /// See [`flag`](super::flag).
         pub flags: U32,
         /// The dialog's id, which is its alias as well.
@@ -61,7 +62,7 @@ row! {
         /// Where the callee is.
         pub callee_address: Address,
         /// Rows of `balancer` that count it, packed; their keys are fields.
-        pub counted: [U64; DIALOG_COUNTS_MAX],
+        pub counted: [U64; 3],
     }
 }
 
@@ -162,7 +163,7 @@ pub struct Dialog {
     pub session_min: u32,
     pub probes_failed: u16,
     pub end_code: u16,
-    /// Set when it is created; at most [`DIALOG_COUNTS_MAX`].
+    /// Set by [`Dialogs::create`](super::Dialogs::create).
     pub counted: Vec<CountedBy>,
     /// Fields that a later release wrote.
     pub unknown: Vec<u8>,
@@ -255,6 +256,20 @@ impl Dialog {
     }
 }
 
+/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there.
+pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
+    let mut shifted = crate::row::shift::<DialogRow>(payload, nanos)?;
+    let (_, rest) = DialogRow::read(payload)?;
+    let header_bytes = payload.len() - rest.len();
+    let counted = std::mem::offset_of!(DialogRow, counted)..size_of::<DialogRow>();
+    if header_bytes >= counted.end
+        && let Some(rows) = shifted.get_mut(counted)
+    {
+        rows.fill(0);
+    }
+    Some(shifted)
+}
+
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -322,13 +337,15 @@ impl<'a> View<'a> {
         self.field(tag::CALLEE_TARGET)
     }
 
-    /// The rows that count it.
-    pub fn counted(&self) -> impl Iterator<Item = RowRef> + use<'a> {
-        let counted = self.header.counted;
-        counted
+    /// What counts it: the row, while the arena is the one it was counted in, and the key.
+    pub fn counted(&self) -> impl Iterator<Item = (RowRef, &'a [u8])> + use<'a> {
+        let keys = Fields(self.fields).filter(|(tag, _)| *tag == tag::COUNTED);
+        self.header
+            .counted
             .into_iter()
-            .filter(|packed| packed.get() != 0)
-            .map(|packed| RowRef::unpack(packed.get()))
+            .zip(keys)
+            .filter(|(packed, _)| packed.get() != 0)
+            .map(|(packed, (_, key))| (RowRef::unpack(packed.get()), key))
     }
 
     /// Takes it out.

@@ -29,7 +29,7 @@ fn either_direction_finds_it_by_tags_and_by_id() {
     let arena = arena(16 << 20);
     let mut p = online(&arena, 0);
     let mut dialogs = Dialogs(&mut p);
-    let row = dialogs.create(&early(1)).unwrap();
+    let row = dialogs.create(early(1), &[]).unwrap();
     let find = |d: &Dialogs<'_>, from: &[u8], to: &[u8]| {
         let by_tags = d.find(b"call 1", from, to, |view, sender| (view.row, sender));
         let by_id = d.find_in_route(id(1), b"call 1", from, to, |view, sender| {
@@ -92,14 +92,14 @@ fn names_are_unique_and_no_two_calls_share_one() {
     let arena = arena(16 << 20);
     let mut p = online(&arena, 0);
     let mut dialogs = Dialogs(&mut p);
-    let row = dialogs.create(&early(1)).unwrap();
-    assert_eq!(dialogs.create(&early(1)), Err(CreateError::Exists(row)));
+    let row = dialogs.create(early(1), &[]).unwrap();
+    assert_eq!(dialogs.create(early(1), &[]), Err(CreateError::Exists(row)));
     let mut same_id = early(2);
     same_id.id = id(1);
-    assert_eq!(dialogs.create(&same_id), Err(CreateError::Exists(row)));
+    assert_eq!(dialogs.create(same_id, &[]), Err(CreateError::Exists(row)));
     let mut with_nul = early(3);
     with_nul.call_id = b"call 1\0caller".to_vec();
-    assert_eq!(dialogs.create(&with_nul), Err(CreateError::Unusable));
+    assert_eq!(dialogs.create(with_nul, &[]), Err(CreateError::Unusable));
     assert!(
         dialogs
             .find(b"call 1\0caller", b"", b"", |_, _| ())
@@ -107,7 +107,7 @@ fn names_are_unique_and_no_two_calls_share_one() {
     );
     let mut long = early(4);
     long.call_id = vec![b'c'; 5000];
-    assert_eq!(dialogs.create(&long), Err(CreateError::Unusable));
+    assert_eq!(dialogs.create(long, &[]), Err(CreateError::Unusable));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_dialog_goes_when_its_time_is_over() {
         p.expire(DIALOG, now, Cursor::default(), usize::MAX, |_| gone += 1);
         gone
     };
-    let row = Dialogs(&mut p).create(&early(1)).unwrap();
+    let row = Dialogs(&mut p).create(early(1), &[]).unwrap();
     assert_eq!(expire(&mut p, at(179)), 0);
     let update = |p: &mut Participant, change: &dyn Fn(&mut Dialog)| {
         let done = Dialogs(p).update(row, |dialog| {
@@ -160,7 +160,7 @@ fn when_full_only_new_dialogs_are_refused() {
         bytes[..4].copy_from_slice(&(rows.len() as u32).to_le_bytes());
         let mut dialog = Dialog::new(DialogId(bytes), call_id.as_bytes(), b"caller", at(0));
         dialog.caller.target = b"sip:caller@192.0.2.1:5060".to_vec();
-        match Dialogs(&mut all[0]).create(&dialog) {
+        match Dialogs(&mut all[0]).create(dialog.clone(), &[]) {
             Ok(row) => rows.push(row),
             Err(e) => break e,
         }
@@ -184,7 +184,7 @@ fn when_full_only_new_dialogs_are_refused() {
         assert!(Dialogs(&mut all[0]).end(row).is_some());
     }
     settle(&arena, &mut all);
-    assert!(Dialogs(&mut all[0]).create(&early(1)).is_ok());
+    assert!(Dialogs(&mut all[0]).create(early(1), &[]).is_ok());
 }
 
 fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -296,12 +296,13 @@ proptest! {
     fn what_is_written_is_read(dialog in dialog(), cut: prop::sample::Index, at: prop::sample::Index, byte: u8) {
         let arena = smallest();
         let mut p = online(&arena, 0);
-        let row = Dialogs(&mut p).create(&dialog).unwrap();
+        let mut payload = Vec::new();
+        dialog.encode(&mut payload);
+        let key = [&dialog.call_id[..], b"\0tag"].concat();
+        let row = p.insert(DIALOG, &key, &[&payload], &[], RowMeta::default()).unwrap();
         let read = Dialogs(&mut p).with(row, |view| view.take());
         prop_assert_eq!(read.as_ref(), Some(&dialog));
         // Neither a part of it nor a changed one does any harm.
-        let mut payload = Vec::new();
-        dialog.encode(&mut payload);
         let part = &payload[..cut.index(payload.len())];
         let row = p.insert(DIALOG, b"part", &[part], &[], RowMeta::default()).unwrap();
         Dialogs(&mut p).with(row, |view| view.take());
@@ -327,7 +328,7 @@ proptest! {
             match op {
                 Op::Create => {
                     let dialog = early(call);
-                    let done = dialogs.create(&dialog);
+                    let done = dialogs.create(dialog.clone(), &[]);
                     match first {
                         Some(at) => prop_assert_eq!(done, Err(CreateError::Exists(known[at].0))),
                         None => known.push((done.unwrap(), dialog)),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use expect_test::expect_file;
 use tables::row::{Field, Header};
-use tables::{connection, dialog, kv, transaction};
+use tables::{balancer, connection, dialog, kv, transaction};
 
 fn describe<H: Header>(table: &str, out: &mut String) {
     writeln!(
@@ -29,6 +29,7 @@ fn the_rows_are_those_on_file() {
     let mut text = String::new();
     describe::<transaction::TransactionRow>("transaction", &mut text);
     describe::<dialog::DialogRow>("dialog", &mut text);
+    describe::<balancer::ResourceRow>("balancer", &mut text);
     describe::<kv::KvRow>("kv", &mut text);
     describe::<connection::ConnectionRow>("connection", &mut text);
     expect_file!["rows.txt"].assert_eq(&text);

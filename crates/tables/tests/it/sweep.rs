@@ -23,11 +23,11 @@ fn every_table_is_swept_by_the_slot_whose_rows_they_are() {
         }
     }
     let mut sweep = Sweep::default();
-    for _ in 0..8 {
+    for _ in 0..10 {
         sweep.step(&mut all[0], at(5), |_, _| panic!("another slot's"));
     }
     let mut gone = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..10 {
         sweep.step(&mut all[1], at(5), |table, record| {
             gone.push((table, record.key.to_vec()))
         });

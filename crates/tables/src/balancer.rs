@@ -1,0 +1,508 @@
+//! The `balancer` table: resources that dialogs count in, and what balancing has to know of them.
+//!
+//! ```text
+//! key = kind u8, then the name (a destination: group NUL URI) | child 0: its block of counter cells
+//! ```
+//!
+//! How many dialogs a resource has is never written down: it is the sum of its cells (`shm::counts`), which neither deaths nor takings-over can make wrong.
+//! A dialog is admitted while it is created, with the limit given then ([`Dialogs::create`](crate::Dialogs::create)), and leaves with its record.
+//!
+//! Each operation is one of `shm::ops` and takes effect where that does. An update starts again if somebody was quicker, [`ATTEMPTS_MAX`] times.
+//! Statistics are added like any other change, so that none is lost; a busy caller gathers them and adds them now and then.
+//!
+//! *Full*: a new resource is refused. Changes, removals and the admission of dialogs to resources that are there go on.
+
+use shm::{
+    Block, Cursor, InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef, Version,
+};
+use stdx::Instant;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::BALANCER;
+use crate::row::{Fields, FromZeros, Header, IntoBytes, instant, is_whole, put, row, word};
+
+/// Attempts before an update gives up.
+pub const ATTEMPTS_MAX: usize = 64;
+
+row! {
+    /// The header of a resource; `kind` is its kind.
+    pub struct ResourceRow: version 1, 120 bytes {
+        /// What the operator wants of it.
+        pub mode: u8,
+        /// What probes say of it.
+        pub health: u8,
+        /// Zero.
+        pub reserved: [u8; 2],
+        /// Its share among others; 0: as 1.
+        pub weight: U32,
+        /// Place in the order of priorities; lower ones first.
+        pub priority: U32,
+        /// Dialogs at most; 0: any number.
+        pub capacity: U64,
+        /// It was made.
+        pub created_at: U64,
+        /// Mode or health changed last.
+        pub changed_at: U64,
+        /// The last probe was sent.
+        pub probed_at: U64,
+        /// It answered last, a probe or a request.
+        pub answered_at: U64,
+        /// It failed last.
+        pub failed_at: U64,
+        /// It came back, and starts slowly.
+        pub recovered_at: U64,
+        /// Probes that succeeded in a row.
+        pub probes_ok: U32,
+        /// Probes that failed in a row.
+        pub probes_failed: U32,
+        /// Moving average of its response times, in ns.
+        pub latency_ns: U64,
+        /// Calls that were sent to it, ever.
+        pub calls: U64,
+        /// Those that it answered with 2xx.
+        pub answered: U64,
+        /// Those that it did not take: no answer, 5xx.
+        pub failed: U64,
+        /// Those that it was not offered, because it was at its limit.
+        pub refused: U64,
+    }
+}
+
+/// What is counted. The numbers are in keys and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ResourceKind {
+    /// A destination of a group.
+    Destination = 1,
+    /// A domain.
+    Domain = 2,
+    /// A user, by AOR.
+    User = 3,
+    /// A named profile.
+    Profile = 4,
+}
+
+impl ResourceKind {
+    fn read(byte: u8) -> Option<Self> {
+        [Self::Destination, Self::Domain, Self::User, Self::Profile]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// What the operator wants of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Mode {
+    #[default]
+    Enabled = 1,
+    /// Nothing is sent to it.
+    Disabled = 2,
+    /// What it has goes on; nothing new.
+    Draining = 3,
+    /// As draining; its row goes once it has nothing left.
+    Removed = 4,
+}
+
+impl Mode {
+    fn read(byte: u8) -> Option<Self> {
+        [Self::Enabled, Self::Disabled, Self::Draining, Self::Removed]
+            .into_iter()
+            .find(|mode| *mode as u8 == byte)
+    }
+}
+
+/// What probes and requests say of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Health {
+    /// Nobody has asked.
+    #[default]
+    Unknown = 0,
+    Up = 1,
+    /// Probed until it answers.
+    Down = 2,
+}
+
+impl Health {
+    fn read(byte: u8) -> Option<Self> {
+        [Self::Unknown, Self::Up, Self::Down]
+            .into_iter()
+            .find(|health| *health as u8 == byte)
+    }
+}
+
+/// The name of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ResourceKey(Vec<u8>);
+
+impl ResourceKey {
+    /// A destination of a group.
+    pub fn destination(group: &[u8], uri: &[u8]) -> Self {
+        Self([&[ResourceKind::Destination as u8], group, b"\0", uri].concat())
+    }
+
+    /// A domain, a user or a profile.
+    pub fn of(kind: ResourceKind, name: &[u8]) -> Self {
+        Self([&[kind as u8], name].concat())
+    }
+
+    /// The bytes in the table.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What it is the name of; `None`: of nothing that this release knows.
+    pub fn kind(&self) -> Option<ResourceKind> {
+        self.0.first().and_then(|&kind| ResourceKind::read(kind))
+    }
+
+    /// Without the kind; a destination's group and URI with NUL in between.
+    pub fn name(&self) -> &[u8] {
+        self.0.get(1..).unwrap_or_default()
+    }
+}
+
+/// Words that only grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Statistics {
+    pub calls: u64,
+    pub answered: u64,
+    pub failed: u64,
+    pub refused: u64,
+}
+
+/// What a resource is like, taken out of the arena.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Resource {
+    pub mode: Mode,
+    pub health: Health,
+    /// 0 counts as 1.
+    pub weight: u32,
+    pub priority: u32,
+    /// Dialogs at most; 0: any number.
+    pub capacity: u64,
+    pub created_at: Option<Instant>,
+    pub changed_at: Option<Instant>,
+    pub probed_at: Option<Instant>,
+    pub answered_at: Option<Instant>,
+    pub failed_at: Option<Instant>,
+    pub recovered_at: Option<Instant>,
+    pub probes_ok: u32,
+    pub probes_failed: u32,
+    pub latency_ns: u64,
+    pub statistics: Statistics,
+    /// Fields that a later release wrote.
+    pub unknown: Vec<u8>,
+}
+
+/// A resource in its row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub row: RowRef,
+    pub key: ResourceKey,
+    pub resource: Resource,
+    /// Dialogs that count in it.
+    pub live: u64,
+}
+
+/// Why a resource was not made or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BalancerError {
+    #[error("the resource is no more")]
+    Gone,
+    #[error("no memory for a new resource, or for the change")]
+    Full,
+    #[error("the resource is being changed too often")]
+    Busy,
+    #[error("the name is too long")]
+    TooLong,
+}
+
+/// What became of a resource that was to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone, or was.
+    Gone,
+    /// So many dialogs count in it: it takes nothing new, and [`Balancer::reap`] removes it once they have ended.
+    Waiting(u64),
+}
+
+/// The `balancer` table through one participant.
+pub struct Balancer<'p>(pub &'p mut Participant);
+
+impl Balancer<'_> {
+    /// The row of a resource; made like `new`, with nothing counted, if there is none.
+    pub fn ensure(&mut self, key: &ResourceKey, new: &Resource) -> Result<RowRef, BalancerError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let found = self.0.find(BALANCER, key.as_bytes(), |r| {
+                (
+                    r.row,
+                    r.version,
+                    cells(self.0, &r).is_some() && read(&r).is_some(),
+                )
+            });
+            match found {
+                Some((row, _, true)) => return Ok(row),
+                // Not written by us: nothing can count in it.
+                Some((row, version, false)) => {
+                    self.0.remove(row, Some(version));
+                }
+                None => {}
+            }
+            let cells = self
+                .0
+                .allocate_cells()
+                .map_err(|shm::Full| BalancerError::Full)?;
+            let mut body = Vec::new();
+            new.encode(key, &mut body);
+            let new = New {
+                key: key.as_bytes(),
+                payload: &[&body],
+                children: &[cells],
+                meta: meta(new),
+                ..New::default()
+            };
+            match self.0.insert_new(BALANCER, &new) {
+                Ok(row) => return Ok(row),
+                Err(InsertError::Exists { .. } | InsertError::Stale) => {}
+                Err(InsertError::TooLong) => return Err(BalancerError::TooLong),
+                Err(_) => return Err(BalancerError::Full),
+            }
+        }
+        Err(BalancerError::Busy)
+    }
+
+    /// The resource of this name.
+    pub fn find(&self, key: &ResourceKey) -> Option<Found> {
+        self.0
+            .find(BALANCER, key.as_bytes(), |r| found(self.0, &r))
+            .flatten()
+    }
+
+    /// The resource in this row.
+    pub fn get(&self, row: RowRef) -> Option<Found> {
+        self.0.with(row, |r| found(self.0, &r)).flatten()
+    }
+
+    /// How many dialogs count in it; `None`: it is no more.
+    pub fn live(&self, row: RowRef) -> Option<u64> {
+        self.0
+            .with(row, |r| Some(total(self.0, cells(self.0, &r)?)))
+            .flatten()
+    }
+
+    /// Resources, looking at `rows_max` rows from `cursor` on; `None` at the end.
+    pub fn scan(
+        &self,
+        cursor: Cursor,
+        rows_max: usize,
+        mut look: impl FnMut(Found),
+    ) -> Option<Cursor> {
+        self.0.scan(BALANCER, cursor, rows_max, |r| {
+            if let Some(found) = found(self.0, &r) {
+                look(found);
+            }
+        })
+    }
+
+    /// Changes a resource; `change` is called again if somebody else was quicker. What is counted stays.
+    pub fn update(
+        &mut self,
+        row: RowRef,
+        mut change: impl FnMut(&mut Resource),
+    ) -> Result<Resource, BalancerError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let seen = self.0.with(row, |r| {
+                let cells = cells(self.0, &r)?;
+                Some((read(&r)?, ResourceKey(r.key.to_vec()), cells, r.version))
+            });
+            let (mut resource, key, cells, version) = seen.flatten().ok_or(BalancerError::Gone)?;
+            change(&mut resource);
+            let mut body = Vec::new();
+            resource.encode(&key, &mut body);
+            match self
+                .0
+                .replace(row, version, &[&body], &[cells], meta(&resource))
+            {
+                Ok(_) => return Ok(resource),
+                Err(ReplaceError::Changed) => {}
+                Err(ReplaceError::Gone) => return Err(BalancerError::Gone),
+                Err(_) => return Err(BalancerError::Full),
+            }
+        }
+        Err(BalancerError::Busy)
+    }
+
+    /// Adds to the statistics.
+    pub fn add(&mut self, row: RowRef, more: &Statistics) -> Result<(), BalancerError> {
+        self.update(row, |resource| {
+            let sum = &mut resource.statistics;
+            sum.calls = sum.calls.wrapping_add(more.calls);
+            sum.answered = sum.answered.wrapping_add(more.answered);
+            sum.failed = sum.failed.wrapping_add(more.failed);
+            sum.refused = sum.refused.wrapping_add(more.refused);
+        })
+        .map(|_| ())
+    }
+
+    /// Removes a resource if nothing counts in it; else it takes nothing new, and goes when the last of it has ended. A dialog that is admitted at the same moment as its
+    /// resource goes keeps its record, and is not counted any more.
+    pub fn remove(&mut self, row: RowRef, now: Instant) -> Result<Removal, BalancerError> {
+        let mark = |resource: &mut Resource| {
+            if resource.mode != Mode::Removed {
+                resource.mode = Mode::Removed;
+                resource.changed_at = Some(now);
+            }
+        };
+        match self.update(row, mark) {
+            Ok(_) => {}
+            Err(BalancerError::Gone) => return Ok(Removal::Gone),
+            Err(e) => return Err(e),
+        }
+        self.remove_if_idle(row)
+    }
+
+    fn remove_if_idle(&mut self, row: RowRef) -> Result<Removal, BalancerError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let seen: Option<(u64, Version)> = self
+                .0
+                .with(row, |r| {
+                    Some((total(self.0, cells(self.0, &r)?), r.version))
+                })
+                .flatten();
+            match seen {
+                None => return Ok(Removal::Gone),
+                Some((live, _)) if live > 0 => return Ok(Removal::Waiting(live)),
+                Some((_, version)) if self.0.remove(row, Some(version)) => {
+                    return Ok(Removal::Gone);
+                }
+                Some(_) => {}
+            }
+        }
+        Err(BalancerError::Busy)
+    }
+
+    /// Removes the resources that wait for it, as far as nothing counts in them any more, looking at `rows_max` rows from `cursor` on; `None` at the end.
+    pub fn reap(&mut self, cursor: Cursor, rows_max: usize) -> Option<Cursor> {
+        let mut waiting = Vec::new();
+        let next = self.0.scan(BALANCER, cursor, rows_max, |r| {
+            if r.flags == Mode::Removed as u8 {
+                waiting.push(r.row);
+            }
+        });
+        for row in waiting {
+            // Busy: the next time.
+            let _ = self.remove_if_idle(row);
+        }
+        next
+    }
+}
+
+/// The block of cells of a resource's record.
+fn cells(participant: &Participant, record: &Record<'_>) -> Option<Block> {
+    record
+        .children
+        .first()
+        .copied()
+        .filter(|&block| participant.is_cells(block))
+}
+
+/// The cells of the resource in this row, if it is the one of this name: what a dialog counts in.
+pub(crate) fn cells_of(participant: &Participant, row: RowRef, key: &[u8]) -> Option<Block> {
+    participant
+        .with(row, |r| cells(participant, &r).filter(|_| r.key == key))
+        .flatten()
+}
+
+/// The cells and the name of the resource in this row, for a dialog that is to count in it.
+pub(crate) fn admission(participant: &Participant, row: RowRef) -> Option<(Block, Vec<u8>)> {
+    participant
+        .with(row, |r| Some((cells(participant, &r)?, r.key.to_vec())))
+        .flatten()
+}
+
+/// A sum below 0 is one seen between two of its cells.
+fn total(participant: &Participant, cells: Block) -> u64 {
+    u64::try_from(participant.cells_total(cells)).unwrap_or(0)
+}
+
+fn meta(resource: &Resource) -> RowMeta {
+    RowMeta {
+        expires_at: None,
+        flags: resource.mode as u8,
+    }
+}
+
+fn found(participant: &Participant, record: &Record<'_>) -> Option<Found> {
+    let cells = cells(participant, record)?;
+    Some(Found {
+        row: record.row,
+        key: ResourceKey(record.key.to_vec()),
+        resource: read(record)?,
+        live: total(participant, cells),
+    })
+}
+
+impl Resource {
+    fn encode(&self, key: &ResourceKey, out: &mut Vec<u8>) {
+        let mut row = ResourceRow::new_zeroed();
+        row.begin(key.as_bytes().first().copied().unwrap_or_default());
+        row.mode = self.mode as u8;
+        row.health = self.health as u8;
+        row.weight = U32::new(self.weight);
+        row.priority = U32::new(self.priority);
+        row.capacity = U64::new(self.capacity);
+        row.created_at = word(self.created_at);
+        row.changed_at = word(self.changed_at);
+        row.probed_at = word(self.probed_at);
+        row.answered_at = word(self.answered_at);
+        row.failed_at = word(self.failed_at);
+        row.recovered_at = word(self.recovered_at);
+        row.probes_ok = U32::new(self.probes_ok);
+        row.probes_failed = U32::new(self.probes_failed);
+        row.latency_ns = U64::new(self.latency_ns);
+        row.calls = U64::new(self.statistics.calls);
+        row.answered = U64::new(self.statistics.answered);
+        row.failed = U64::new(self.statistics.failed);
+        row.refused = U64::new(self.statistics.refused);
+        out.extend_from_slice(row.as_bytes());
+        out.extend_from_slice(&self.unknown);
+    }
+}
+
+fn read(record: &Record<'_>) -> Option<Resource> {
+    let (row, fields) = ResourceRow::read(record.payload)?;
+    ResourceKind::read(row.kind)?;
+    if !is_whole(fields) {
+        return None;
+    }
+    let mut unknown = Vec::new();
+    for (tag, value) in Fields(fields) {
+        put(tag, Some(value), &mut unknown);
+    }
+    Some(Resource {
+        mode: Mode::read(row.mode)?,
+        health: Health::read(row.health)?,
+        weight: row.weight.get(),
+        priority: row.priority.get(),
+        capacity: row.capacity.get(),
+        created_at: instant(row.created_at),
+        changed_at: instant(row.changed_at),
+        probed_at: instant(row.probed_at),
+        answered_at: instant(row.answered_at),
+        failed_at: instant(row.failed_at),
+        recovered_at: instant(row.recovered_at),
+        probes_ok: row.probes_ok.get(),
+        probes_failed: row.probes_failed.get(),
+        latency_ns: row.latency_ns.get(),
+        statistics: Statistics {
+            calls: row.calls.get(),
+            answered: row.answered.get(),
+            failed: row.failed.get(),
+            refused: row.refused.get(),
+        },
+        unknown,
+    })
+}
