@@ -17,7 +17,7 @@ use sync::Ordering;
 
 use crate::id::{ParticipantId, SlotId, TableId};
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, Geometry, Layout, LayoutError, MAGIC,
+    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, Geometry, Layout, LayoutError, MAGIC, ROW_BYTES,
 };
 use crate::map::Map;
 use crate::paging::{HugePages, Paging};
@@ -338,8 +338,26 @@ pub struct Usage {
     pub slabs: u32,
     /// Blocks in use of each class: (bytes of a block, blocks).
     pub blocks: Vec<(u32, u64)>,
-    /// Live records by table.
-    pub live_rows: Vec<u64>,
+    /// Every table's share of it.
+    pub tables: Vec<TableUsage>,
+}
+
+/// What is used of an arena by one table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUsage {
+    /// Records.
+    pub live: u64,
+    /// Rows that are not free: the records, and what comes and goes at the moment.
+    pub rows: u64,
+    /// Bytes of the blocks that belong to rows, bodies and children, at their classes' sizes.
+    pub body_bytes: u64,
+}
+
+impl TableUsage {
+    /// Rows and their blocks.
+    pub fn bytes(&self) -> u64 {
+        self.rows * ROW_BYTES + self.body_bytes
+    }
 }
 
 impl Inner {

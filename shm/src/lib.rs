@@ -49,7 +49,7 @@ mod slab;
 pub mod slot;
 pub mod walk;
 
-pub use arena::{Arena, AttachError, CreateError, Usage};
+pub use arena::{Arena, AttachError, CreateError, TableUsage, Usage};
 pub use audit::{Violation, audit};
 pub use blocks::BlockMut;
 pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};

@@ -20,9 +20,9 @@ use core::ptr::NonNull;
 
 use sync::{AtomicU64, Ordering};
 
-use crate::arena::{Inner, Usage};
+use crate::arena::{Inner, TableUsage, Usage};
 use crate::body::{BodyView, HEADER_BYTES};
-use crate::ctl::{Ctl, Meta};
+use crate::ctl::{BlockState, Ctl, Meta};
 use crate::id::{Block, RowRef, TableId};
 use crate::layout::{
     AT_BACKED, BLOCKS_PER_SLAB, CLASSES, EXTENT_SLABS, ROW_BYTES, ROWS_PER_SLAB, SLAB_BYTES,
@@ -373,26 +373,42 @@ impl Inner {
         let g = &self.geometry;
         let bytes_fixed = g.metas;
         let mut blocks: Vec<(u32, u64)> = CLASSES.iter().map(|&size| (size, 0)).collect();
-        let mut live_rows = vec![0; usize::from(g.layout.tables)];
+        let mut tables = vec![TableUsage::default(); usize::from(g.layout.tables)];
         let (mut rows_used, mut slabs_free) = (0, 0);
         for slab in 0..g.slabs {
             match self.descriptor(slab).kind() {
                 Some(Kind::Free) => slabs_free += 1,
                 Some(Kind::Rows(TableId(table))) => {
+                    let (mut rows, mut live) = (0, 0);
                     for (_, row) in self.rows_in(slab) {
                         let ctl = row.load();
-                        rows_used += u64::from(ctl.state() != Some(crate::ctl::RowState::Free));
-                        if let Some(n) = live_rows.get_mut(usize::from(table)) {
-                            *n += u64::from(ctl.is_live());
-                        }
+                        rows += u64::from(ctl.state() != Some(crate::ctl::RowState::Free));
+                        live += u64::from(ctl.is_live());
+                    }
+                    rows_used += rows;
+                    if let Some(table) = tables.get_mut(usize::from(table)) {
+                        table.rows += rows;
+                        table.live += live;
                     }
                 }
                 Some(Kind::Blocks(class)) => {
                     let first = slab * BLOCKS_PER_SLAB;
-                    let used = (first..first + blocks_in(class))
-                        .filter(|&b| self.load_meta(b).is_some_and(|m| !m.is_free()));
+                    let mut used = 0;
+                    for block in first..first + blocks_in(class) {
+                        let Some(meta) = self.load_meta(block).filter(|m| !m.is_free()) else {
+                            continue;
+                        };
+                        used += 1;
+                        let of = (meta.state() == Some(BlockState::Used))
+                            .then(|| self.table_of(meta.row().index))
+                            .flatten()
+                            .and_then(|table| tables.get_mut(usize::from(table.0)));
+                        if let Some(table) = of {
+                            table.body_bytes += u64::from(CLASSES[usize::from(class)]);
+                        }
+                    }
                     if let Some((_, n)) = blocks.get_mut(usize::from(class)) {
-                        *n += used.count() as u64;
+                        *n += used;
                     }
                 }
                 Some(Kind::Taking) | None => {}
@@ -409,7 +425,7 @@ impl Inner {
             slabs_free,
             slabs: g.slabs,
             blocks,
-            live_rows,
+            tables,
         }
     }
 }

@@ -183,6 +183,18 @@ fn run(seed: u64, operations: u32, keys: u32, biggest: u32) -> Seen {
     let mut participants = common::recover_all(&arena, 0..3);
     settle(&mut participants);
     check(&arena, true);
+    let usage = arena.usage();
+    let blocks: u64 = usage
+        .blocks
+        .iter()
+        .map(|&(size, n)| u64::from(size) * n)
+        .sum();
+    let of_tables: u64 = usage.tables.iter().map(|t| t.body_bytes).sum();
+    assert_eq!(of_tables, blocks, "every block is a table's");
+    let live: Vec<u64> = usage.tables.iter().map(|t| t.live).collect();
+    let rows: Vec<u64> = usage.tables.iter().map(|t| t.rows).collect();
+    assert_eq!(live, [arena.live_rows(TABLE), arena.live_rows(OTHER)]);
+    assert_eq!(live, rows);
     for (_, old) in model.drain() {
         assert!(participants[2].remove(old.row, None));
     }

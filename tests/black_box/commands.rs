@@ -44,6 +44,10 @@ fn status_has_the_fields_of_the_contract() {
     }
     assert_numbers(&status["arena"], &["bytes_used", "bytes_mapped", "limit"]);
     assert_eq!(status["arena"]["limit"].as_u64(), Some(64 << 20));
+    let tables = status["arena"]["tables"].as_array().expect("tables");
+    assert_eq!(tables[0]["name"], "location");
+    assert_numbers(&tables[0], &["records", "bytes"]);
+    assert_numbers(&status["arena"]["classes"][0], &["bytes", "used"]);
     assert_numbers(&status, &["registrations", "dialogs", "transactions"]);
     let words = server.run(&["status"]);
     assert!(words.contains(&server.supervisor().to_string()), "{words}");

@@ -139,13 +139,13 @@ fn audit(participant: &mut Participant, out: &mut impl Write) -> Answered {
     let mut report = AuditReport {
         bytes_used: usage.bytes_used,
         records: (0..)
-            .zip(&usage.live_rows)
-            .map(|(table, &rows)| {
+            .zip(&usage.tables)
+            .map(|(table, usage)| {
                 (
                     tables::name(shm::TableId(table))
                         .unwrap_or("unknown")
                         .to_owned(),
-                    rows,
+                    usage.live,
                 )
             })
             .collect(),

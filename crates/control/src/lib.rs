@@ -25,8 +25,8 @@ pub use client::{
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};
 pub use status::{
-    ArenaStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus, SnapshotStatus,
-    StatusReport, SupervisorStatus, WorkerStatus,
+    ArenaStatus, ClassStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus,
+    SnapshotStatus, StatusReport, SupervisorStatus, TableStatus, WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};
 pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Secret, SlotAssign, ToWorker};

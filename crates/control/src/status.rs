@@ -123,6 +123,28 @@ pub struct ArenaStatus {
     pub limit: u64,
     /// What the memory is made of: `small`, `huge, set aside`, `huge, on request` or `huge, gathered`.
     pub pages: String,
+    /// Every table's share.
+    pub tables: Vec<TableStatus>,
+    /// Blocks in use, by their size.
+    pub classes: Vec<ClassStatus>,
+}
+
+/// What one table holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableStatus {
+    pub name: String,
+    pub records: u64,
+    /// Bytes of its records, at the sizes of their blocks; without their share of the index.
+    pub bytes: u64,
+}
+
+/// Blocks of one size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// Of each block.
+    pub bytes: u64,
+    /// Blocks in use.
+    pub used: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

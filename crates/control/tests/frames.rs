@@ -322,6 +322,11 @@ fn the_json_of_a_status_report_has_the_contract_names() {
             first_served_ns: Some(250),
             latency: LatencyStatus::default(),
         }],
+        arena: ArenaStatus {
+            tables: vec![TableStatus::default()],
+            classes: vec![ClassStatus::default()],
+            ..ArenaStatus::default()
+        },
         ..StatusReport::default()
     };
     assert_eq!(report.slots[0].takeover_ns(), Some(150));
@@ -340,7 +345,12 @@ fn the_json_of_a_status_report_has_the_contract_names() {
             "/slots/0",
             "id worker core messages died_ns recovered_ns first_served_ns latency",
         ),
-        ("/arena", "bytes_used bytes_mapped limit pages"),
+        (
+            "/arena",
+            "bytes_used bytes_mapped limit pages tables classes",
+        ),
+        ("/arena/tables/0", "name records bytes"),
+        ("/arena/classes/0", "bytes used"),
         ("/rates", "messages_per_s"),
         (
             "/snapshot",

@@ -140,4 +140,14 @@ fn print(report: &StatusReport) {
         ],
         slots.collect(),
     );
+    show::out("");
+    let tables = report.arena.tables.iter().filter(|table| table.bytes > 0);
+    let tables = tables.map(|table| {
+        vec![
+            table.name.clone(),
+            table.records.to_string(),
+            size(table.bytes),
+        ]
+    });
+    show::table(&["TABLE", "RECORDS>", "MEMORY>"], tables.collect());
 }

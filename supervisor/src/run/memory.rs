@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use config::Config;
-use control::{ArenaStatus, LatencyStatus, StatLine};
+use control::{ArenaStatus, ClassStatus, LatencyStatus, StatLine, TableStatus};
 use nix::errno::Errno;
 use shm::{
     Arena, AttachError, CreateError, Directory, HugePages, Layout, LayoutError, SlotHeader, SlotId,
@@ -183,12 +183,20 @@ impl Memory {
     pub(crate) fn usage(&self) -> MemoryUsage {
         let usage = self.arena.usage();
         let rows = |table: shm::TableId| {
-            usage
-                .live_rows
-                .get(usize::from(table.0))
-                .copied()
-                .unwrap_or(0)
+            let table = usage.tables.get(usize::from(table.0));
+            table.map_or(0, |table| table.live)
         };
+        let tables = (0..).zip(&usage.tables).map(|(id, table)| TableStatus {
+            name: tables::name(shm::TableId(id))
+                .unwrap_or("unknown")
+                .to_owned(),
+            records: table.live,
+            bytes: table.bytes(),
+        });
+        let classes = usage.blocks.iter().map(|&(bytes, used)| ClassStatus {
+            bytes: bytes.into(),
+            used,
+        });
         MemoryUsage {
             registrations: rows(LOCATION),
             dialogs: rows(DIALOG),
@@ -198,6 +206,8 @@ impl Memory {
                 bytes_mapped: usage.bytes_mapped,
                 limit: usage.limit,
                 pages: self.arena.paging().name().to_owned(),
+                tables: tables.collect(),
+                classes: classes.collect(),
             },
         }
     }
@@ -280,7 +290,11 @@ mod tests {
         config.memory.limit = 64 << 20;
         let memory = Memory::create(&config, 6).unwrap();
         assert_eq!((memory.participant(0), memory.participant(5)), (2, 7));
-        assert_eq!(memory.usage().arena.limit, 64 << 20);
+        let arena = memory.usage().arena;
+        assert_eq!(arena.limit, 64 << 20);
+        assert_eq!(arena.tables[0].name, "location");
+        assert!(arena.tables.iter().all(|t| t.records + t.bytes == 0));
+        assert!(arena.classes.iter().all(|c| c.bytes > 0 && c.used == 0));
         assert!(memory.counters(None).len() > 20);
         assert!(
             memory
