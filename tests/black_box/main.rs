@@ -5,6 +5,7 @@ mod adoption;
 mod arena_carries;
 mod bad_input;
 mod calls_per_second;
+mod cold_restart;
 mod commands;
 mod great_storm;
 mod kill_storm;

@@ -164,6 +164,22 @@ impl Server {
         self.child.wait().expect("our own child");
     }
 
+    /// `kill -9` of everything at once: what a power cut leaves, but for what the kernel has still to write.
+    #[track_caller]
+    pub fn power_cut(&mut self) {
+        for group in &self.groups {
+            // A group that is gone already is as good.
+            let _ = killpg(Pid::from_raw(*group), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+        eventually("everybody is dead", LIMIT, || {
+            self.processes()
+                .iter()
+                .all(|process| process.state == 'Z')
+                .then_some(())
+        });
+    }
+
     /// Starts `tandem run` again, as it was started; the former one has ended.
     pub fn run_again(&mut self) {
         self.run_again_with(&[]);

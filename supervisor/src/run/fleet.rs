@@ -384,12 +384,12 @@ impl Fleet {
         self.processes.iter().map(|(id, process)| (*id, process))
     }
 
-    /// Participants whose processes are dead.
     /// Whether every seat was served at some time.
     pub(crate) fn all_served(&self) -> bool {
         self.all_served
     }
 
+    /// Participants whose processes are dead.
     pub(crate) fn aux_dead(&self) -> impl Iterator<Item = u16> {
         self.aux_dead.iter().copied()
     }

@@ -76,6 +76,14 @@ impl Helpers {
         self.dead = false;
     }
 
+    /// When the one that runs is late, or what a dead one left is to be recovered.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.running {
+            Some(helper) => (!helper.late).then_some(helper.deadline),
+            None => self.dead.then_some(self.recover_at),
+        }
+    }
+
     pub(crate) fn running(&self) -> Option<&Helper> {
         self.running.as_ref()
     }

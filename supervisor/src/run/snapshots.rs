@@ -136,14 +136,22 @@ impl Supervisor {
             .sum()
     }
 
+    /// When the next one is due, unless it has to wait for something else.
+    pub(super) fn snapshots_deadline(&self) -> Option<Instant> {
+        let ready = self.config.memory.snapshot.is_some()
+            && self.fleet.all_served()
+            && self.snapshots.ending == Ending::NotYet
+            && self.helpers_free();
+        ready.then_some(self.snapshots.next)
+    }
+
     pub(super) fn snapshots_on_time(&mut self, now: Instant) {
         let Some(period) = self.config.memory.snapshot else {
             return;
         };
         // A reload may have shortened it.
         self.snapshots.next = self.snapshots.next.min(now.saturating_add(period));
-        let ready = self.fleet.all_served() && self.snapshots.ending == Ending::NotYet;
-        if !ready || now < self.snapshots.next || !self.helpers_free() {
+        if self.snapshots_deadline().is_none_or(|due| due > now) {
             return;
         }
         self.snapshots.next = now.saturating_add(period);

@@ -290,6 +290,8 @@ impl Supervisor {
             self.clients.deadline(),
             self.reload.as_ref().map(|reload| reload.deadline),
             self.upgrade_deadline(now),
+            self.helpers.deadline(),
+            self.snapshots_deadline(),
             Some(self.next_second),
             Some(self.watchdog.deadline(self.config.workers.hang_timeout)),
         ];
@@ -329,6 +331,8 @@ impl Supervisor {
         self.expire_reload(now);
         self.expire_upgrade(now);
         self.clients.expire(now);
+        self.helpers_on_time(now);
+        self.snapshots_on_time(now);
         if now >= self.next_second {
             self.next_second = now.saturating_add(SECOND);
             // A death whose notice the kernel could not give (no memory for the watch) is found here.
@@ -340,8 +344,6 @@ impl Supervisor {
                 .map(|slot| self.memory.figures(slot))
                 .collect();
             self.rates.on_second(now, &figures);
-            self.helpers_on_time(now);
-            self.snapshots_on_time(now);
         }
     }
 
