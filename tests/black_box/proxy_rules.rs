@@ -595,6 +595,22 @@ fn full_arena() {
     assert_eq!(full.status(), 503, "{}", full.start);
     assert!(full.first("Retry-After").is_some());
     assert!(server.counter("rejected.full") + server.counter("registrar.refused") > 0);
+    // So does a new call, once what is left of other calls' memory has gone to calls that ring.
+    let mut refused = None;
+    for _ in 0..2_000 {
+        let invite = filler.invite(&format!("sip:kept@{DOMAIN}"));
+        filler.send(&invite);
+        let (answer, _) = filler.peer.expect("100 or 503", |m| {
+            answers(m, &invite) && [100, 503].contains(&m.status())
+        });
+        if answer.status() == 503 {
+            filler.send(&filler.ack(&invite, &answer));
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("16 MiB hold fewer than 2,000 calls beside the registrations");
+    assert!(refused.first("Retry-After").is_some());
     // Refresh and removal pass, and what is served goes on.
     assert_eq!(kept.register(600).status(), 200, "a refresh");
     let options = kept.request("OPTIONS", &format!("sip:{}", server.address()));
