@@ -13,11 +13,12 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use os::Seals;
 use stdx::hash::Key;
-use sync::Ordering;
+use sync::{AtomicU64, Ordering};
 
 use crate::id::{ParticipantId, SlotId, TableId};
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, Geometry, Layout, LayoutError, MAGIC, ROW_BYTES,
+    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, AT_NOTICES, Geometry, Layout, LayoutError, MAGIC,
+    ROW_BYTES,
 };
 use crate::map::Map;
 use crate::paging::{HugePages, Paging};
@@ -293,6 +294,12 @@ impl Arena {
     /// The counter cells of all participants.
     pub fn counters(&self) -> Cells<'_> {
         Cells { arena: self }
+    }
+
+    /// A word that this crate never looks at: raised by whoever has changed something that others keep a copy of, so that they look again.
+    #[inline]
+    pub fn notices(&self) -> &AtomicU64 {
+        self.0.map.word(AT_NOTICES)
     }
 
     /// Records of a table, counted now: a walk over its control words.

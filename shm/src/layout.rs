@@ -200,6 +200,8 @@ pub(crate) const AT_STASH_FLAGS: u64 = 128;
 
 /// Offset of the number of free slabs as last counted.
 pub(crate) const AT_SLABS_FREE: u64 = 192;
+/// Offset of the word that tells the arena's users of changes.
+pub(crate) const AT_NOTICES: u64 = 256;
 
 impl Geometry {
     pub(crate) fn new(layout: &Layout) -> Result<Self, LayoutError> {

@@ -43,6 +43,8 @@ pub struct SlotHeader {
     pub restarts: AtomicU64,
     /// How the previous incarnation ended, in the supervisor's words; 0: it is the first.
     pub last_exit: AtomicU64,
+    /// 1: this slot's own thread was the end of its process, by a fault or because it hung; 0: it was not, or nobody knows.
+    pub blamed: AtomicU64,
 }
 
 const _: () =

@@ -8,6 +8,7 @@
 //! | [`BALANCER`] | kind and name | a resource, its counter cells as a child ([`balancer`]) | any slot, by compare-and-swap of the body |
 //! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
 //! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
+//! | [`QUARANTINE`] | keyed hash of a message | who sent it, how many workers died of it, its bytes ([`quarantine`]) | heirs, and who drops it |
 //!
 //! How a row is written down, and how two releases read each other's: [`row`]. Where every field lies is in a golden file of the tests.
 
@@ -19,6 +20,7 @@ pub mod counters;
 pub mod dialog;
 pub mod kv;
 pub mod location;
+pub mod quarantine;
 pub mod row;
 mod sweep;
 pub mod transaction;
@@ -29,6 +31,7 @@ pub use counters::Counter;
 pub use dialog::Dialogs;
 pub use kv::Kv;
 pub use location::{Location, UpdateError};
+pub use quarantine::Quarantine;
 pub use sweep::Sweep;
 
 use shm::TableId;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use expect_test::expect_file;
 use tables::row::{Field, Header};
-use tables::{balancer, connection, dialog, kv, transaction};
+use tables::{balancer, connection, dialog, kv, quarantine, transaction};
 
 fn describe<H: Header>(table: &str, out: &mut String) {
     writeln!(
@@ -32,5 +32,6 @@ fn the_rows_are_those_on_file() {
     describe::<balancer::ResourceRow>("balancer", &mut text);
     describe::<kv::KvRow>("kv", &mut text);
     describe::<connection::ConnectionRow>("connection", &mut text);
+    describe::<quarantine::QuarantineRow>("quarantine", &mut text);
     expect_file!["rows.txt"].assert_eq(&text);
 }
