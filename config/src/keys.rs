@@ -257,14 +257,24 @@ pub static SECTIONS: &[Section] = &[
         name: "limits",
         header: "[limits]",
         doc: "Bounds on what one request may cause.",
-        keys: &[Key {
-            name: "branches_max",
-            value: "integer, 1 to 32",
-            default: "16",
-            effect: Reload,
-            doc: "Most targets that one request is forked to, those of redirections included.",
-            example: "branches_max = 16",
-        }],
+        keys: &[
+            Key {
+                name: "branches_max",
+                value: "integer, 1 to 32",
+                default: "16",
+                effect: Reload,
+                doc: "Most targets that one request is forked to, those of redirections included.",
+                example: "branches_max = 16",
+            },
+            Key {
+                name: "quarantine_ttl",
+                value: "duration, `\"1s\"` to `\"30days\"`",
+                default: r#""1h""#,
+                effect: Reload,
+                doc: "How long a message that two workers died of is dropped wherever it comes in, and how long it is remembered that one has. `tandem quarantine` shows them.",
+                example: r#"quarantine_ttl = "1h""#,
+            },
+        ],
         absent: &["rate", "calls_max", "message_bytes_max", "connections_max"],
     },
     Section {

@@ -179,6 +179,8 @@ pub struct Registrar {
 pub struct Limits {
     /// Targets that one request is forked to.
     pub branches_max: u16,
+    /// How long a message that workers died of is dropped.
+    pub quarantine_ttl: Duration,
 }
 
 /// `[timers]`

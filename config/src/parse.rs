@@ -64,6 +64,7 @@ pub(crate) fn parse<'r>(
         registrar: read_registrar(&registrar),
         limits: Limits {
             branches_max: limits.integer("branches_max", 1, 32).unwrap_or(16),
+            quarantine_ttl: duration(&limits, "quarantine_ttl", SECOND..=30 * DAY, HOUR),
         },
         timers: read_timers(&timers),
         users: users.iter().map(one_user).collect(),

@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Who is registered where
     #[command(subcommand)]
     Registrations(Registrations),
+    /// Messages that workers died of
+    #[command(subcommand)]
+    Quarantine(Quarantine),
     /// Check every invariant of the shared memory (walks all of it; exit code 1 if one is broken)
     Audit(JsonArg),
     /// Rolling restart of workers; no call is lost
@@ -139,6 +142,29 @@ pub(crate) struct StatsArgs {
     pub(crate) pattern: Option<String>,
     #[command(flatten)]
     pub(crate) json: JsonArg,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Quarantine {
+    /// Every message that a worker died of: dropped after the second death
+    List {
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// One of them, with its text
+    Show {
+        /// As `list` names it
+        id: String,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Forget one of them, or all: they are served again
+    Clear {
+        /// As `list` names it
+        id: Option<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -244,6 +270,10 @@ mod tests {
             "tandem registrations show sip:a@b",
             "tandem registrations remove sip:a@b --contact sip:a@1.2.3.4",
             "tandem audit --json",
+            "tandem quarantine list --json",
+            "tandem quarantine show 00ff",
+            "tandem quarantine clear",
+            "tandem quarantine clear 00ff --json",
             "tandem restart",
             "tandem restart --all",
             "tandem restart --worker 1",

@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(&args),
         Command::Status(args) => commands::status(&control, args.json),
         Command::Stats(args) => commands::stats(&control, &args),
+        Command::Quarantine(command) => commands::quarantine(&control, &command),
         Command::Registrations(command) => commands::registrations(&control, &command),
         Command::Audit(args) => commands::audit(&control, args.json),
         Command::Restart(args) => commands::restart(&control, &args),

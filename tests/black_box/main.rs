@@ -12,6 +12,7 @@ mod kill_storm;
 mod load;
 mod proxy_forking;
 mod proxy_rules;
+mod quarantine;
 mod register_and_call;
 mod reload;
 mod rolling_restart;

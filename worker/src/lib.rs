@@ -16,6 +16,7 @@ mod inbox;
 mod orphan;
 mod policy;
 mod process;
+mod quarantine;
 mod queries;
 mod slot;
 mod takeover;

@@ -17,8 +17,9 @@ use anyhow::{Context as _, bail};
 use config::Config;
 use control::{FromWorker, Secret, SlotAssign, ToWorker};
 use crossbeam_channel::Sender;
-use shm::{Arena, Participant, ParticipantId};
+use shm::{Arena, Participant, ParticipantId, SlotId};
 use stdx::hash::Key;
+use sync::Ordering;
 
 use crate::{
     active::{Active, Listeners},
@@ -263,8 +264,16 @@ impl Process {
                 ..
             } => {
                 self.place = Some(worker);
-                for slot in &slots {
-                    self.start(*slot, recover, fault)?;
+                // Its predecessor's own threads say which of them was the end of it; without a word from any, all are suspect.
+                let blamed: Vec<bool> = slots
+                    .iter()
+                    .map(|slot| self.arena.slot(SlotId(slot.slot)))
+                    // Relaxed: the predecessor is dead, see `takeover`.
+                    .map(|header| header.blamed.swap(0, Ordering::Relaxed) != 0)
+                    .collect();
+                let nobody = !blamed.contains(&true);
+                for (slot, blamed) in slots.iter().zip(blamed) {
+                    self.start(*slot, recover, fault && (blamed || nobody))?;
                 }
             }
             ToWorker::Pin { slots } => {

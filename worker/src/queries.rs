@@ -7,13 +7,15 @@ use std::{
 };
 
 use control::{
-    AuditReport, ClientReply, ContactLine, RegistrationLine, TableRequest, write_message,
+    AuditReport, ClientReply, ContactLine, QuarantineLine, RegistrationLine, TableRequest,
+    write_message,
 };
 use registrar::{BindingSet, BindingView, BindingsView};
 use shm::Participant;
 use sip::uri::{Aor, Uri};
 use stdx::Instant;
-use tables::{LOCATION, Location, UpdateError};
+use tables::quarantine::CaseId;
+use tables::{LOCATION, Location, Quarantine, UpdateError};
 
 /// Rows looked at between two announcements of quiescence, so that a long list holds nothing up.
 const CHUNK: usize = 1024;
@@ -31,6 +33,9 @@ pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, conn
             remove(participant, aor, contact.as_deref(), &mut out)
         }
         TableRequest::Audit => audit(participant, &mut out),
+        TableRequest::QuarantineList => cases(participant, None, false, &mut out),
+        TableRequest::QuarantineShow { id } => cases(participant, Some(id), false, &mut out),
+        TableRequest::QuarantineClear { id } => cases(participant, id.as_deref(), true, &mut out),
     };
     participant.offline();
     let last = match done {
@@ -233,6 +238,47 @@ fn remove(
             "try again",
         )),
     }
+}
+
+/// Messages that workers died of, or the one that is named; `forget`: they are served again.
+fn cases(
+    participant: &mut Participant,
+    id: Option<&str>,
+    forget: bool,
+    out: &mut impl Write,
+) -> Answered {
+    let id: Option<CaseId> = id.map(str::parse).transpose().map_err(|error| {
+        failed(
+            format!("{}: {error}", id.unwrap_or_default()),
+            "`tandem quarantine list` shows them",
+        )
+    })?;
+    let now = os::now();
+    let mut cases = Quarantine(participant).list(now);
+    cases.retain(|case| id.is_none_or(|id| id == case.id));
+    if forget {
+        for case in &cases {
+            Quarantine(participant).clear(Some(case.id));
+        }
+    }
+    participant.quiescent();
+    for case in cases {
+        let expires = case.expires_at.map(|at| at.saturating_duration_since(now));
+        let line = QuarantineLine {
+            id: case.id.to_string(),
+            dropping: case.is_dropped(),
+            source: case.source.map(|address| address.to_string()),
+            received_on: case.local.map(|address| address.to_string()),
+            deaths: case.deaths,
+            dropped: case.dropped,
+            first_unix_ms: case.first_unix_ms,
+            last_unix_ms: case.last_unix_ms,
+            expires_s: expires.map_or(0, |left| left.as_secs()),
+            message: text(&case.bytes),
+        };
+        say(out, &ClientReply::Quarantine(line))?;
+    }
+    Ok(())
 }
 
 fn is_same_contact(contact: &[u8], wanted: &str) -> bool {

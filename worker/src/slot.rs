@@ -30,6 +30,7 @@ use crate::{
     active::Active,
     inbox::{Channel, Command, Socket},
     policy::Policy,
+    quarantine::Guard,
     takeover::{self, Inheritance},
 };
 
@@ -95,6 +96,7 @@ struct Slot {
     /// Whether something was given to the driver since the last submission.
     queued: bool,
     messages: u64,
+    guard: Guard,
     housekeeping_at: Instant,
     sweep: Sweep,
     stopping: bool,
@@ -157,6 +159,7 @@ impl Slot {
             outbox: VecDeque::new(),
             queued: false,
             messages: header.messages.load(Ordering::Relaxed),
+            guard: Guard::default(),
             housekeeping_at: time + HOUSEKEEPING,
             sweep: Sweep::default(),
             stopping: false,
@@ -217,7 +220,7 @@ impl Slot {
                 // The suspect comes alone: everything before it is safe.
                 self.submit()?;
             }
-            if takeover::is_poison(&begin, inheritance, buffer) {
+            if inheritance.poison && inheritance.suspect == Some(buffer) {
                 self.count(Counter::Poisoned);
                 self.served.push(buffer);
                 continue;
@@ -354,6 +357,11 @@ impl Slot {
             self.served.push(buffer);
             return;
         };
+        if self.guard.drops(&mut self.participant, found.payload) {
+            self.count(Counter::Poisoned);
+            self.served.push(buffer);
+            return;
+        }
         pool.begin(buffer.index, SlotId(self.slot));
         failpoint::at_hand!(found.payload);
         failpoint!("worker.begun");

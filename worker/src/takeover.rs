@@ -3,7 +3,7 @@
 use shm::{BufferRef, Participant, ParticipantId, SlotId};
 use sync::Ordering;
 
-use crate::slot::Begin;
+use crate::{quarantine, slot::Begin};
 
 /// What an heir finds.
 pub(crate) struct Inheritance {
@@ -11,6 +11,8 @@ pub(crate) struct Inheritance {
     pub(crate) journal: Vec<BufferRef>,
     /// The one that was at hand, if it is suspect: its reader died by a fault of its own while serving it.
     pub(crate) suspect: Option<BufferRef>,
+    /// It is not the first worker that died of the suspect: it is not served again.
+    pub(crate) poison: bool,
     /// The last turn whose sends are known to have gone out.
     pub(crate) turn_done: u64,
     /// The last turn begun.
@@ -27,6 +29,7 @@ pub(crate) fn recover(begin: &Begin, participant: &mut Participant) -> Inheritan
         return Inheritance {
             journal: Vec::new(),
             suspect: None,
+            poison: false,
             turn_done,
             turn_started,
         };
@@ -36,24 +39,12 @@ pub(crate) fn recover(begin: &Begin, participant: &mut Participant) -> Inheritan
     failpoint::failpoint!("takeover.recovered");
     let journal = begin.arena.journal(SlotId(begin.slot));
     let suspect = at_hand.filter(|buffer| begin.fault && journal.last() == Some(buffer));
+    let poison = suspect.is_some_and(|buffer| quarantine::judge(begin, participant, buffer));
     Inheritance {
         journal,
         suspect,
+        poison,
         turn_done,
         turn_started,
     }
-}
-
-/// After so many attempts to serve a message have ended in a worker's own fault, it is not tried again.
-const ATTEMPTS_MAX: u8 = 2;
-
-/// Whether workers died of this message so often that it is dropped.
-pub(crate) fn is_poison(begin: &Begin, inheritance: &Inheritance, buffer: BufferRef) -> bool {
-    inheritance.suspect == Some(buffer)
-        && begin
-            .arena
-            .rx(SlotId(buffer.slot))
-            .meta(buffer.index)
-            .attempts
-            >= ATTEMPTS_MAX
 }

@@ -48,6 +48,12 @@ pub enum TableRequest {
     },
     /// Checks every invariant of the arena: one [`ClientReply::Audit`].
     Audit,
+    /// Messages that workers died of, one [`ClientReply::Quarantine`] each, the oldest first.
+    QuarantineList,
+    /// One of them: one [`ClientReply::Quarantine`], none if there is no such.
+    QuarantineShow { id: String },
+    /// Forget one of them, or all (`None`), so that they are served again: one [`ClientReply::Quarantine`] for each.
+    QuarantineClear { id: Option<String> },
 }
 
 /// One reply frame. A status report is several hundred bytes, and boxing it would only be felt by readers.
@@ -60,6 +66,7 @@ pub enum ClientReply {
     Status(StatusReport),
     Stats(Vec<StatLine>),
     Registration(RegistrationLine),
+    Quarantine(QuarantineLine),
     /// A line of progress for a person to read.
     Note(String),
     /// The request is done; nothing follows.
@@ -93,6 +100,27 @@ pub struct StatLine {
     pub name: String,
     pub value: u64,
     pub description: String,
+}
+
+/// One message that workers died of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineLine {
+    pub id: String,
+    /// It is dropped; otherwise one worker has died of it, and the next death will put it in quarantine.
+    pub dropping: bool,
+    pub source: Option<String>,
+    pub received_on: Option<String>,
+    pub deaths: u32,
+    /// How often it was dropped.
+    pub dropped: u64,
+    /// When the first worker died of it. Unit: ms since 1970.
+    pub first_unix_ms: u64,
+    /// When it came last. Unit: ms since 1970.
+    pub last_unix_ms: u64,
+    /// Seconds until it is forgotten.
+    pub expires_s: u64,
+    /// Its bytes, as far as they are text.
+    pub message: String,
 }
 
 /// One address-of-record and its bindings.

@@ -20,7 +20,8 @@ pub mod stream;
 pub mod worker;
 
 pub use client::{
-    AuditReport, ClientReply, ClientRequest, ContactLine, RegistrationLine, StatLine, TableRequest,
+    AuditReport, ClientReply, ClientRequest, ContactLine, QuarantineLine, RegistrationLine,
+    StatLine, TableRequest,
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};
@@ -29,4 +30,4 @@ pub use status::{
     SnapshotStatus, StatusReport, SupervisorStatus, TableStatus, WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};
-pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Secret, SlotAssign, ToWorker};
+pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Quarantined, Secret, SlotAssign, ToWorker};

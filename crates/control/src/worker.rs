@@ -161,6 +161,31 @@ pub enum FromWorker {
     },
     /// That was all.
     Surrendered,
+    /// A message is in quarantine from now on: to be kept as a file.
+    Quarantined(Quarantined),
+}
+
+/// A message that workers died of.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantined {
+    /// Hexadecimal digits.
+    pub id: String,
+    /// Address and port of the sender.
+    pub source: String,
+    /// Address and port that it came in by.
+    pub received_on: String,
+    /// Of the last death. Unit: ms since 1970.
+    pub unix_ms: u64,
+    /// How many workers died of it.
+    pub deaths: u32,
+    pub bytes: Vec<u8>,
+}
+
+/// What it holds is personal.
+impl std::fmt::Debug for Quarantined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Quarantined({}, {} bytes)", self.id, self.bytes.len())
+    }
 }
 
 impl Message for ToWorker {

@@ -109,6 +109,18 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             }
         }),
         text().prop_map(|message| FromWorker::Failed { message }),
+        (text(), text(), any::<(u64, u32, Vec<u8>)>()).prop_map(
+            |(id, source, (unix_ms, deaths, bytes))| {
+                FromWorker::Quarantined(control::Quarantined {
+                    received_on: source.clone(),
+                    id,
+                    source,
+                    unix_ms,
+                    deaths,
+                    bytes,
+                })
+            }
+        ),
         any::<u64>().prop_map(|version| FromWorker::Applied { version }),
         any::<(u16, u32, u32, u64)>().prop_map(|(slot, replayed, transactions, recovered_ns)| {
             FromWorker::Serving {

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod quarantine;
 mod registrations;
 mod show;
 mod stats;
@@ -15,6 +16,7 @@ use control::{ClientReply, ClientRequest};
 
 pub(crate) use audit::audit;
 pub(crate) use check::check;
+pub(crate) use quarantine::quarantine;
 pub(crate) use registrations::registrations;
 pub(crate) use stats::stats;
 pub(crate) use status::status;

@@ -81,6 +81,7 @@ impl Supervisor {
         if threads.iter().any(Thread::is_stopped) {
             return self.feed(Input::Stopped(id));
         }
+        slots.iter().for_each(|slot| self.memory.blame(*slot));
         // The last one asked ends the process; the others were asked before.
         let hung: Vec<&Thread> = threads
             .iter()

@@ -149,6 +149,11 @@ impl Memory {
         self.slot(slot).heartbeat_ns.load(Ordering::Relaxed)
     }
 
+    /// Notes that this slot's thread is why its process has to go.
+    pub(crate) fn blame(&self, slot: u16) {
+        self.slot(slot).blamed.store(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn figures(&self, slot: u16) -> SlotFigures {
         let header = self.slot(slot);
         let load =

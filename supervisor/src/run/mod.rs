@@ -22,6 +22,7 @@ mod memory;
 mod notify;
 mod pins;
 mod probe;
+mod quarantine;
 mod rates;
 mod reload;
 mod report;

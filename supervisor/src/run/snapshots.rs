@@ -85,6 +85,11 @@ impl Snapshots {
         }
     }
 
+    /// The state directory.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
     fn open_aside(&self) -> io::Result<(File, File)> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);

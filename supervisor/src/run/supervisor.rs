@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::Config;
-use control::{ClientReply, ClientRequest, FromWorker, TableRequest, ToWorker};
+use control::{ClientReply, ClientRequest, FromWorker, Quarantined, TableRequest, ToWorker};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -449,6 +449,7 @@ impl Supervisor {
             }
             FromWorker::Applied { version } => self.on_applied(id, version),
             FromWorker::HandedOver => tracing::trace!(process = id.0, "handed over"),
+            FromWorker::Quarantined(message) => self.on_quarantined(&message),
             FromWorker::Orphan { .. }
             | FromWorker::Estate { .. }
             | FromWorker::Doorbells { .. }
@@ -458,6 +459,23 @@ impl Supervisor {
                 tracing::error!(pid, "a worker says what does not belong here");
                 self.feed(Input::Hung(id));
             }
+        }
+    }
+
+    fn on_quarantined(&self, message: &Quarantined) {
+        match super::quarantine::keep(self.snapshots.directory(), message) {
+            Ok(file) => tracing::error!(
+                source = message.source,
+                file = %file.display(),
+                "a message that {} workers died of is dropped from now on",
+                message.deaths
+            ),
+            Err(error) => tracing::error!(
+                source = message.source,
+                %error,
+                "a message that {} workers died of is dropped from now on, but could not be kept",
+                message.deaths
+            ),
         }
     }
 
