@@ -231,7 +231,7 @@ fn updates_pass_when_new_records_are_refused() {
         match p[n % 2].insert(
             TABLE,
             format!("key{n}").as_bytes(),
-            &[&[n as u8; 300]],
+            &[&[n as u8; 310]],
             &[],
             meta,
         ) {
@@ -244,7 +244,7 @@ fn updates_pass_when_new_records_are_refused() {
     while let Ok(row) = p[0].insert(
         TABLE,
         format!("more{}", rows.len()).as_bytes(),
-        &[&[1; 300]],
+        &[&[1; 310]],
         &[],
         meta,
     ) {
@@ -253,7 +253,7 @@ fn updates_pass_when_new_records_are_refused() {
     while let Ok(row) = p[1].insert(
         TABLE,
         format!("more{}", rows.len()).as_bytes(),
-        &[&[1; 300]],
+        &[&[1; 310]],
         &[],
         meta,
     ) {
@@ -277,7 +277,7 @@ fn updates_pass_when_new_records_are_refused() {
         }
         p.iter_mut().for_each(Participant::quiescent);
         assert_eq!(
-            p[0].insert(TABLE, b"new", &[&[0; 300]], &[], meta),
+            p[0].insert(TABLE, b"new", &[&[0; 310]], &[], meta),
             Err(InsertError::Full)
         );
         p.iter_mut().for_each(Participant::quiescent);
@@ -286,7 +286,7 @@ fn updates_pass_when_new_records_are_refused() {
         assert!(p[0].remove(row, None));
     }
     settle(&mut p);
-    p[1].insert(TABLE, b"new", &[&[0; 300]], &[], meta)
+    p[1].insert(TABLE, b"new", &[&[0; 310]], &[], meta)
         .expect("there is room again");
     check(&arena, true);
 }

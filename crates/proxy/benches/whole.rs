@@ -283,9 +283,32 @@ fn play((mut world, said): Bench) -> Bench {
     (world, said)
 }
 
+/// As many contacts as an address-of-record may have, alike but for one of many parameters, and then the same once more.
+fn many_alike() -> Bench {
+    let contacts: Vec<String> = (0..10)
+        .map(|nth| {
+            let params: String = (0..62).map(|name| format!(";p{name:02}=v")).collect();
+            format!("<sip:bob@{BOB}{params};z={nth}>")
+        })
+        .collect();
+    let message = |number: u32, contacts: String| {
+        let mut message = register(number);
+        message.text = message
+            .text
+            .replace(&format!("<sip:bob@{BOB};ob>"), &contacts)
+            .replace("<sip:bob@example.com>", "<sip:eve@example.com>");
+        message
+    };
+    let mut world = busy();
+    world.serve(&message(1, contacts.join(", ")));
+    let upper = contacts.join(", ").replace("=v", "=V");
+    (world, vec![message(2, upper)])
+}
+
 #[library_benchmark]
 #[bench::new(new_user())]
 #[bench::refresh(one(register(2)))]
+#[bench::many_alike(many_alike())]
 fn whole_register(bench: Bench) -> Bench {
     play(bench)
 }

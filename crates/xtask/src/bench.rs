@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 
+use crate::bindings;
 use crate::setup;
 use crate::shell::{self, cargo, output, root, target_dir};
 
@@ -24,6 +25,9 @@ pub(crate) struct Options {
     /// How much a count may rise. Unit: percent
     #[arg(long, default_value_t = 3.0)]
     tolerance: f64,
+    /// Instead: what a binding costs in tables of 10,000 to 10,000,000 (needs 5 GB of memory; counts with `perf`)
+    #[arg(long, exclusive = true)]
+    bindings: bool,
     /// Only the benches of this package
     #[arg(long)]
     package: Option<String>,
@@ -33,6 +37,9 @@ pub(crate) struct Options {
 type Counts = BTreeMap<String, u64>;
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if options.bindings {
+        return bindings::run();
+    }
     setup::run()?;
     let runner = runner()?;
     let mut counts = Counts::new();

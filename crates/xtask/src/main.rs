@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bindings;
 mod rig;
 mod setup;
 mod shell;

@@ -2,7 +2,7 @@
 
 use super::escape::{Case, is_visual_separator, same, unescape};
 use super::params::{UriHeader, UriParam};
-use super::{Scheme, Uri};
+use super::{Scheme, URI_PARTS_MAX, Uri};
 use crate::header::HeaderName;
 
 /// Whether `a` and `b` are equivalent: sip and sips by §19.1.4, tel by RFC 3966 §4, others if their bytes are equal.
@@ -29,26 +29,81 @@ fn sip(a: &Uri<'_>, b: &Uri<'_>) -> bool {
         && same_option(a.user, b.user, Case::Exact)
         && same_option(a.password, b.password, Case::Exact)
         && params_agree(a, b)
-        && params_agree(b, a)
         && headers_agree(a, b)
 }
 
-/// Every parameter of `a` that matters has its like in `b`.
+/// Every parameter of either that matters has its like in the other.
 fn params_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
-    a.params().all(|ours| {
-        // A repeated name means its first occurrence, which `find` yields on both sides.
-        let ours = a.params().find(|param| param.is(ours.name)).unwrap_or(ours);
-        match b.params().find(|theirs| theirs.is(ours.name)) {
-            Some(theirs) => {
-                let case = if ours.is("method") {
-                    Case::Exact
-                } else {
-                    Case::Ignored
-                };
-                same_option(ours.value, theirs.value, case)
+    if a.params.is_empty() && b.params.is_empty() {
+        return true;
+    }
+    let (a, b) = (Params::of(a), Params::of(b));
+    a.agree_with(&b) && b.agree_with(&a)
+}
+
+/// The parameters of a URI with hashes of their names, so that lists are compared without comparing every name with every other: a stranger
+/// makes them as long as [`URI_PARTS_MAX`] allows.
+struct Params<'a> {
+    /// The first `len` are in use.
+    list: [(u32, UriParam<'a>); URI_PARTS_MAX],
+    len: usize,
+}
+
+impl<'a> Params<'a> {
+    fn of(uri: &Uri<'a>) -> Self {
+        let none = UriParam {
+            name: b"",
+            value: None,
+        };
+        let mut params = Self {
+            list: [(0, none); URI_PARTS_MAX],
+            len: 0,
+        };
+        for param in uri.params() {
+            let hash = hash_of_name(param.name);
+            // A repeated name means its first occurrence.
+            if params.find(hash, param.name).is_none()
+                && let Some(free) = params.list.get_mut(params.len)
+            {
+                *free = (hash, param);
+                params.len = params.len.saturating_add(1);
             }
-            None => !never_alone(&ours),
         }
+        params
+    }
+
+    fn iter(&self) -> std::slice::Iter<'_, (u32, UriParam<'a>)> {
+        self.list.get(..self.len).unwrap_or_default().iter()
+    }
+
+    fn find(&self, hash: u32, name: &[u8]) -> Option<&UriParam<'a>> {
+        self.iter()
+            .find(|(other, param)| *other == hash && param.is(name))
+            .map(|(_, param)| param)
+    }
+
+    /// Every parameter of ours that matters is among theirs.
+    fn agree_with(&self, theirs: &Params<'_>) -> bool {
+        self.iter()
+            .all(|(hash, ours)| match theirs.find(*hash, ours.name) {
+                Some(theirs) => {
+                    let case = if ours.is("method") {
+                        Case::Exact
+                    } else {
+                        Case::Ignored
+                    };
+                    same_option(ours.value, theirs.value, case)
+                }
+                None => !never_alone(ours),
+            })
+    }
+}
+
+/// Equal for names that are the same: without case, and an escape like the character that it stands for.
+fn hash_of_name(name: &[u8]) -> u32 {
+    unescape(name).fold(0, |hash: u32, character| {
+        let byte = character.byte.to_ascii_lowercase();
+        hash.wrapping_mul(31).wrapping_add(byte.into())
     })
 }
 
@@ -107,7 +162,7 @@ fn tel(a: &Uri<'_>, b: &Uri<'_>) -> bool {
     let (Some(ours), Some(theirs)) = (a.user, b.user) else {
         return false;
     };
-    same_digits(ours, theirs) && tel_params_agree(a, b) && tel_params_agree(b, a)
+    same_digits(ours, theirs) && tel_params_agree(a, b)
 }
 
 /// Equal numbers but for visual separators and the case of hexadecimal digits. `+` is part of the number.
@@ -120,20 +175,20 @@ fn same_digits(a: &[u8], b: &[u8]) -> bool {
     digits(a).eq(digits(b))
 }
 
-/// Every parameter of `a` is in `b` with the same value; none is ignored (RFC 3966 §4).
+/// Both have the same parameters with the same values; none is ignored (RFC 3966 §4).
 fn tel_params_agree(a: &Uri<'_>, b: &Uri<'_>) -> bool {
-    a.params().all(|ours| {
-        let ours = a.params().find(|param| param.is(ours.name)).unwrap_or(ours);
-        b.params()
-            .find(|theirs| theirs.is(ours.name))
-            .is_some_and(|theirs| match (ours.value, theirs.value) {
-                (Some(a), Some(b)) if ours.is("ext") => same_digits(a, b),
-                (Some([b'+', a @ ..]), Some([b'+', b @ ..])) if ours.is("phone-context") => {
-                    same_digits(a, b)
-                }
-                (a, b) => same_option(a, b, Case::Ignored),
-            })
-    })
+    let (a, b) = (Params::of(a), Params::of(b));
+    a.len == b.len
+        && a.iter().all(|(hash, ours)| {
+            b.find(*hash, ours.name)
+                .is_some_and(|theirs| match (ours.value, theirs.value) {
+                    (Some(a), Some(b)) if ours.is("ext") => same_digits(a, b),
+                    (Some([b'+', a @ ..]), Some([b'+', b @ ..])) if ours.is("phone-context") => {
+                        same_digits(a, b)
+                    }
+                    (a, b) => same_option(a, b, Case::Ignored),
+                })
+        })
 }
 
 #[cfg(test)]
