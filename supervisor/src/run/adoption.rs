@@ -24,7 +24,7 @@ use super::helpers::Helpers;
 use super::images::Images;
 use super::links::{CHANNEL_BYTES, Link};
 use super::memory::Memory;
-use super::snapshots::Snapshots;
+use super::snapshots::{self, Snapshots};
 use super::sockets::Listener;
 use super::source::Source;
 use super::supervisor::{Left, Parts, Supervisor, Token};
@@ -107,7 +107,8 @@ pub(crate) fn begin(
         memory.participant(Fleet::aux_wanted(config.workers.count)),
         true,
     );
-    let snapshots = Snapshots::new(state, config.memory.snapshot, false);
+    let ours = snapshots::claim(&state);
+    let snapshots = Snapshots::new(state, ours, config.memory.snapshot, false);
     let mut supervisor = Supervisor::new(Parts {
         images: Images::of_ourselves()?,
         source,

@@ -143,14 +143,16 @@ fn open(
     let fleet = Fleet::new(config.workers.count, aux, Patience::default());
     let adopt = AdoptSocket::make(places.control)?;
     let mut helpers = Helpers::new(memory.participant(aux), false);
+    let ours = snapshots::claim(&state);
     let restoring = snapshots::Restoring {
         directory: &state,
+        ours: ours.is_some(),
         config: &config,
         program: images.get(fleet::Image(0)).map(|ours| &ours.executable),
         arguments: &places.helper_arguments,
     };
     let (memory, restored) = restoring.run(memory, &mut helpers)?;
-    let snapshots = Snapshots::new(state, config.memory.snapshot, restored);
+    let snapshots = Snapshots::new(state, ours, config.memory.snapshot, restored);
     Supervisor::new(Parts {
         source,
         config,

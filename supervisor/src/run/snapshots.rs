@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use config::Config;
 use control::{FromHelper, HelperTask, Restored, SnapshotStatus, TableRequest, ToHelper, Written};
+use nix::fcntl::{Flock, FlockArg};
 use os::Executable;
 use stdx::Instant;
 use tables::Counter;
@@ -36,9 +37,33 @@ const LAST_PATIENCE: Duration = Duration::from_secs(75);
 /// A command may change tables; for so long after it something may have changed, whatever the counts say.
 const COMMAND_TAKES: Duration = Duration::from_secs(60);
 
+/// The state directory, if it is ours alone. The lock goes with the process that has it, whatever its end.
+pub(crate) fn claim(directory: &Path) -> Option<Flock<File>> {
+    let file = match File::open(directory) {
+        Ok(file) => file,
+        Err(error) => {
+            tracing::error!(%error, "the state directory can't be opened: no snapshots are taken or read");
+            return None;
+        }
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Some(lock),
+        Err((_, error)) => {
+            tracing::error!(
+                directory = %directory.display(),
+                %error,
+                "another server has this state directory: no snapshots are taken or read; name another with --state DIR"
+            );
+            None
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     directory: PathBuf,
+    /// `None`: the directory is another server's.
+    ours: Option<Flock<File>>,
     next: Instant,
     /// Messages that all slots had served when the last one was begun.
     messages: u64,
@@ -70,10 +95,16 @@ enum Ending {
 
 impl Snapshots {
     /// `restored`: the file was read, so that it holds everything.
-    pub(crate) fn new(directory: PathBuf, period: Option<Duration>, restored: bool) -> Self {
+    pub(crate) fn new(
+        directory: PathBuf,
+        ours: Option<Flock<File>>,
+        period: Option<Duration>,
+        restored: bool,
+    ) -> Self {
         let now = os::now();
         Self {
             directory,
+            ours,
             next: now.saturating_add(period.unwrap_or_default()),
             messages: 0,
             doubtful_until: Instant::ZERO,
@@ -118,8 +149,14 @@ impl Snapshots {
 }
 
 impl Supervisor {
+    /// `None`: none are taken.
+    fn snapshot_period(&self) -> Option<Duration> {
+        self.snapshots.ours.as_ref()?;
+        self.config.memory.snapshot
+    }
+
     pub(super) fn snapshot_status(&self, now: Instant) -> SnapshotStatus {
-        self.snapshots.status(self.config.memory.snapshot, now)
+        self.snapshots.status(self.snapshot_period(), now)
     }
 
     /// A command goes to a worker, which may change tables without a message.
@@ -143,7 +180,7 @@ impl Supervisor {
 
     /// When the next one is due, unless it has to wait for something else.
     pub(super) fn snapshots_deadline(&self) -> Option<Instant> {
-        let ready = self.config.memory.snapshot.is_some()
+        let ready = self.snapshot_period().is_some()
             && self.fleet.all_served()
             && self.snapshots.ending == Ending::NotYet
             && self.helpers_free();
@@ -151,7 +188,7 @@ impl Supervisor {
     }
 
     pub(super) fn snapshots_on_time(&mut self, now: Instant) {
-        let Some(period) = self.config.memory.snapshot else {
+        let Some(period) = self.snapshot_period() else {
             return;
         };
         // A reload may have shortened it.
@@ -260,9 +297,8 @@ impl Supervisor {
 
     /// The last worker has left.
     pub(super) fn workers_left(&mut self) {
-        let wanted = self.config.memory.snapshot.is_some()
-            && self.gave_up.is_none()
-            && self.fleet.all_served();
+        let wanted =
+            self.snapshot_period().is_some() && self.gave_up.is_none() && self.fleet.all_served();
         if !wanted {
             self.stopped = true;
             return;
@@ -297,6 +333,8 @@ impl Supervisor {
 /// What the file is read with at the start.
 pub(crate) struct Restoring<'a> {
     pub(crate) directory: &'a Path,
+    /// The directory is nobody else's.
+    pub(crate) ours: bool,
     pub(crate) config: &'a Config,
     pub(crate) program: Option<&'a Executable>,
     pub(crate) arguments: &'a [String],
@@ -310,7 +348,7 @@ impl Restoring<'_> {
         memory: Memory,
         helpers: &mut Helpers,
     ) -> Result<(Memory, bool), Trouble> {
-        if self.config.memory.snapshot.is_none() {
+        if !self.ours || self.config.memory.snapshot.is_none() {
             return Ok((memory, false));
         }
         let path = self.directory.join(FILE);
@@ -464,8 +502,18 @@ mod tests {
     }
 
     #[test]
+    fn a_state_directory_has_one_server() {
+        let state = tempfile::tempdir().unwrap();
+        let ours = claim(state.path());
+        assert!(ours.is_some() && claim(state.path()).is_none());
+        drop(ours);
+        assert!(claim(state.path()).is_some());
+    }
+
+    #[test]
     fn a_status_tells_how_much_a_power_cut_would_take() {
-        let mut snapshots = Snapshots::new(PathBuf::new(), Some(Duration::from_secs(10)), false);
+        let mut snapshots =
+            Snapshots::new(PathBuf::new(), None, Some(Duration::from_secs(10)), false);
         let at = |s: u64| Instant::from_nanos(s * 1_000_000_000);
         let status = snapshots.status(Some(Duration::from_secs(10)), at(5));
         assert_eq!((status.period_ms, status.age_ms), (Some(10_000), None));
