@@ -21,7 +21,7 @@ use os::{HUGE_PAGE, Seals};
 use sync::Ordering;
 
 use crate::arena::Arena;
-use crate::layout::{AT_BACKED, EXTENT_SLABS};
+use crate::layout::{AT_BACKED, AT_SLABS_FREE, EXTENT_SLABS};
 use crate::map::Map;
 
 /// What is asked for (`memory.huge_pages`).
@@ -173,6 +173,13 @@ impl Arena {
             u32::try_from(backed).unwrap_or(u32::MAX),
             self.0.geometry.slabs,
         )
+    }
+
+    /// Slabs that nobody has taken, as of the last time anybody took or gave one back.
+    pub fn slabs_free_hint(&self) -> u32 {
+        // Relaxed: a hint.
+        let free = self.0.map.word(AT_SLABS_FREE).load(Ordering::Relaxed);
+        u32::try_from(free).unwrap_or(u32::MAX)
     }
 
     /// Backs slabs ahead of their use, up to this number.

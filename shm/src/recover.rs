@@ -232,7 +232,8 @@ impl Participant {
                         done.retired += 1;
                     }
                 }
-                Some(RowState::Live) => {
+                // Not in a recovery, which would have to touch each record's body: the first sweep afterwards does it.
+                Some(RowState::Live) if !dead => {
                     // An expiry hint that is later than the truth: its scan died between two stores.
                     if let Some(body) = ctl.body().and_then(|b| arena.0.body(b)) {
                         // Relaxed: a hint that only goes down here.
@@ -241,7 +242,7 @@ impl Participant {
                             .fetch_min(body.expires_at, Ordering::Relaxed);
                     }
                 }
-                Some(RowState::Free | RowState::Pending) | None => {}
+                Some(RowState::Free | RowState::Pending | RowState::Live) | None => {}
             }
         }
     }

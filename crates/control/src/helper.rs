@@ -43,6 +43,13 @@ pub enum HelperTask {
     },
     /// Fills an arena that nobody else uses from such a file. Descriptors: the file.
     Restore,
+    /// Has slabs backed by memory ahead of their use, and gathers small pages into huge ones.
+    Pages {
+        /// Back so many slabs.
+        back: u32,
+        /// Gather those from this one on; from 0: the fixed regions as well. `None`: gather nothing.
+        gather: Option<u32>,
+    },
 }
 
 /// From a helper to the supervisor.
@@ -52,6 +59,15 @@ pub enum FromHelper {
     Done,
     /// The file of a [`HelperTask::Restore`] is taken; the arena has its records.
     Restored(Restored),
+    /// What [`HelperTask::Pages`] came to.
+    Paged {
+        /// Slabs backed now.
+        backed: u32,
+        /// Bytes gathered into huge pages.
+        huge: u64,
+        /// Bytes that the kernel did not gather.
+        refused: u64,
+    },
     /// The file of a [`HelperTask::Restore`] is not taken, and the arena is as it was.
     Refused {
         message: String,

@@ -123,6 +123,8 @@ pub struct ArenaStatus {
     pub limit: u64,
     /// What the memory is made of: `small`, `huge, set aside`, `huge, on request` or `huge, gathered`.
     pub pages: String,
+    /// In huge pages, of what is mapped.
+    pub bytes_huge: u64,
     /// Every table's share.
     pub tables: Vec<TableStatus>,
     /// Blocks in use, by their size.

@@ -359,7 +359,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
         ),
         (
             "/arena",
-            "bytes_used bytes_mapped limit pages tables classes",
+            "bytes_used bytes_mapped limit pages bytes_huge tables classes",
         ),
         ("/arena/tables/0", "name records bytes"),
         ("/arena/classes/0", "bytes used"),

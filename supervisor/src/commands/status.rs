@@ -71,11 +71,12 @@ fn print(report: &StatusReport) {
         report.rates.messages_per_s
     ));
     show::out(&format!(
-        "arena: {} used, {} mapped, limit {}; pages: {}",
+        "arena: {} used, {} mapped, limit {}; pages: {}, {} in huge ones",
         size(report.arena.bytes_used),
         size(report.arena.bytes_mapped),
         size(report.arena.limit),
-        report.arena.pages
+        report.arena.pages,
+        size(report.arena.bytes_huge)
     ));
     show::out(&format!("snapshot: {}\n", snapshot(&report.snapshot)));
     let listeners = report.listeners.iter().map(|listener| {

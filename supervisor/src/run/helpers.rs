@@ -309,6 +309,7 @@ impl Supervisor {
             }
             HelperTask::Snapshot { .. } => self.snapshot_ended(ended),
             HelperTask::Restore => {}
+            HelperTask::Pages { gather, .. } => self.paged(gather, &ended),
         }
         self.go_on_with_stop();
     }

@@ -6,7 +6,8 @@ use config::Config;
 use control::{ArenaStatus, ClassStatus, LatencyStatus, StatLine, TableStatus};
 use nix::errno::Errno;
 use shm::{
-    Arena, AttachError, CreateError, Directory, HugePages, Layout, LayoutError, SlotHeader, SlotId,
+    Arena, AttachError, CreateError, Directory, HugePages, Layout, LayoutError, Paging, SlotHeader,
+    SlotId,
 };
 use stdx::Instant;
 use sync::Ordering;
@@ -171,6 +172,15 @@ impl Memory {
         }
     }
 
+    /// What the arena is made of, slabs that nobody has taken, and how many are backed of all.
+    pub(crate) fn slabs(&self) -> (Paging, u32, (u32, u32)) {
+        (
+            self.arena.paging(),
+            self.arena.slabs_free_hint(),
+            self.arena.slabs_backed(),
+        )
+    }
+
     pub(crate) fn latency(&self, slot: u16) -> LatencyStatus {
         let read = self.arena.latency(SlotId(slot)).read();
         let us = |took: std::time::Duration| u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -211,6 +221,11 @@ impl Memory {
                 bytes_mapped: usage.bytes_mapped,
                 limit: usage.limit,
                 pages: self.arena.paging().name().to_owned(),
+                bytes_huge: match self.arena.paging() {
+                    Paging::Reserved | Paging::Advised => usage.bytes_mapped,
+                    // As `pages` has seen to it.
+                    Paging::Small | Paging::Collapsed => 0,
+                },
                 tables: tables.collect(),
                 classes: classes.collect(),
             },

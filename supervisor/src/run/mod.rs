@@ -20,6 +20,7 @@ mod limits;
 mod links;
 mod memory;
 mod notify;
+mod pages;
 mod pins;
 mod probe;
 mod quarantine;

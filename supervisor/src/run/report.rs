@@ -1,7 +1,7 @@
 //! What `tandem status` is told.
 
 use control::status::{ListenerStatus, SupervisorStatus};
-use control::{Role, SlotStatus, StatusReport, WorkerStatus};
+use control::{ArenaStatus, Role, SlotStatus, StatusReport, WorkerStatus};
 use stdx::Instant;
 
 use super::apply::incarnation;
@@ -35,7 +35,10 @@ impl Supervisor {
                 .map(|slot| self.slot_status(slot, &workers))
                 .collect(),
             workers: ordered(workers),
-            arena: usage.arena,
+            arena: ArenaStatus {
+                bytes_huge: usage.arena.bytes_huge.max(self.pages.huge()),
+                ..usage.arena
+            },
             registrations: usage.registrations,
             dialogs: usage.dialogs,
             transactions: usage.transactions,

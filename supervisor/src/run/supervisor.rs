@@ -25,6 +25,7 @@ use super::images::Images;
 use super::links::Links;
 use super::memory::Memory;
 use super::notify;
+use super::pages::Pages;
 use super::rates::Rates;
 use super::reload::Reload;
 use super::snapshots::Snapshots;
@@ -63,6 +64,7 @@ pub(crate) struct Supervisor {
     /// SIGHUP came during a reload or an upgrade, or before everything served.
     pub(super) reload_again: bool,
     pub(super) rates: Rates,
+    pub(super) pages: Pages,
     pub(super) watchdog: Watchdog,
     pub(super) started: Instant,
     pub(super) secret: control::Secret,
@@ -214,6 +216,7 @@ impl Supervisor {
             upgrade: None,
             reload_again: false,
             rates: Rates::new(now),
+            pages: Pages::default(),
             watchdog: Watchdog::new(now),
             started: now,
             secret: parts.secret,
@@ -344,6 +347,9 @@ impl Supervisor {
                 .map(|slot| self.memory.figures(slot))
                 .collect();
             self.rates.on_second(now, &figures);
+            self.helpers_on_time(now);
+            self.snapshots_on_time(now);
+            self.pages_on_time(now);
         }
     }
 

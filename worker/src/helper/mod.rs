@@ -100,6 +100,20 @@ fn serve(channel: &OwnedFd) -> anyhow::Result<()> {
             drop::<Participant>(participant);
             restore::restore(&arena, &file()?)
         }
+        HelperTask::Pages { back, gather } => {
+            // What can't be backed now is asked for again by whoever needs it, and refused then.
+            let refused = arena.back_ahead(back).err();
+            if let Some(errno) = refused {
+                tracing::debug!(%errno, "slabs can't be backed ahead");
+            }
+            let done = gather.map(|from| arena.collapse(from, || true));
+            let done = done.unwrap_or_default();
+            FromHelper::Paged {
+                backed: arena.slabs_backed().0,
+                huge: done.huge,
+                refused: done.refused,
+            }
+        }
     };
     tell(channel, &answer);
     Ok(())
