@@ -347,8 +347,6 @@ impl Supervisor {
                 .map(|slot| self.memory.figures(slot))
                 .collect();
             self.rates.on_second(now, &figures);
-            self.helpers_on_time(now);
-            self.snapshots_on_time(now);
             self.pages_on_time(now);
         }
     }
