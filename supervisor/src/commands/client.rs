@@ -81,7 +81,28 @@ pub(crate) fn ask_worker(
 
 fn unreachable(control: &Path, error: &io::Error) -> Failure {
     let path = control.display();
+    let nobody = matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+    );
+    let orphans = if nobody {
+        crate::run::orphans(control)
+    } else {
+        Vec::new()
+    };
     let (message, remedy) = match error.kind() {
+        _ if !orphans.is_empty() => (
+            format!(
+                "{} still {} without a supervisor on {path}",
+                numbered(&orphans),
+                if orphans.len() == 1 {
+                    "serves"
+                } else {
+                    "serve"
+                }
+            ),
+            "run `tandem run` as you started it: it takes them over, and then every command works, `tandem stop` as well",
+        ),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
             format!("no server answers on {path}"),
             "start one with `tandem run`, or name its control socket with --control or TANDEM_CONTROL",
@@ -97,6 +118,16 @@ fn unreachable(control: &Path, error: &io::Error) -> Failure {
         message,
         remedy: remedy.into(),
     }
+}
+
+/// `workers 7, 8`.
+fn numbered(pids: &[u32]) -> String {
+    let texts: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    format!(
+        "{} {}",
+        if pids.len() == 1 { "worker" } else { "workers" },
+        texts.join(", ")
+    )
 }
 
 fn broken(error: &StreamError) -> Failure {
@@ -134,6 +165,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let failure = Answers::ask(&dir.path().join("none"), &ClientRequest::Status).unwrap_err();
         assert_eq!(failure.code, NO_SERVER);
+    }
+
+    #[test]
+    fn workers_without_a_supervisor_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = dir.path().join("control");
+        let _listener = os::seqpacket_listen(&dir.path().join("control.adopt")).unwrap();
+        let failure = Answers::ask(&control, &ClientRequest::Stop).unwrap_err();
+        assert_eq!(failure.code, NO_SERVER);
+        let me = format!("worker {} still serves", std::process::id());
+        assert!(failure.message.starts_with(&me), "{}", failure.message);
+        assert!(failure.remedy.contains("`tandem run`"));
     }
 
     #[test]

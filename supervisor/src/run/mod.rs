@@ -77,6 +77,11 @@ pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
     }
 }
 
+/// Workers that serve without a supervisor, as far as we may see them.
+pub(crate) fn orphans(control: &Path) -> Vec<u32> {
+    holder::of_unix(&claim::adopt_path(control))
+}
+
 /// Takes over what a dead supervisor left, or opens everything, in the order in which a failure costs least.
 fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
     // First of all: they must not be taken for descriptors of our own.

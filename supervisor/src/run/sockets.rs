@@ -127,7 +127,8 @@ fn explain(address: SocketAddr, error: &io::Error) -> Trouble {
                 cause(&format!("the port is taken{by}")),
                 match who {
                     Some(who) if who.name == "tandem" => format!(
-                        "another Tandem runs there: stop it (`tandem stop`, or `kill {}` if no supervisor answers), or choose another port",
+                        "another Tandem runs there: stop it with `tandem stop`; if its supervisor is dead, `tandem run` with its --control PATH takes it over \
+                         (or `kill {}` ends that worker); or choose another port",
                         who.pid
                     ),
                     Some(who) => format!(
