@@ -1,9 +1,16 @@
 //! The supervisor's own death: workers serve on, the next `tandem run` takes them over.
 
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use blackbox::machine::{alone, eventually, wait_dead};
-use blackbox::server::{LIMIT, Server};
+use blackbox::either;
+use blackbox::machine::{alone, descriptors, eventually, free_port, shared, wait_dead};
+use blackbox::manager::Manager;
+use blackbox::server::{DEFAULT, DOMAIN, LIMIT, Server};
+use blackbox::storm::Dice;
+use blackbox::ua::Ua;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::load::{Load, Registrations};
 
@@ -71,5 +78,245 @@ fn a_worker_dies_while_there_is_no_supervisor() {
     eventually("every slot serves", LIMIT, || {
         (server.signalling().len() == 2).then_some(())
     });
+    assert!(server.stop().success());
+}
+
+/// Everything is killed. The service manager has the memory and the sockets, and the next start goes on with them.
+#[test]
+fn nobody_survives_but_the_descriptor_store() {
+    let _alone = alone();
+    let manager = Manager::start();
+    let mut server = Server::spawn_with_env(DEFAULT, &[("NOTIFY_SOCKET", &manager.socket())]);
+    server.wait_ready();
+    let kept = Registrations::make(&server, 20);
+    eventually("all is stored", LIMIT, || {
+        (manager.names().len() == 4 + 2 + 2).then_some(())
+    });
+    for round in 1..=3_u64 {
+        let load = Load::start(&server, 20, 3, &[]);
+        server.kill_all();
+        server.run_again_by(&manager.hand_over().line);
+        server.wait_ready();
+        load.end().assert_no_call_failed();
+        kept.assert_all_there(&server);
+        assert_eq!(server.restarts(), 2 * round, "both workers, each time");
+    }
+    server.write_config(&format!(
+        "{DEFAULT}\n[[domain]]\nname = \"second.test\"\nauth = \"none\"\n"
+    ));
+    server.run(&["reload"]);
+    eventually("the new configuration is stored", LIMIT, || {
+        let names = manager.names();
+        (names.contains(&"config-2".to_owned()) && !names.contains(&"config-1".to_owned()))
+            .then_some(())
+    });
+    assert_eq!(server.stop_and_look(), LEFT);
+    eventually("a clean stop empties the store", LIMIT, || {
+        manager.names().is_empty().then_some(())
+    });
+}
+
+/// What a clean stop leaves in the directory of a server.
+const LEFT: [&str; 3] = ["log", "state", "tandem.toml"];
+
+/// Supervisors die at random moments: while workers restart, while one is taken over, while a listener comes and goes.
+#[test]
+fn supervisors_die_at_any_moment() {
+    let _alone = alone();
+    let mut dice = Dice::from_environment("supervisors die");
+    let mut server = Server::start();
+    let kept = Registrations::make(&server, 20);
+    let second = free_port(server.ip);
+    let other =
+        format!("{DEFAULT}\n[[listen]]\naddress = \"{{ip}}:{second}\"\ntransports = [\"udp\"]\n");
+    let rounds = either(12, 200);
+    let load = Load::start(&server, 50, rounds as u64 + 6, &[]);
+    for round in 0..rounds {
+        match round % 4 {
+            0 => server.begin(&["restart", "--all"]),
+            1 => {
+                server.write_config(if round % 8 < 4 { &other } else { DEFAULT });
+                server.signal(Signal::SIGHUP);
+            }
+            2 => {
+                let workers = server.workers();
+                server.kill_worker(workers[dice.below(workers.len())].pid);
+            }
+            _ => {}
+        }
+        let moment = Instant::now() + Duration::from_micros(dice.below(80_000) as u64);
+        while Instant::now() < moment {
+            std::thread::yield_now();
+        }
+        server.kill_supervisor();
+        server.run_again();
+        if round % 3 == 0 {
+            // This one dies while it adopts.
+            let moment = Instant::now() + Duration::from_micros(dice.below(60_000) as u64);
+            while Instant::now() < moment {
+                std::thread::yield_now();
+            }
+            server.kill_supervisor();
+            server.run_again();
+        }
+        server.wait_ready();
+        kept.assert_all_there(&server);
+    }
+    let report = load.end();
+    println!(
+        "{rounds} supervisors died, {} retransmissions",
+        report.retransmissions()
+    );
+    report.assert_no_call_failed();
+    // Everybody has the same listeners in the end.
+    server.write_config(&other);
+    server.run(&["reload"]);
+    let ua = server.ua("second");
+    let at_second = Ua::new(server.ip, (server.ip, second).into(), "second", DOMAIN);
+    assert_eq!(
+        (ua.register(60).status(), at_second.register(60).status()),
+        (200, 200)
+    );
+    server.run(&["restart", "--all"]);
+    let descriptors: Vec<usize> = server
+        .workers()
+        .iter()
+        .map(|w| descriptors(w.pid))
+        .collect();
+    let (least, most) = (descriptors.iter().min(), descriptors.iter().max());
+    assert!(
+        most.zip(least)
+            .is_some_and(|(most, least)| most - least <= 8),
+        "{descriptors:?}"
+    );
+    let audit = server.command(&["audit"]);
+    assert!(audit.status.success(), "{audit:?}");
+    assert_eq!(server.stop_and_look(), LEFT);
+}
+
+/// A file that has changed meanwhile counts by the rules of a reload; a wrong one changes nothing.
+#[test]
+fn the_file_counts_after_the_adoption() {
+    let _shared = shared();
+    let mut server = Server::start();
+    let status = |server: &Server| {
+        let ua = server.ua("alice");
+        ua.ask(&ua.request("MESSAGE", "sip:bob@second.test"))
+            .status()
+    };
+    let pids: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    assert_eq!(status(&server), 403);
+    server.kill_supervisor();
+    server.write_config(&format!(
+        "{}\n[[domain]]\nname = \"second.test\"\nauth = \"none\"\n",
+        DEFAULT.replace("count = 2", "count = 3")
+    ));
+    adopted(&mut server);
+    eventually("the new domain", LIMIT, || {
+        matches!(status(&server), 404 | 480).then_some(())
+    });
+    eventually("a note", LIMIT, || {
+        server
+            .log()
+            .contains("`workers.count`: changed in the file, unchanged until")
+            .then_some(())
+    });
+    server.kill_supervisor();
+    server.write_config("[workers]\ncount = 0\n");
+    adopted(&mut server);
+    assert!(matches!(status(&server), 404 | 480));
+    assert!(server.log().contains("reload refused"), "{}", server.log());
+    let after: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    assert_eq!(pids, after);
+    assert!(server.stop().success());
+}
+
+/// Commands without a supervisor say who serves and what to do.
+#[test]
+fn commands_name_workers_without_a_supervisor() {
+    let _shared = shared();
+    let mut server = Server::start();
+    let pids: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    server.kill_supervisor();
+    for command in ["stop", "status"] {
+        let out = server.command(&[command]);
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(3), "{text}");
+        assert!(text.contains("`tandem run`"), "{text}");
+        assert!(
+            pids.iter().all(|pid| text.contains(&pid.to_string())),
+            "{text}"
+        );
+    }
+    adopted(&mut server);
+    assert_eq!(server.stop_and_look(), LEFT);
+}
+
+/// A supervisor that is stopped, not dead, keeps what it has. Of two that start at once one wins.
+#[test]
+fn there_is_one_supervisor() {
+    let _shared = shared();
+    let mut server = Server::start();
+    server.signal(Signal::SIGSTOP);
+    let out = server.run_beside();
+    assert_eq!(out.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("answers on the control socket"));
+    server.signal(Signal::SIGCONT);
+    server.wait_ready();
+    for _ in 0..5 {
+        server.kill_supervisor();
+        assert_eq!(server.run_twice().code(), Some(4), "{}", server.log());
+        server.wait_ready();
+    }
+    assert!(server.stop().success());
+}
+
+/// Whatever a connection brings that is no supervisor's, orphans drop it and serve on.
+#[test]
+fn garbage_on_the_adopt_socket() {
+    let _shared = shared();
+    let mut server = Server::start();
+    let alice = server.ua("alice");
+    server.kill_supervisor();
+    let path = server.dir().join("control.adopt");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(&path).expect("the file").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    for round in 0..30_u8 {
+        let connection = os::seqpacket_connect(&path).expect("somebody listens");
+        match round % 3 {
+            0 => {}
+            1 => os::send_with_fds(connection.as_fd(), &[round; 100], &[]).expect("sent"),
+            _ => {
+                // Two orphans at most are kept waiting for a moment; the socket is not closed before they have heard.
+                os::send_with_fds(connection.as_fd(), b"TNDM\x02\x00\x01\xff", &[]).expect("sent");
+                os::block_for(connection.as_fd(), Some(Duration::from_secs(10))).expect("a socket");
+                let (mut bytes, mut fds) = (Vec::new(), Vec::new());
+                while os::recv_with_fds(connection.as_fd(), &mut bytes, &mut fds)
+                    .is_ok_and(|n| n > 0)
+                {}
+            }
+        }
+        assert_eq!(alice.register(60).status(), 200);
+    }
+    adopted(&mut server);
+    assert_eq!(server.restarts(), 0);
+    assert!(server.stop().success());
+}
+
+/// A worker that was stopped does not answer its new supervisor: it is killed and replaced.
+#[test]
+fn a_worker_that_does_not_answer_is_replaced() {
+    let _shared = shared();
+    let mut server = Server::start();
+    let kept = Registrations::make(&server, 5);
+    let victim = server.signalling()[0].pid;
+    server.kill_supervisor();
+    kill(Pid::from_raw(victim), Signal::SIGSTOP).expect("our worker");
+    adopted(&mut server);
+    wait_dead(victim, LIMIT);
+    kept.assert_all_there(&server);
+    assert_eq!(server.restarts(), 1);
     assert!(server.stop().success());
 }

@@ -143,7 +143,10 @@ impl Server {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let child = supervise(program, dir.path(), &given, &environment);
+        let full = [vec!["run".to_owned()], given.clone()].concat();
+        let child = command(program, dir.path(), &full, &environment)
+            .spawn()
+            .expect("tandem can be started");
         let group = i32::try_from(child.id()).expect("a pid fits");
         Self {
             child,
@@ -182,34 +185,116 @@ impl Server {
 
     /// Starts `tandem run` again, as it was started; the former one has ended.
     pub fn run_again(&mut self) {
-        self.run_again_with(&[]);
+        let arguments = [vec!["run".to_owned()], self.arguments.clone()].concat();
+        self.child = command(
+            &self.program,
+            self.dir.path(),
+            &arguments,
+            &self.environment,
+        )
+        .spawn()
+        .expect("tandem can be started");
+        self.groups
+            .push(i32::try_from(self.child.id()).expect("a pid fits"));
     }
 
-    /// As [`Server::run_again`], with more environment.
-    pub fn run_again_with(&mut self, environment: &[(&str, &str)]) {
-        let mut all = self.environment.clone();
-        all.extend(
-            environment
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
-        );
-        self.child = supervise(&self.program, self.dir.path(), &self.arguments, &all);
+    /// As [`Server::run_again`], started by a shell that runs `line`, in which `"$@"` is the server's own command.
+    pub fn run_again_by(&mut self, line: &str) {
+        let wrapped = [
+            vec![
+                "-c".to_owned(),
+                line.to_owned(),
+                "sh".to_owned(),
+                self.program.display().to_string(),
+                "run".to_owned(),
+            ],
+            self.arguments.clone(),
+        ]
+        .concat();
+        self.child = command(
+            "bash".as_ref(),
+            self.dir.path(),
+            &wrapped,
+            &self.environment,
+        )
+        .spawn()
+        .expect("a shell can be started");
         self.groups
             .push(i32::try_from(self.child.id()).expect("a pid fits"));
     }
 
     /// Another `tandem run` beside the present one, with its output; it is expected to end by itself.
     pub fn run_beside(&self) -> Output {
+        let arguments = [vec!["run".to_owned()], self.arguments.clone()].concat();
         command(
             &self.program,
             self.dir.path(),
-            &self.arguments,
+            &arguments,
             &self.environment,
         )
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())
         .output()
         .expect("tandem can be started")
+    }
+
+    /// Starts `tandem run` twice at the same moment; how the one that lost has ended.
+    #[track_caller]
+    pub fn run_twice(&mut self) -> ExitStatus {
+        self.run_again();
+        let mut first = std::mem::replace(&mut self.child, {
+            let arguments = [vec!["run".to_owned()], self.arguments.clone()].concat();
+            command(
+                &self.program,
+                self.dir.path(),
+                &arguments,
+                &self.environment,
+            )
+            .spawn()
+            .expect("tandem can be started")
+        });
+        self.groups
+            .push(i32::try_from(self.child.id()).expect("a pid fits"));
+        eventually("one of two gives up", LIMIT, || {
+            if let Ok(Some(status)) = first.try_wait() {
+                return Some(status);
+            }
+            let ended = self.child.try_wait().ok().flatten()?;
+            std::mem::swap(&mut first, &mut self.child);
+            Some(ended)
+        })
+    }
+
+    /// `kill -9` of everything.
+    #[track_caller]
+    pub fn kill_all(&mut self) {
+        self.kill_supervisor();
+        for process in self.processes() {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        eventually("everybody is dead", LIMIT, || {
+            self.processes()
+                .iter()
+                .all(|process| process.state == 'Z')
+                .then_some(())
+        });
+    }
+
+    /// Stops politely and gives the names of what is left in the server's directory.
+    #[track_caller]
+    pub fn stop_and_look(mut self) -> Vec<String> {
+        self.signal(Signal::SIGTERM);
+        assert!(self.wait_exit().success(), "{}", self.log());
+        let left = self.processes();
+        let left: Vec<_> = left.iter().filter(|p| p.state != 'Z').collect();
+        assert!(left.is_empty(), "left running: {left:?}\n{}", self.log());
+        let entries = std::fs::read_dir(self.dir.path()).expect("our directory");
+        let mut names: Vec<String> = entries
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -262,6 +347,24 @@ impl Server {
             .stdin(Stdio::null())
             .output()
             .expect("tandem can be run")
+    }
+
+    /// Starts a command and does not wait for it; how it ends does not matter.
+    pub fn begin(&self, arguments: &[&str]) {
+        let child = Command::new(tandem())
+            .args(arguments)
+            .env("TANDEM_CONTROL", self.control())
+            .env("TANDEM_STATE", self.state())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tandem can be run");
+        // Somebody has to collect it.
+        std::thread::spawn(move || {
+            let mut child = child;
+            child.wait()
+        });
     }
 
     /// Runs a command that must succeed and gives its standard output.
@@ -468,7 +571,6 @@ fn command(
     let errors = log.try_clone().expect("a second descriptor");
     let mut command = Command::new(program);
     command
-        .arg("run")
         .args(arguments)
         .env("TANDEM_CONTROL", dir.join("control"))
         .env("TANDEM_STATE", dir.join("state"))
@@ -479,17 +581,6 @@ fn command(
         .stderr(errors)
         .process_group(0);
     command
-}
-
-fn supervise(
-    program: &Path,
-    dir: &Path,
-    arguments: &[String],
-    environment: &[(String, String)],
-) -> Child {
-    command(program, dir, arguments, environment)
-        .spawn()
-        .expect("tandem can be started")
 }
 
 fn fill(config: &str, ip: Ipv4Addr, port: u16, dir: &Path) -> String {
