@@ -3,6 +3,7 @@
 
 mod bench;
 mod bindings;
+mod proof;
 mod rig;
 mod setup;
 mod shell;
@@ -37,15 +38,10 @@ enum Chore {
     },
     /// Instruction counts of the benches under callgrind
     Bench(bench::Options),
-    /// `kill -9` of random workers under load, for longer
-    Storm {
-        /// How long
-        #[arg(long, default_value_t = 10)]
-        minutes: u64,
-        /// Storm the unoptimised build
-        #[arg(long)]
-        debug: bool,
-    },
+    /// The long form of everything that dies: the arena's model, a death at each instruction, `kill -9` of workers under load
+    Storm(proof::Storm),
+    /// The arena under Miri, where a nightly toolchain has it
+    Miri(proof::Miri),
     /// CPU per call and highest clean rate beside another proxy, with a load generator outside this
     /// repository
     Rig(rig::Options),
@@ -76,7 +72,8 @@ fn run() -> anyhow::Result<()> {
             }
         }
         Chore::Bench(options) => bench::run(&options),
-        Chore::Storm { minutes, debug } => test::storm(minutes, debug),
+        Chore::Storm(options) => proof::storm(&options),
+        Chore::Miri(options) => proof::miri(&options),
         Chore::Rig(options) => rig::run(&options),
     }
 }

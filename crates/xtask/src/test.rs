@@ -93,17 +93,3 @@ pub(crate) fn lint() -> anyhow::Result<()> {
     ]);
     shell::run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
 }
-
-/// The kill storm, for as long as asked.
-pub(crate) fn storm(minutes: u64, debug: bool) -> anyhow::Result<()> {
-    setup::run()?;
-    let mut test = cargo(&["test", "--package", "blackbox", "--test", "black_box"]);
-    if !debug {
-        test.arg("--release");
-    }
-    test.args(["kill_storm::no_call", "--", "--nocapture"]);
-    shell::run(test.env(
-        "TANDEM_STORM_SECONDS",
-        minutes.saturating_mul(60).to_string(),
-    ))
-}

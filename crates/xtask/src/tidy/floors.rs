@@ -10,6 +10,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("model", 0),
     ("failpoint", 0),
     ("shm", 1),
+    ("shm-testing", 2),
     ("sip", 1),
     ("control", 1),
     ("transport", 2),

@@ -1,0 +1,123 @@
+//! The long forms of the proof, and those that need more than a plain toolchain.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+
+use crate::setup;
+use crate::shell::{self, cargo};
+
+#[derive(Args)]
+pub(crate) struct Miri {
+    /// Fail where Miri is not installed
+    #[arg(long)]
+    strict: bool,
+    /// How many schedules of the threads, each with other weak memory
+    #[arg(long, default_value_t = 1)]
+    seeds: u32,
+}
+
+/// The arena on the heap, interpreted: validity, provenance, alignment, data races, weak memory.
+pub(crate) fn miri(options: &Miri) -> anyhow::Result<()> {
+    let found = Command::new("cargo")
+        .args(["+nightly", "miri", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        let how = "rustup toolchain install nightly --component miri,rust-src";
+        anyhow::ensure!(!options.strict, "Miri is not installed here: {how}");
+        eprintln!("NOT RUN: Miri is not installed here, so nothing was checked. Install it: {how}");
+        return Ok(());
+    }
+    // Deaths are played by forgetting: what a process had on its heap stays there. The arena's pages are one allocation, too.
+    let mut flags = "-Zmiri-strict-provenance -Zmiri-ignore-leaks".to_owned();
+    if options.seeds > 1 {
+        flags.push_str(&format!(" -Zmiri-many-seeds=0..{}", options.seeds));
+    }
+    let runs: [&[&str]; 2] = [
+        &["--test", "heap"],
+        // The unit tests whose arena is on the heap.
+        &["--lib", "--", "mailbox", "rx", "body", "ctl"],
+    ];
+    for run in runs {
+        let mut command = Command::new("cargo");
+        command
+            .args(["+nightly", "miri", "test", "--package", "shm"])
+            .args(run)
+            .current_dir(shell::root())
+            .env("MIRIFLAGS", &flags)
+            // The toolchain of this very process is another one.
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("CARGO");
+        shell::run(&mut command)?;
+    }
+    Ok(())
+}
+
+/// What a storm is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The model of the protocol, with three participants and more deaths
+    Model,
+    /// A death after each instruction of each operation, of recoveries too
+    Instructions,
+    /// Real workers under SIP load
+    Workers,
+}
+
+const PARTS: [Part; 3] = [Part::Model, Part::Instructions, Part::Workers];
+
+#[derive(Args)]
+pub(crate) struct Storm {
+    /// How long; the first two parts take what they take, the others share the rest
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// Storm the unoptimised build
+    #[arg(long)]
+    debug: bool,
+    /// Only these
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// The long form of everything that dies.
+pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(options.minutes.saturating_mul(60));
+    let parts: Vec<Part> = PARTS
+        .into_iter()
+        .filter(|part| options.only.is_empty() || options.only.contains(part))
+        .collect();
+    let timed = |part: &Part| matches!(part, Part::Workers);
+    for (nth, part) in parts.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        let sharing = parts.iter().skip(nth).filter(|p| timed(p)).count().max(1) as u32;
+        // At least one round of each, however short the time is.
+        let seconds = (left / sharing).as_secs().max(10).to_string();
+        let mut test = cargo(&["test"]);
+        if !options.debug {
+            test.arg("--release");
+        }
+        match part {
+            Part::Model => test.args(["--package", "model"]).env("TANDEM_LONG", "1"),
+            Part::Instructions => test
+                .args(["--package", "shm", "--test", "instructions"])
+                .env("SHM_EVERY_INSTRUCTION", "1"),
+            Part::Workers => {
+                setup::run()?;
+                test.args(["--package", "blackbox", "--test", "black_box"])
+                    .env("TANDEM_STORM_SECONDS", &seconds)
+            }
+        };
+        test.arg("--");
+        if *part == Part::Workers {
+            test.arg("kill_storm::no_call");
+        } else {
+            test.args(["--test-threads", "1"]);
+        }
+        shell::run(test.arg("--nocapture"))?;
+    }
+    Ok(())
+}

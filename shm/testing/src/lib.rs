@@ -1,0 +1,27 @@
+//! Deaths at every instruction of an operation on the arena, for tests.
+//!
+//! A child process is stepped through the operation by ptrace. After **each instruction** the arena is compared with what it was before it; a kill there leaves
+//! exactly these bytes, since everything else that the process had dies with it. So each different content is brought back once, in a twin of the arena, recovered
+//! and judged, and counts for all the instructions during which it lasted.
+//!
+//! [`Pace::Instruction`] steps through each of them; [`Pace::Store`] only stops after those that store into the arena, which is all that can make a difference, and
+//! is a hundred times faster.
+//!
+//! | module | its part |
+//! |---|---|
+//! | [`twin`] | a second arena with the same content |
+//! | [`walk`] | one process, stepped: all contents in between |
+//! | [`judge`] | recovery, and whether all or nothing happened |
+//!
+//! To compare a whole arena after each instruction would take too long. The pages that an operation writes are found out first, by a run in which the arena is
+//! mapped read-only and each first store into a page faults.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+pub mod judge;
+pub mod twin;
+pub mod walk;
+
+pub use judge::{Case, Facts, Report, before_and_after, exhaust, facts, settle};
+pub use twin::Twin;
+pub use walk::{Pace, Walk, spawn, walk};
