@@ -5,6 +5,7 @@ use std::time::Duration;
 use blackbox::machine::{alone, eventually, shared};
 use blackbox::message::Message;
 use blackbox::server::{DEFAULT, LIMIT, Server};
+use blackbox::storm::Flows;
 use blackbox::ua::Ua;
 use serde_json::Value;
 
@@ -177,5 +178,36 @@ fn a_message_that_hangs_workers_is_quarantined() {
     assert_eq!(cases(&server)[0]["dropping"], true);
     let next = phone.request("OPTIONS", &format!("sip:{}", server.address()));
     assert_eq!(phone.ask(&next).status(), 200);
+    assert!(server.stop().success());
+}
+
+/// What another slot of the same process had at hand when it crashed, twice, is under no suspicion.
+#[test]
+fn who_stands_beside_is_not_to_blame() {
+    let _alone = alone();
+    let config = DEFAULT
+        .replace("count = 2", "count = 1")
+        .replace("reactors = 1", "reactors = 2");
+    let plan = format!("worker.begun=segv-if:{MARK};worker.settled=sleep:500-if:X-Slow");
+    let server = Server::start_with_failpoints(&config, &plan);
+    let flows = Flows::find(&server);
+    let (slow, mallory) = (flows.of_slot(0), flows.of_slot(1));
+    let uri = format!("sip:{}", server.address());
+    let patient = slow.request("OPTIONS", &uri).with("X-Slow", "yes");
+    slow.peer.drain();
+    slow.send(&patient);
+    // It is at hand for half a second, and anew in each heir.
+    std::thread::sleep(Duration::from_millis(150));
+    mallory.send(&poison(mallory, &server));
+    wait_restarts(&server, 2);
+    assert_eq!(slow.expect_final(&patient).status(), 200);
+    let list = cases(&server);
+    let [case] = list.as_slice() else {
+        panic!("{list:?}")
+    };
+    assert_eq!(case["source"], mallory.peer.address.to_string().as_str());
+    assert_eq!(case["dropping"], true);
+    let log = server.log();
+    assert!(log.contains("fault in thread slot-1: SIGSEGV"), "{log}");
     assert!(server.stop().success());
 }

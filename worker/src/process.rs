@@ -32,7 +32,7 @@ use crate::{
 /// Runs a worker on its control channel until the supervisor ends it.
 pub fn run(channel: OwnedFd) -> ExitCode {
     let channel = Arc::new(Channel::new(channel));
-    if let Err(error) = os::answer_for_stacks() {
+    if let Err(error) = os::watch_faults().and_then(|()| os::answer_for_stacks()) {
         tracing::warn!(%error, "threads of this worker will not tell their stacks");
     }
     match serve(&channel) {

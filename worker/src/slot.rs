@@ -113,6 +113,9 @@ impl Slot {
         {
             tracing::warn!(slot = begin.slot, core, %error, "the reactor can't be pinned");
         }
+        // For as long as the process lives, which may end at any instruction: another hold on the arena.
+        let forever: &'static Arena = Box::leak(Box::new(begin.arena.clone()));
+        os::leave_word_at(&forever.slot(SlotId(begin.slot)).blamed);
         let arena = begin.arena.clone();
         let mut participant = arena.participant(ParticipantId(begin.slot));
         let header = arena.slot(SlotId(begin.slot));

@@ -9,6 +9,7 @@
 //! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`], [`die_with_parent`], [`give_way`]: what a process of ours does to itself at its start.
 //! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages.
 //! - [`threads`], [`ask_for_stack`], [`answer_for_stacks`]: where a thread is that does not answer.
+//! - [`watch_faults`], [`leave_word_at`]: which thread was the end of a process.
 //! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener.
 //!
 //! Every descriptor made here is closed on exec.
@@ -17,6 +18,7 @@ mod channel;
 mod clock;
 mod descriptor;
 mod executable;
+mod fault;
 mod huge;
 mod inherited;
 mod process;
@@ -31,6 +33,7 @@ pub use channel::{
 pub use clock::{boot_id, now, unix_now};
 pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
 pub use executable::{Executable, FileIdentity, program_of};
+pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use inherited::inherited_descriptors;
 pub use process::{

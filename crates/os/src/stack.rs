@@ -145,10 +145,8 @@ const LINES_MAX: usize = 120;
 fn write_stack(at: u64) {
     /// A thread that hangs while it tells its stack is not asked again.
     static BROKEN: AtomicBool = AtomicBool::new(false);
-    let mut name = [0u8; 16];
-    // SAFETY: the call writes at most 16 bytes, zero-terminated.
-    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
-    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    let buffer = &mut [0; 16];
+    let name = name_of_this_thread(buffer);
     let (at, us) = (hex(at), hex(tell_stack as *const () as u64));
     write_error(&[
         b"stack of thread ",
@@ -174,11 +172,18 @@ fn write_stack(at: u64) {
     BROKEN.store(false, Ordering::Relaxed);
 }
 
-fn hex(word: u64) -> [u8; 16] {
+/// Without memory or locks.
+pub(crate) fn name_of_this_thread(buffer: &mut [u8; 16]) -> &[u8] {
+    // SAFETY: the call writes at most 16 bytes, zero-terminated.
+    unsafe { libc::prctl(libc::PR_GET_NAME, buffer.as_mut_ptr()) };
+    buffer.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+pub(crate) fn hex(word: u64) -> [u8; 16] {
     std::array::from_fn(|nth| b"0123456789abcdef"[(word >> (60 - 4 * nth)) as usize & 15])
 }
 
-fn write_error(parts: &[&[u8]]) {
+pub(crate) fn write_error(parts: &[&[u8]]) {
     for mut part in parts.iter().copied() {
         while !part.is_empty() {
             // SAFETY: the bytes are valid for the length that is passed.
