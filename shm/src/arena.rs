@@ -17,8 +17,8 @@ use sync::{AtomicU64, Ordering};
 
 use crate::id::{ParticipantId, SlotId, TableId};
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, AT_NOTICES, Geometry, Layout, LayoutError, MAGIC,
-    ROW_BYTES,
+    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, AT_NOTICES, AT_SLABS_FREE, Geometry, Layout,
+    LayoutError, MAGIC, ROW_BYTES,
 };
 use crate::map::Map;
 use crate::paging::{HugePages, Paging};
@@ -373,7 +373,9 @@ impl Inner {
         // Relaxed: nobody else has the arena yet.
         self.map.word(AT_EPOCH).store(1, Ordering::Relaxed);
         self.map.word(AT_BACKED).store(0, Ordering::Relaxed);
-        self.note_slabs_free(self.geometry.slabs);
+        self.map
+            .word(AT_SLABS_FREE)
+            .store(self.geometry.slabs.into(), Ordering::Relaxed);
     }
 
     /// Has the kernel reserve these bytes of the data file; a no-op where it has already.

@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use sync::Ordering;
-
 use crate::arena::Arena;
 use crate::body::{Contents, HEADER_BYTES};
 use crate::ctl::BlockState;
@@ -177,10 +175,8 @@ impl Drop for BlockMut {
             && meta.state() == Some(BlockState::Loose)
             && inner.change_meta(self.block.0, meta, meta.free())
         {
-            // Relaxed: a hint, here to ourselves.
-            inner
-                .freed(block_slab(self.block.0))
-                .fetch_add(1, Ordering::Relaxed);
+            // Here it is ourselves.
+            inner.tell_owner(block_slab(self.block.0));
         }
     }
 }

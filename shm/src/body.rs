@@ -140,10 +140,9 @@ impl<'a> BodyView<'a> {
         rest -= children * 4;
         let key = ((counts >> 32) as u16 as usize).min(rest);
         rest -= key;
-        let alias = ((counts as u32 >> PAYLOAD_BITS) as usize)
-            .checked_sub(1)
-            .map(|len| len.min(rest));
-        rest -= alias.unwrap_or(0);
+        let named = (counts as u32 >> PAYLOAD_BITS) as usize;
+        let alias = named.saturating_sub(1).min(rest);
+        rest -= alias;
         let payload = ((counts & PAYLOAD_MASK) as usize).min(rest);
         // SAFETY: HEADER_BYTES <= size.
         let first = unsafe { at.add(HEADER_BYTES) };
@@ -157,14 +156,14 @@ impl<'a> BodyView<'a> {
         // SAFETY: still inside the block.
         let at_alias = unsafe { at_key.add(key.len()) };
         // SAFETY: `alias` was clamped to what is left of the block; not written during 'a.
-        let alias = alias.map(|len| unsafe { core::slice::from_raw_parts(at_alias.as_ptr(), len) });
+        let alias = unsafe { core::slice::from_raw_parts(at_alias.as_ptr(), alias) };
         // SAFETY: still inside the block.
-        let at_payload = unsafe { at_alias.add(alias.map_or(0, <[u8]>::len)) };
+        let at_payload = unsafe { at_alias.add(alias.len()) };
         // SAFETY: `payload` was clamped to what is left of the block; not written during 'a.
         let payload = unsafe { core::slice::from_raw_parts(at_payload.as_ptr(), payload) };
         Self {
             key,
-            alias,
+            alias: (named != 0).then_some(alias),
             payload,
             children,
             expires_at,

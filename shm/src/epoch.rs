@@ -125,6 +125,14 @@ impl Inner {
     }
 
     /// Notes what is about to be done to a row, so that recovery can finish it.
+    pub(crate) fn set_intent_uncounted(&self, id: u16, row: u32, live: u64) {
+        let words = self.intent_words(id);
+        // SYNC intent: as in `set_intent`.
+        words[1].store(live, Ordering::Release);
+        words[0].store(u64::from(row) + 1, Ordering::Release);
+    }
+
+    /// The same of a record that counts.
     pub(crate) fn set_intent(&self, id: u16, intent: Intent) {
         let [row, old, cells @ ..] = self.intent_words(id);
         // SYNC intent: Release; `row` is 0 before (or the same row, of which an earlier word changed under us), so whoever reads `row` afterwards reads

@@ -40,7 +40,6 @@ use crate::arena::{Arena, Inner};
 use crate::body::{CHILDREN_MAX, Contents, KEY_MAX, NEVER};
 use crate::counts::Count;
 use crate::ctl::{Ctl, RowState, Version};
-use crate::epoch::{Intent, Staged};
 use crate::id::{Block, RowRef, TableId};
 use crate::index::{Met, Name};
 use crate::participant::{AllocClass, Full, Participant, Record};
@@ -534,14 +533,7 @@ impl Participant {
         }
         let body = self.write_body(&contents, AllocClass::Update)?;
         failpoint!("shm.replace.written");
-        inner.set_intent(
-            self.id,
-            Intent {
-                row: row.index,
-                old: live.0,
-                cells: Staged::NONE,
-            },
-        );
+        inner.set_intent_uncounted(self.id, row.index, live.0);
         failpoint!("shm.replace.intended");
         let attached = children
             .iter()

@@ -6,13 +6,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use sync::Ordering;
-
 use crate::arena::{Arena, Inner};
 use crate::body::{BodyView, expiry};
 use crate::ctl::{Ctl, Meta, RowState, Version};
 use crate::id::{Block, ParticipantId, RowRef, TableId};
-use crate::layout::{AT_SLABS_FREE, BLOCKS_PER_SLAB, CLASSES, blocks_in};
+use crate::layout::{BLOCKS_PER_SLAB, CLASSES, blocks_in};
 use crate::slab::{Kind, block_slab, row_slab};
 
 /// A thread's access to the arena. Not `Send`: to be made on the thread that uses it.
@@ -205,8 +203,9 @@ impl Participant {
                         if let Some(list) = self.tables.get_mut(usize::from(table.0)) {
                             list.free.push_back(index);
                         }
+                        inner.not_used_up(slab);
                     }
-                    _ => self.tell_owner(slab),
+                    _ => inner.tell_owner(slab),
                 }
             }
             Item::Block(block) => {
@@ -226,14 +225,10 @@ impl Participant {
             Some(Kind::Blocks(class)) if d.owner() == self.id => {
                 // The youngest first: its bytes are in the cache.
                 self.classes[usize::from(class)].free.push_front(block);
+                self.inner().not_used_up(slab);
             }
-            _ => self.tell_owner(slab),
+            _ => self.inner().tell_owner(slab),
         }
-    }
-
-    fn tell_owner(&self, slab: u32) {
-        // Relaxed: a hint to look at words that are ordered by themselves.
-        self.inner().freed(slab).fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn push_limbo(&mut self, item: Item, word: u64) {
@@ -260,13 +255,11 @@ impl Participant {
             let d = arena.0.descriptor(slab);
             if d.owner() == self.id {
                 match d.kind() {
-                    Some(Kind::Rows(t)) => {
-                        if let Some(list) = self.tables.get_mut(usize::from(t.0)) {
-                            list.slabs.push((slab, None));
+                    Some(kind @ (Kind::Rows(_) | Kind::Blocks(_))) => {
+                        let (count, used_up) = arena.0.freed_count(slab);
+                        if let Some(list) = self.list(kind) {
+                            list.slabs.push((slab, used_up.then_some(count)));
                         }
-                    }
-                    Some(Kind::Blocks(class)) => {
-                        self.classes[usize::from(class)].slabs.push((slab, None))
                     }
                     Some(Kind::Free | Kind::Taking) | None => {}
                 }
@@ -363,14 +356,16 @@ impl Participant {
         let before = list.free.len();
         for nth in 0..list.slabs.len() {
             let (slab, seen) = list.slabs[nth];
-            // Relaxed: a hint.
-            let freed = inner.freed(slab).load(Ordering::Relaxed);
+            let (freed, used_up) = inner.freed_count(slab);
             if seen != Some(freed) {
                 list.slabs[nth].1 = Some(freed);
                 list.look(inner, kind, slab);
                 if list.free.len() > before {
                     return Some(());
                 }
+            }
+            if before == 0 && !used_up {
+                inner.used_up(slab, freed);
             }
         }
         let free = inner.slabs_free();
@@ -379,28 +374,27 @@ impl Participant {
         } else {
             0
         };
-        if free > least
-            && let Some(slab) = inner.take_slab(kind, id, next_slab)
-        {
-            inner.note_slabs_free(free - 1);
-            // Relaxed: a hint.
-            let freed = inner.freed(slab).load(Ordering::Relaxed);
-            list.slabs.push((slab, Some(freed)));
-            list.look(inner, kind, slab);
-            self.next_slab = slab + 1;
-            return Some(());
+        if free > least {
+            if let Some(slab) = inner.take_slab(kind, id, next_slab) {
+                inner.not_used_up(slab);
+                list.slabs.push((slab, Some(inner.freed_count(slab).0)));
+                list.look(inner, kind, slab);
+                self.next_slab = slab + 1;
+                return Some(());
+            }
+            // The number may be wrong.
+            inner.count_slabs_free();
         }
-        inner.note_slabs_free(free);
         list.exhausted[exhausted] = true;
         None
     }
 
-    /// Has all our slabs looked at again, in case hints were lost: for the scrubber.
-    pub(crate) fn doubt_hints(&mut self) {
-        for list in self.classes.iter_mut().chain(&mut self.tables) {
-            for (_, seen) in &mut list.slabs {
-                *seen = None;
-            }
+    /// Has a slab of ours looked at again, in case hints were lost: for the scrubber, which has seen something free in it.
+    pub(crate) fn doubt(&mut self, kind: Kind, slab: u32) {
+        self.inner().not_used_up(slab);
+        let Some(list) = self.list(kind) else { return };
+        if let Some((_, seen)) = list.slabs.iter_mut().find(|(s, _)| *s == slab) {
+            *seen = None;
         }
     }
 
@@ -467,14 +461,57 @@ impl List {
 impl Inner {
     /// Whether only the reserve for updates is left, as of the last time anybody took or gave back a slab.
     pub(crate) fn tight(&self) -> bool {
-        // Relaxed: a hint; off by the takers that died in between.
-        self.map.word(AT_SLABS_FREE).load(Ordering::Relaxed) <= u64::from(self.slabs_reserved())
+        self.slabs_free() <= self.slabs_reserved()
     }
+}
 
-    pub(crate) fn note_slabs_free(&self, free: u32) {
-        // Relaxed: a hint.
-        self.map
-            .word(AT_SLABS_FREE)
-            .store(u64::from(free), Ordering::Relaxed);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Layout, RowMeta};
+
+    #[test]
+    fn an_heir_looks_only_where_something_may_be_free() {
+        let layout = Layout {
+            rx_buffers: 4,
+            ..Layout::new(16 << 20, 1, 2, 1)
+        };
+        let arena = Arena::heap(&layout, [1; 16]).unwrap();
+        let mut p = arena.participant(ParticipantId(0));
+        p.online();
+        let insert = |p: &mut Participant, n: u32| {
+            let meta = RowMeta::default();
+            p.insert(TableId(0), &n.to_le_bytes(), &[&[7; 300]], &[], meta)
+                .unwrap()
+        };
+        let rows: Vec<RowRef> = (0..5_000).map(|n| insert(&mut p, n)).collect();
+        // In the middle of a slab that is used up, by ourselves and by another.
+        let mut other = arena.participant(ParticipantId(1));
+        other.online();
+        assert!(p.remove(rows[1_000], None) && other.remove(rows[3_000], None));
+        for _ in 0..6 {
+            p.quiescent();
+            other.quiescent();
+        }
+        drop(p);
+        let mut heir = arena.participant(ParticipantId(0));
+        heir.recover(ParticipantId(0));
+        let class = CLASSES.iter().position(|&size| size == 384).unwrap();
+        for list in [&heir.tables[0], &heir.classes[class]] {
+            let look = list.slabs.iter().filter(|(_, seen)| seen.is_none());
+            // The two, and the last one.
+            assert_eq!(look.count(), 3, "of {}", list.slabs.len());
+        }
+        assert!(heir.classes[class].slabs.len() > 20);
+        let free = arena.usage().slabs_free;
+        insert(&mut heir, 6_000);
+        insert(&mut heir, 6_001);
+        assert_eq!(arena.usage().slabs_free, free);
+        assert!(heir.tables[0].slabs.len() == 3);
+        assert_eq!(
+            arena.0.slabs_free(),
+            free,
+            "the number beside the descriptors"
+        );
     }
 }

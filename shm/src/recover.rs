@@ -28,6 +28,7 @@
 
 use failpoint::failpoint;
 use std::rc::Rc;
+use std::time::Duration;
 
 use sync::Ordering;
 
@@ -60,52 +61,87 @@ pub struct Recovered {
 pub(crate) struct ScrubCursor {
     slab: u32,
     line: u64,
+    /// What is left of a whole slab or line, in its nanoseconds.
+    slabs_due: u64,
+    lines_due: u64,
 }
 
-/// Buckets that the scrubber looks at for each slab.
-const LINES_PER_SLAB: u64 = 64;
+/// A pass over everything takes so long, however large the arena is.
+const PASS: Duration = Duration::from_secs(45);
+/// Who was asleep for longer does not make up for it.
+const SCRUB_MOST: Duration = Duration::from_secs(1);
 /// RETIRED objects that one sweep takes into limbo while that is long already.
 const LIMBO_ENOUGH: usize = 65_536;
 
 impl Participant {
-    /// Looks at `budget` slabs (our own) and a share of the index for what was lost. A pass over everything takes as many calls as there are slabs, divided
-    /// by `budget`; the next call goes on where this one ended.
-    pub fn scrub(&mut self, budget: u32) -> Recovered {
+    /// Looks for what was lost in as much of our slabs and of our share of the index as is due after this time: everything once in 45 s. To be called the more
+    /// often, the less time a call may take: of 1 GiB, full and all ours, some 320 slabs are due a second, at 10 to 200 µs each.
+    pub fn scrub_for(&mut self, elapsed: Duration) -> Recovered {
+        let mut done = Recovered::default();
+        let elapsed = elapsed.min(SCRUB_MOST).as_nanos() as u64;
+        let due = |of: u64, carried: &mut u64| {
+            let work = of * elapsed + *carried;
+            *carried = work % PASS.as_nanos() as u64;
+            work / PASS.as_nanos() as u64
+        };
+        let slabs = due(
+            self.inner().geometry.slabs.into(),
+            &mut self.scrub.slabs_due,
+        );
+        let lines = due(self.lines_of_ours(), &mut self.scrub.lines_due);
+        self.scrub_slabs(slabs as u32, &mut done);
+        self.scrub_lines(lines, &mut done);
+        done
+    }
+
+    /// The same for so many slabs, and the share of the index that belongs to them.
+    pub fn scrub(&mut self, slabs: u32) -> Recovered {
+        let mut done = Recovered::default();
+        let all = self.inner().geometry.slabs;
+        let slabs = slabs.min(all);
+        let lines = (self.lines_of_ours() * u64::from(slabs)).div_ceil(u64::from(all));
+        self.scrub_slabs(slabs, &mut done);
+        self.scrub_lines(lines, &mut done);
+        done
+    }
+
+    fn scrub_slabs(&mut self, slabs: u32, done: &mut Recovered) {
         debug_assert!(self.online, "a sweep needs an announced epoch");
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
-        let mut done = Recovered::default();
-        for _ in 0..budget.min(inner.geometry.slabs) {
+        for _ in 0..slabs {
             let slab = self.scrub.slab;
             self.scrub.slab += 1;
             if self.scrub.slab >= inner.geometry.slabs {
                 self.scrub.slab = 0;
-                self.doubt_hints();
-                inner.note_slabs_free(inner.slabs_free());
+                inner.count_slabs_free();
             }
             if inner.descriptor(slab).owner() == self.id {
-                self.sweep(slab, false, &mut done);
+                self.sweep(slab, false, done);
             }
-            self.scrub_lines(&mut done);
         }
-        done
     }
 
-    /// A share of the index: every slot looks at other lines.
-    fn scrub_lines(&mut self, done: &mut Recovered) {
+    /// Every slot looks at other lines of the index; who is no slot at none.
+    fn lines_of_ours(&self) -> u64 {
+        let inner = self.inner();
+        let slots = u64::from(inner.geometry.layout.slots);
+        let id = u64::from(self.id);
+        if id < slots {
+            (inner.index_lines() - id).div_ceil(slots)
+        } else {
+            0
+        }
+    }
+
+    fn scrub_lines(&mut self, lines: u64, done: &mut Recovered) {
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
-        let slots = u64::from(inner.geometry.layout.slots);
-        if u64::from(self.id) >= slots {
-            return;
-        }
-        for _ in 0..LINES_PER_SLAB {
-            let line = self.scrub.line * slots + u64::from(self.id);
-            if line >= inner.index_lines() {
-                self.scrub.line = 0;
-                return;
-            }
-            self.scrub.line += 1;
+        let ours = self.lines_of_ours();
+        for _ in 0..lines {
+            let line = self.scrub.line * u64::from(inner.geometry.layout.slots);
+            let line = line + u64::from(self.id);
+            self.scrub.line = (self.scrub.line + 1) % ours.max(1);
             done.entries += inner
                 .index_line(line)
                 .iter()
@@ -188,9 +224,16 @@ impl Participant {
         let arena = Rc::clone(&self.arena);
         let d = arena.0.descriptor(slab);
         match d.kind() {
-            Some(Kind::Rows(_)) => self.sweep_rows(slab, dead, done),
-            Some(Kind::Blocks(class)) => {
-                let empty = self.sweep_blocks(slab, class, dead, done);
+            Some(kind @ Kind::Rows(_)) => {
+                if self.sweep_rows(slab, dead, done) && d.owner() == self.id {
+                    self.doubt(kind, slab);
+                }
+            }
+            Some(kind @ Kind::Blocks(class)) => {
+                let (empty, free) = self.sweep_blocks(slab, class, dead, done);
+                if free && d.owner() == self.id {
+                    self.doubt(kind, slab);
+                }
                 // Our last slab of a class stays with us.
                 if empty && (dead || self.slabs_of_class(class) > 1) {
                     if d.owner() == self.id {
@@ -204,8 +247,10 @@ impl Participant {
         }
     }
 
-    fn sweep_rows(&mut self, slab: u32, dead: bool, done: &mut Recovered) {
+    /// Returns whether there are FREE ones.
+    fn sweep_rows(&mut self, slab: u32, dead: bool, done: &mut Recovered) -> bool {
         let arena = Rc::clone(&self.arena);
+        let mut free = false;
         for (index, words) in arena.0.rows_in(slab) {
             let ctl = words.load();
             let row = RowRef {
@@ -242,24 +287,37 @@ impl Participant {
                             .fetch_min(body.expires_at, Ordering::Relaxed);
                     }
                 }
-                Some(RowState::Free | RowState::Pending | RowState::Live) | None => {}
+                Some(RowState::Free) => free = true,
+                Some(RowState::Pending | RowState::Live) | None => {}
             }
         }
+        free
     }
 
-    /// Returns whether all blocks are FREE.
-    fn sweep_blocks(&mut self, slab: u32, class: u8, dead: bool, done: &mut Recovered) -> bool {
+    /// Returns whether all blocks are FREE, and whether there are such.
+    fn sweep_blocks(
+        &mut self,
+        slab: u32,
+        class: u8,
+        dead: bool,
+        done: &mut Recovered,
+    ) -> (bool, bool) {
         let arena = Rc::clone(&self.arena);
         let first = slab * BLOCKS_PER_SLAB;
-        let mut empty = true;
+        let (mut empty, mut free) = (true, false);
         for block in first..first + blocks_in(class) {
             let Some(meta) = arena.0.load_meta(block) else {
                 continue;
             };
             match meta.state() {
-                Some(BlockState::Free) => continue,
+                Some(BlockState::Free) => {
+                    free = true;
+                    continue;
+                }
                 Some(BlockState::Loose) if dead => {
                     done.blocks += u32::from(arena.0.change_meta(block, meta, meta.free()));
+                    arena.0.tell_owner(slab);
+                    free = true;
                     continue;
                 }
                 Some(BlockState::Used) => {
@@ -275,6 +333,6 @@ impl Participant {
             }
             empty = false;
         }
-        empty
+        (empty, free)
     }
 }

@@ -14,7 +14,18 @@
 //! meets a control word; a block slab whose blocks are all free goes back (BLOCKS → FREE by its owner).
 //!
 //! Only the owner allocates from a slab, anybody frees. Meta words of a slab's blocks are a dense array far from the
-//! payload. `freed` counts frees by others: a hint that tells the owner which slabs are worth another look.
+//! payload. `freed` counts frees by others: a hint that tells the owner which slabs are worth another look. Its highest bit says that the owner had used up
+//! the slab at that count: an heir need not look at it. A hint that is lost with its writer is found again by the sweep.
+//!
+//! *The number of free slabs* is kept beside the descriptors, changed after the CAS; a death between the two makes it wrong by one, until the scrubber has counted, or
+//! somebody has found none.
+//!
+//! *What is kept back.* While more than 5 % of the slabs are free, everybody may take one. Below, new records get none, and leave a sixteenth of the blocks of each class,
+//! two at least, in each participant's own slabs. Updates take all there is, a bigger block if need be. So a record can be refreshed where its like was
+//! refreshed before: the block that it gives up is the next one's. What the reserve has to pay for is refreshes that wander: bodies which come to lie in the
+//! slabs of another participant than before. If more than 5 % of all bodies do so while the arena is full, an update can be refused, too; the slabs that they left come
+//! back when they are empty. Datagrams of a peer come to the same slot for as long as its address stays, so this takes a fleet of peers that changes addresses.
+//! An update has two bodies until its grace period is over: in one turn, no more of them than the reserve has room for. Removal takes no block and no row.
 
 use core::ptr::NonNull;
 
@@ -25,8 +36,8 @@ use crate::body::{BodyView, HEADER_BYTES};
 use crate::ctl::{BlockState, Ctl, Meta};
 use crate::id::{Block, RowRef, TableId};
 use crate::layout::{
-    AT_BACKED, BLOCKS_PER_SLAB, CLASSES, EXTENT_SLABS, ROW_BYTES, ROWS_PER_SLAB, SLAB_BYTES,
-    blocks_in,
+    AT_BACKED, AT_SLABS_FREE, BLOCKS_PER_SLAB, CLASSES, EXTENT_SLABS, ROW_BYTES, ROWS_PER_SLAB,
+    SLAB_BYTES, blocks_in,
 };
 
 /// What a slab is.
@@ -40,6 +51,9 @@ pub(crate) enum Kind {
     /// Blocks of this class.
     Blocks(u8),
 }
+
+/// Bit of a slab's `freed` word.
+const USED_UP: u64 = 1 << 63;
 
 /// A decoded slab descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,8 +152,40 @@ impl Inner {
     }
 
     /// How often others freed something in this slab. A hint: lost or doubled counts are harmless.
-    pub(crate) fn freed(&self, slab: u32) -> &AtomicU64 {
+    fn freed(&self, slab: u32) -> &AtomicU64 {
         self.map.word(self.geometry.freed + u64::from(slab) * 8)
+    }
+
+    /// The count, and whether the owner used up the slab at that count.
+    pub(crate) fn freed_count(&self, slab: u32) -> (u64, bool) {
+        // Relaxed, here and below: hints; what they hint at is ordered by itself.
+        let word = self.freed(slab).load(Ordering::Relaxed);
+        (word & !USED_UP, word & USED_UP != 0)
+    }
+
+    /// Something in a slab of another's has become free.
+    pub(crate) fn tell_owner(&self, slab: u32) {
+        if self.freed(slab).fetch_add(1, Ordering::Relaxed) & USED_UP != 0 {
+            self.freed(slab).fetch_and(!USED_UP, Ordering::Relaxed);
+        }
+    }
+
+    /// Something in a slab of our own has become free, and is in our list.
+    pub(crate) fn not_used_up(&self, slab: u32) {
+        if self.freed_count(slab).1 {
+            self.freed(slab).fetch_and(!USED_UP, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing in a slab of our own was free at this count.
+    pub(crate) fn used_up(&self, slab: u32, count: u64) {
+        // Lost: somebody has freed something.
+        let _ = self.freed(slab).compare_exchange(
+            count,
+            count | USED_UP,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// The row of this number, whatever its state; `None` where no row has ever been.
@@ -247,10 +293,23 @@ impl Inner {
         }
     }
 
-    /// Slabs that nobody has taken.
+    /// Slabs that nobody has taken, see the head of this module.
     pub(crate) fn slabs_free(&self) -> u32 {
+        // Relaxed, here and below: a number beside the descriptors, which are the truth.
+        let free = self.map.word(AT_SLABS_FREE).load(Ordering::Relaxed);
+        // Below 0 for a moment, if somebody died.
+        u32::try_from(free.cast_signed().max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Counts them, and corrects the number unless it changes meanwhile.
+    pub(crate) fn count_slabs_free(&self) {
+        let word = self.map.word(AT_SLABS_FREE);
+        let before = word.load(Ordering::Relaxed);
         let free = |&s: &u32| self.descriptor(s).kind() == Some(Kind::Free);
-        (0..self.geometry.slabs).filter(free).count() as u32
+        let counted = (0..self.geometry.slabs).filter(free).count() as u64;
+        if counted != before {
+            let _ = word.compare_exchange(before, counted, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// 5 % of all slabs are for updates of records that exist, and two for each participant of a small arena.
@@ -284,18 +343,28 @@ impl Inner {
             return Some(false);
         }
         let Kind::Rows(_) = kind else {
-            return Some(self.change_descriptor(slab, found, found.become_(kind, owner)));
+            let taken = self.change_descriptor(slab, found, found.become_(kind, owner));
+            if taken {
+                self.slab_taken();
+            }
+            return Some(taken);
         };
         let taking = found.become_(Kind::Taking, owner);
         if !self.change_descriptor(slab, found, taking) {
             return Some(false);
         }
+        self.slab_taken();
         self.zero_rows(slab);
         assert!(
             self.change_descriptor(slab, taking, taking.become_(kind, owner)),
             "a slab that is being taken is its taker's alone"
         );
         Some(true)
+    }
+
+    fn slab_taken(&self) {
+        // Relaxed: as in `slabs_free`.
+        self.map.word(AT_SLABS_FREE).fetch_sub(1, Ordering::Relaxed);
     }
 
     fn zero_rows(&self, slab: u32) {
@@ -308,7 +377,12 @@ impl Inner {
 
     /// Gives a slab back: a TAKING one of a dead owner, or block slabs that are empty. The caller owns it, and all its blocks are FREE.
     pub(crate) fn give_back(&self, slab: u32, found: Descriptor) -> bool {
-        self.change_descriptor(slab, found, found.become_(Kind::Free, 0))
+        let given = self.change_descriptor(slab, found, found.become_(Kind::Free, 0));
+        if given {
+            // Relaxed: as in `slabs_free`.
+            self.map.word(AT_SLABS_FREE).fetch_add(1, Ordering::Relaxed);
+        }
+        given
     }
 
     /// Has the kernel reserve the extent of a slab, before its first use.

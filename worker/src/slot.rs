@@ -52,7 +52,8 @@ pub(crate) struct Begin {
 /// How often expired rows are looked for and lost memory is swept up.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 /// Slabs swept each time.
-const SCRUB_SLABS: u32 = 20;
+/// Between two slices of the scrubber, at least.
+const SCRUB_SLICE: Duration = Duration::from_millis(25);
 /// Tries of a request that two slots take at the same moment.
 const TRIES_MAX: usize = 8;
 /// Rows looked at in a turn while a take-over goes on.
@@ -98,6 +99,7 @@ struct Slot {
     messages: u64,
     guard: Guard,
     housekeeping_at: Instant,
+    scrubbed_at: Instant,
     sweep: Sweep,
     stopping: bool,
     /// Reused from turn to turn.
@@ -164,6 +166,7 @@ impl Slot {
             messages: header.messages.load(Ordering::Relaxed),
             guard: Guard::default(),
             housekeeping_at: time + HOUSEKEEPING,
+            scrubbed_at: time,
             sweep: Sweep::default(),
             stopping: false,
             due: Vec::new(),
@@ -344,6 +347,12 @@ impl Slot {
         }
         if self.now >= self.housekeeping_at {
             self.keep_house();
+        }
+        // In slices as small as turns allow; asleep it is `keep_house` that wakes us.
+        let since = self.now.saturating_duration_since(self.scrubbed_at);
+        if since >= SCRUB_SLICE {
+            self.scrubbed_at = self.now;
+            self.participant.scrub_for(since);
         }
     }
 
@@ -698,7 +707,6 @@ impl Slot {
     fn keep_house(&mut self) {
         self.housekeeping_at = self.now + HOUSEKEEPING;
         self.sweep.step(&mut self.participant, self.now, |_, _| ());
-        self.participant.scrub(SCRUB_SLABS);
         let forgotten: Vec<u16> = self
             .pools
             .get(usize::from(self.slot))
