@@ -111,13 +111,14 @@ impl<'a> BindingsView<'a> {
         let mut rest = self.bytes;
         while let (true, Some(place)) = (
             current.len < BINDINGS_MAX,
-            self.bytes.len().checked_sub(rest.len()),
+            // A body of the arena is not longer.
+            u16::try_from(self.bytes.len().saturating_sub(rest.len())).ok(),
         ) {
             let Ok((binding, after)) = encoding::read_binding(self.form, rest) else {
                 break;
             };
             if binding.is_current(now) {
-                current.add(place as u32, &binding);
+                current.add(place, &binding);
             }
             rest = after;
         }
@@ -138,8 +139,8 @@ impl<'a> BindingsView<'a> {
     }
 
     /// The binding at this place among the bytes.
-    fn at(&self, place: u32) -> Option<BindingView<'a>> {
-        let bytes = self.bytes.get(place as usize..)?;
+    fn at(&self, place: u16) -> Option<BindingView<'a>> {
+        let bytes = self.bytes.get(usize::from(place)..)?;
         let (binding, _) = encoding::read_binding(self.form, bytes).ok()?;
         Some(binding)
     }
@@ -161,14 +162,14 @@ fn rank(binding: &BindingView<'_>) -> (u16, Instant) {
 pub struct Current<'a> {
     set: BindingsView<'a>,
     /// Where the bindings lie, in order; the first `len` are in use.
-    places: [u32; BINDINGS_MAX],
+    places: [u16; BINDINGS_MAX],
     len: usize,
     next: usize,
 }
 
 impl<'a> Current<'a> {
     /// Puts a binding behind those that are not less preferred.
-    fn add(&mut self, place: u32, binding: &BindingView<'_>) {
+    fn add(&mut self, place: u16, binding: &BindingView<'_>) {
         let mut at = self.len;
         while at > 0 && self.get(at - 1).map(|before| rank(&before)) < Some(rank(binding)) {
             self.places[at] = self.places[at - 1];
