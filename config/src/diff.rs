@@ -13,13 +13,15 @@ pub struct Diff {
     pub needs_restart: Vec<&'static str>,
     pub listeners_added: Vec<Listen>,
     pub listeners_removed: Vec<Listen>,
+    /// `memory.limit` is larger now: the arena has to move into a larger one.
+    pub limit_raised: Option<u64>,
     /// Threads have to be pinned anew.
     pub pin_changed: bool,
 }
 
 impl Diff {
     pub fn is_empty(&self) -> bool {
-        self.applied.is_empty() && self.needs_restart.is_empty()
+        self.applied.is_empty() && self.needs_restart.is_empty() && self.limit_raised.is_none()
     }
 }
 
@@ -28,7 +30,10 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     let mut diff = Diff::default();
     listeners(&mut diff, old, new);
     workers(&mut diff, old, new);
-    if old.memory.limit != new.memory.limit {
+    if new.memory.limit > old.memory.limit {
+        diff.limit_raised = Some(new.memory.limit);
+    }
+    if new.memory.limit < old.memory.limit {
         diff.needs_restart.push("memory.limit");
     }
     if old.memory.huge_pages != new.memory.huge_pages {

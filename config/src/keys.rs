@@ -190,8 +190,8 @@ pub static SECTIONS: &[Section] = &[
                 name: "limit",
                 value: "size, `\"16MiB\"` to `\"8GiB\"`; KiB, MiB or GiB",
                 default: r#""256MiB""#,
-                effect: Restart,
-                doc: "Most memory that the shared tables may take. It is taken as it is needed. When it is full, new registrations and calls are refused with 503 and everything that exists goes on.",
+                effect: Reload,
+                doc: "Most memory that the shared tables may take. It is taken as it is needed. A reload raises it: everything moves into a larger arena while messages wait in their sockets for some milliseconds. To lower it takes a restart of the server. When it is full, new registrations and calls are refused with 503 and everything that exists goes on.",
                 example: r#"limit = "256MiB""#,
             },
             Key {

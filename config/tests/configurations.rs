@@ -155,6 +155,11 @@ fn check_diff(old: &str, new: &str, expected: Expect) {
             .iter()
             .map(|key| format!("restart: {key}")),
     );
+    lines.extend(
+        found
+            .limit_raised
+            .map(|limit| format!("the arena moves into a larger one: {limit}")),
+    );
     expected.assert_eq(&lines.join("\n"));
 }
 
@@ -222,7 +227,7 @@ fn what_a_reload_changes() {
             routes changed: 1 now, 0 before
             restart: listen.spread
             restart: workers.spin_us
-            restart: memory.limit"#]],
+            the arena moves into a larger one: 1073741824"#]],
     );
     check_diff(
         "[workers]\ncount = 2\nreactors = 1\npin = [0, 1]\n",
@@ -239,6 +244,11 @@ fn what_a_reload_changes() {
             workers.hang_timeout changed
             workers.pin changed
             [timers] changed"#]],
+    );
+    check_diff(
+        "[memory]\nlimit = '64MiB'\n",
+        "[memory]\nlimit = '32MiB'\n",
+        expect!["restart: memory.limit"],
     );
 }
 

@@ -21,12 +21,13 @@
 //! | [`mod@audit`] | every invariant, checked |
 //! | [`directory`] | which processes there are, for the next supervisor |
 //! | [`rx`], [`mailbox`], [`slot`], [`latency`] | receive buffers and their journal, mail between slots, headers and counters, how long messages take |
-//! | [`image`] | records out of an arena and into another, under the same names |
+//! | [`image`], [`carry`] | records, and all else, out of an arena and into another, under the same names |
 
 pub mod arena;
 pub mod audit;
 mod blocks;
 mod body;
+pub mod carry;
 mod counts;
 pub mod ctl;
 mod describe;
@@ -53,6 +54,7 @@ pub use arena::{Arena, AttachError, CreateError, TableUsage, Usage};
 pub use audit::{Violation, audit};
 pub use blocks::BlockMut;
 pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
+pub use carry::{Carried, CarryError};
 pub use counts::Count;
 pub use ctl::Version;
 pub use directory::{Directory, Entry, Head, Place};

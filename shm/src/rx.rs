@@ -237,6 +237,16 @@ impl RxPool {
         );
     }
 
+    /// Puts a message that another arena held into a buffer of this one, which nobody else uses.
+    pub(crate) fn lay(&self, index: u16, bytes: &[u8], meta: RxMeta) {
+        assert!(bytes.len() <= self.buffer_bytes(), "it fits");
+        // SAFETY: as many bytes inside the buffer (checked), and nobody else has the arena.
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.buffer(index).as_ptr(), bytes.len())
+        };
+        self.set(index, meta);
+    }
+
     /// Step 3: the kernel filled it, we have to serve it. Keeps the number of attempts, for an heir that holds it anew.
     pub fn hold(&self, index: u16, tag: u16) {
         let attempts = self.meta(index).attempts;

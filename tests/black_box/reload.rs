@@ -165,7 +165,7 @@ fn a_bad_file_changes_nothing() {
 fn keys_that_need_a_restart_are_named() {
     let _shared = shared();
     let server = Server::start();
-    server.write_config(&DEFAULT.replace("64MiB", "128MiB"));
+    server.write_config(&DEFAULT.replace("64MiB", "32MiB"));
     let out = server.command(&["reload"]);
     let said =
         String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);

@@ -6,8 +6,8 @@ use std::process::Output;
 
 use blackbox::binary::tandem;
 use blackbox::either;
-use blackbox::machine::{alone, shared};
-use blackbox::server::Server;
+use blackbox::machine::{alone, eventually, shared};
+use blackbox::server::{DEFAULT, LIMIT, Server};
 
 use crate::load::{Load, Registrations};
 
@@ -47,10 +47,7 @@ fn the_same_program_under_load() {
             before.iter().all(|pid| !after.contains(pid)),
             "{before:?} -> {after:?}"
         );
-        for worker in server.signalling() {
-            server.kill_worker(worker.pid);
-            server.wait_ready();
-        }
+        kill_all(&server);
         upgrades += 1;
     }
     println!("{upgrades} upgrades");
@@ -87,4 +84,54 @@ fn what_is_no_successor_is_refused_before_anything_happens() {
     refused("may not run");
     assert_eq!(pids(&server), before);
     assert_eq!(server.restarts(), 0);
+}
+
+/// Each worker once, one after the other: what took over from others can be taken over from as well.
+fn kill_all(server: &Server) {
+    for worker in server.signalling() {
+        server.kill_worker(worker.pid);
+        eventually("an heir", LIMIT, || {
+            (!pids(server).contains(&worker.pid)).then_some(())
+        });
+        server.wait_ready();
+    }
+}
+
+/// What `tandem reload` or `tandem upgrade` says of the pause. Unit: ms.
+fn pause(said: &str) -> f64 {
+    let (_, rest) = said
+        .split_once(", pause ")
+        .unwrap_or_else(|| panic!("no pause: {said}"));
+    let (number, _) = rest.split_once(' ').expect("a unit behind it");
+    number.parse().expect("a number")
+}
+
+#[test]
+fn a_raised_limit_under_load() {
+    let _alone = alone();
+    let server = Server::start();
+    let kept = Registrations::make(&server, 50);
+    let mut load = Load::start(&server, 200, either(8, 60), &[]);
+    let limit = |bytes: u64| format!("{}MiB", bytes >> 20);
+    let mut bytes = 64 << 20;
+    let mut pauses = Vec::new();
+    while !load.is_over() && bytes < 512 << 20 {
+        bytes += 32 << 20;
+        server.write_config(&DEFAULT.replace("64MiB", &limit(bytes)));
+        let said = server.run(&["reload"]);
+        pauses.push(pause(&said));
+        assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(bytes));
+        kill_all(&server);
+    }
+    println!("pauses in ms: {pauses:?}");
+    load.end().assert_no_call_failed();
+    kept.assert_all_there(&server);
+    server.write_config(DEFAULT);
+    let said = server.run(&["reload"]);
+    assert!(
+        said.contains("`memory.limit`: changed in the file, unchanged until"),
+        "{said}"
+    );
+    assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(bytes));
+    assert!(server.stop().success());
 }

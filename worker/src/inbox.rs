@@ -65,6 +65,11 @@ impl Channel {
         self.state().serving.keys().copied().collect()
     }
 
+    /// No slot serves any more.
+    pub(crate) fn forget_serving(&self) {
+        self.state().serving.clear();
+    }
+
     /// From now on a new supervisor is told; also what a slot may just have told the dead one.
     pub(crate) fn replace(&self, connection: OwnedFd) {
         let said: Vec<FromWorker> = {
@@ -77,6 +82,11 @@ impl Channel {
 
     /// Tells the supervisor. If it is gone, the control thread finds out by itself.
     pub(crate) fn tell(&self, message: &FromWorker) {
+        self.tell_with(message, &[]);
+    }
+
+    /// The same with descriptors.
+    pub(crate) fn tell_with(&self, message: &FromWorker, fds: &[BorrowedFd<'_>]) {
         let connection = {
             let mut state = self.state();
             if let FromWorker::Serving { slot, .. } = message {
@@ -85,7 +95,7 @@ impl Channel {
             }
             Arc::clone(&state.connection)
         };
-        if let Err(error) = send(connection.as_fd(), message, &[]) {
+        if let Err(error) = send(connection.as_fd(), message, fds) {
             tracing::debug!(%error, "the supervisor does not listen");
         }
     }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod active;
+mod carry;
 pub mod helper;
 mod hosts;
 mod inbox;

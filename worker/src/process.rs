@@ -23,6 +23,7 @@ use sync::Ordering;
 
 use crate::{
     active::{Active, Listeners},
+    carry,
     hosts::Hosts,
     inbox::{AppliedNote, Channel, Command, Socket},
     orphan, queries,
@@ -72,6 +73,8 @@ pub(crate) struct Process {
     pub(crate) incarnation: u64,
     /// The worker whose place this is.
     pub(crate) place: Option<u16>,
+    /// Its arena was not in use when it started: of no use to another supervisor than the one that prepares it.
+    successor: bool,
     /// Where a later supervisor asks for us.
     pub(crate) adopt: OwnedFd,
     /// The account of the supervisor.
@@ -127,6 +130,7 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
                     return Ok(());
                 }
             }
+            None if process.successor && process.place.is_none() => return Ok(()),
             None => orphan::wait_for_adoption(&mut process)?,
         }
     }
@@ -143,6 +147,10 @@ fn start(
     let Some(first) = receive(connection.as_fd(), bytes, fds)? else {
         return Ok(None);
     };
+    if let ToWorker::MakeArena(plan) = &first {
+        carry::make(plan, |answer, files| channel.tell_with(answer, files))?;
+        return Ok(None);
+    }
     let ToWorker::Hello {
         incarnation,
         aux,
@@ -152,6 +160,7 @@ fn start(
         spin_us,
         config_version,
         secret,
+        successor,
         ..
     } = first
     else {
@@ -206,6 +215,7 @@ fn start(
         secret,
         incarnation,
         place: None,
+        successor,
         adopt,
         owner,
     }))
@@ -280,6 +290,27 @@ impl Process {
                 for SlotAssign { slot, core } in slots {
                     self.order(slot, Command::Pin(core));
                 }
+            }
+            ToWorker::MakeArena(_) => bail!("this process has an arena"),
+            ToWorker::StandBy => {
+                self.stop();
+                self.place = None;
+                self.channel.forget_serving();
+                self.channel.tell(&FromWorker::StoodBy);
+            }
+            ToWorker::Export => {
+                let records = match fds.pop() {
+                    Some(pipe) => carry::export(&self.arena, &mut self.participant, pipe),
+                    None => bail!("nowhere to write to"),
+                };
+                self.tell_carried(records.map(|records| FromWorker::Exported { records }));
+            }
+            ToWorker::Import => {
+                let records = match fds.pop() {
+                    Some(pipe) => carry::import(&self.arena, pipe),
+                    None => bail!("nowhere to read from"),
+                };
+                self.tell_carried(records.map(|records| FromWorker::Imported { records }));
             }
             ToWorker::HandOver => {
                 self.stop();
@@ -424,6 +455,13 @@ impl Process {
                 let _ = os::ring_eventfd(bell.as_fd());
             }
         }
+    }
+
+    fn tell_carried(&self, result: anyhow::Result<FromWorker>) {
+        self.channel
+            .tell(&result.unwrap_or_else(|error| FromWorker::CarryFailed {
+                message: format!("{error:#}"),
+            }));
     }
 
     /// Ends every reactor, politely.

@@ -30,4 +30,6 @@ pub use status::{
     SnapshotStatus, StatusReport, SupervisorStatus, TableStatus, WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};
-pub use worker::{FDS_PER_MESSAGE_MAX, FromWorker, Quarantined, Secret, SlotAssign, ToWorker};
+pub use worker::{
+    ArenaPlan, FDS_PER_MESSAGE_MAX, FromWorker, Quarantined, Secret, SlotAssign, ToWorker,
+};

@@ -58,6 +58,8 @@ pub enum ToWorker {
         config_version: u64,
         /// The server's secret, which outlives the arena: seals dialogs.
         secret: Secret,
+        /// The arena is not in use yet: until it is assigned, the process ends with its supervisor.
+        successor: bool,
     },
     /// Doorbells that did not fit beside `Hello`. Descriptors: eventfds of the slots from `from_slot` on.
     Doorbells { from_slot: u16 },
@@ -97,6 +99,31 @@ pub enum ToWorker {
     Surrender,
     /// To an orphan: this connection is its control channel from now on.
     Adopt,
+    /// Instead of `Hello`: make an arena, answer [`FromWorker::ArenaMade`], exit.
+    MakeArena(ArenaPlan),
+    /// Finish the turn, publish, stop the slots, answer [`FromWorker::StoodBy`], and be a spare from then on.
+    StandBy,
+    /// All slots of this arena stand by: write down what is in it. Descriptor: where to, blocking. Answer: [`FromWorker::Exported`]
+    /// or [`FromWorker::CarryFailed`].
+    Export,
+    /// This arena is nobody else's: fill it. Descriptor: where from, blocking. Answer: [`FromWorker::Imported`] or
+    /// [`FromWorker::CarryFailed`].
+    Import,
+}
+
+/// An arena to be made, by whoever knows how its own program lays it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArenaPlan {
+    /// Unit: bytes.
+    pub limit: u64,
+    pub slots: u16,
+    pub aux: u16,
+    /// Number of the first process that will attach, with the first control-thread participant; the others follow.
+    pub first_process: u32,
+    /// The key of all hashes; that of the arena whose place it takes, so that branches, tags and nonces stay what they are.
+    pub key: Secret,
+    /// 0: none, 1: if there are any, 2: or nothing.
+    pub huge_pages: u8,
 }
 
 /// One slot of [`ToWorker::Assign`].
@@ -163,6 +190,16 @@ pub enum FromWorker {
     Surrendered,
     /// A message is in quarantine from now on: to be kept as a file.
     Quarantined(Quarantined),
+    /// Descriptors: control and data memfd.
+    ArenaMade { layout: u64 },
+    /// No slot of this process touches the arena until it is assigned again.
+    StoodBy,
+    /// So many records were written out.
+    Exported { records: u64 },
+    /// So many records are in the arena now.
+    Imported { records: u64 },
+    /// What was to be written out or read in is not there whole.
+    CarryFailed { message: String },
 }
 
 /// A message that workers died of.

@@ -35,6 +35,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
                     spin_us,
                     config_version,
                     secret: control::Secret(secret),
+                    successor: aux % 3 == 0,
                 }
             },
         );
@@ -71,6 +72,9 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         }),
         any::<u64>().prop_map(|version| ToWorker::Config { version }),
         Just(ToWorker::HandOver),
+        Just(ToWorker::StandBy),
+        Just(ToWorker::Export),
+        Just(ToWorker::Import),
         Just(ToWorker::Surrender),
         Just(ToWorker::Adopt),
         table_request().prop_map(|request| ToWorker::Query { request }),

@@ -8,12 +8,21 @@ use control::{ClientReply, ToWorker};
 use failpoint::failpoint;
 
 use super::cause::Cause;
-use super::census;
 use super::fleet::{Heritage, Image, Input, Output, ProcessId};
+use super::memory::Memory;
 use super::notify;
 use super::supervisor::{Supervisor, Token};
+use super::switch::Switch;
 use super::trouble::Trouble;
 use crate::commands;
+
+/// Which of two fleets, with their arenas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Present,
+    /// The one that a switch prepares.
+    Next,
+}
 
 impl Supervisor {
     /// Feeds the machine and does what it says, until it has nothing more to say.
@@ -22,26 +31,88 @@ impl Supervisor {
         let mut outputs = Vec::new();
         while let Some(input) = self.inputs.pop_front() {
             let now = os::now();
-            self.fleet.step(now, input, &mut outputs);
-            // Written down before it is done: a later supervisor must not take an owner of a seat for a spare.
-            census::write(self.memory.directory(), &self.fleet, now);
-            outputs.drain(..).for_each(|output| self.apply(output));
+            let side = self.side_of(input);
+            match self.switch.as_mut().and_then(Switch::next_mut) {
+                Some(next) if side == Side::Next => {
+                    next.fleet.step(now, input, &mut outputs);
+                    next.memory.note_fleet(&next.fleet, now);
+                }
+                _ => {
+                    self.fleet.step(now, input, &mut outputs);
+                    // Written down before it is done: a later supervisor must not take an owner of a seat for a spare.
+                    self.memory.note_fleet(&self.fleet, now);
+                }
+            }
+            outputs
+                .drain(..)
+                .for_each(|output| self.apply(side, output));
         }
     }
 
-    fn apply(&mut self, output: Output) {
+    /// The same for the fleet that is to take over in another arena.
+    pub(super) fn feed_next(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        if let Some(next) = self.switch.as_mut().and_then(Switch::next_mut) {
+            let now = os::now();
+            next.fleet.step(now, input, &mut outputs);
+            next.memory.note_fleet(&next.fleet, now);
+        }
+        outputs
+            .drain(..)
+            .for_each(|output| self.apply(Side::Next, output));
+    }
+
+    fn side_of(&self, input: Input) -> Side {
+        let (Input::Ready(id)
+        | Input::Serving(id)
+        | Input::Failed(id)
+        | Input::Hung(id)
+        | Input::Stopped(id)
+        | Input::Hangs(id)
+        | Input::Answered(id)
+        | Input::StoodBy(id)
+        | Input::Exited { process: id, .. }) = input
+        else {
+            return Side::Present;
+        };
+        let next = self.switch.as_ref().and_then(Switch::next);
+        match next {
+            Some(next) if next.fleet.process(id).is_some() => Side::Next,
+            _ => Side::Present,
+        }
+    }
+
+    fn memory_of(&self, side: Side) -> &Memory {
+        let next = self.switch.as_ref().and_then(Switch::next);
+        match next {
+            Some(next) if side == Side::Next => &next.memory,
+            _ => &self.memory,
+        }
+    }
+
+    fn apply(&mut self, side: Side, output: Output) {
+        if side == Side::Next && self.switch.is_none() && !matches!(output, Output::Kill(_)) {
+            // The switch ended while its fleet was still talking.
+            return;
+        }
         match output {
+            Output::AllServing if side == Side::Next => self.next_serves(),
+            Output::GiveUp if side == Side::Next => self.lost_in_next("its workers can't start"),
+            Output::StandBy(process) => self.send(process, &ToWorker::StandBy),
+            Output::AllStoodBy => self.all_stood_by(),
+            Output::Broken => self.switch_failed("a worker died before it had handed over"),
+            Output::Gathered => self.gathered(),
             Output::Spawn {
                 process,
                 image,
                 aux,
                 recover_aux,
-            } => self.spawn(process, image, aux, recover_aux),
+            } => self.spawn(side, process, image, aux, recover_aux),
             Output::Assign {
                 process,
                 seat,
                 heritage,
-            } => self.assign(process, seat, heritage),
+            } => self.assign(side, process, seat, heritage),
             Output::HandOver(process) => self.send(process, &ToWorker::HandOver),
             Output::Kill(process) => self.links.kill(process),
             Output::TookOver {
@@ -73,8 +144,8 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, id: ProcessId, image: Image, aux: u16, recover_aux: bool) {
-        if let Err(error) = self.try_spawn(id, image, aux, recover_aux) {
+    fn spawn(&mut self, side: Side, id: ProcessId, image: Image, aux: u16, recover_aux: bool) {
+        if let Err(error) = self.try_spawn(side, id, image, aux, recover_aux) {
             if self.links.get(id).is_some() {
                 return self.unsent(id, &error);
             }
@@ -89,6 +160,7 @@ impl Supervisor {
 
     fn try_spawn(
         &mut self,
+        side: Side,
         id: ProcessId,
         image: Image,
         aux: u16,
@@ -104,15 +176,13 @@ impl Supervisor {
         };
         failpoint!("supervisor.spawned");
         if let Ok(start) = os::start_ticks(link.pid) {
-            self.memory
-                .directory()
-                .note_start(aux, id.0, link.pid, start);
+            self.memory_of(side).note_start(aux, id, link.pid, start);
         }
         self.watch(link.pidfd.as_fd(), Token::Death(id))?;
         self.watch(link.channel.as_fd(), Token::Channel(id))?;
         let hello = ToWorker::Hello {
             incarnation: incarnation(id),
-            aux: self.memory.participant(aux),
+            aux: self.memory_of(side).participant(aux),
             recover_aux,
             slots_total: self.config.slots(),
             reactors: self.config.workers.reactors,
@@ -120,8 +190,9 @@ impl Supervisor {
             spin_us: self.config.workers.spin_us,
             config_version: self.config_version,
             secret: self.secret,
+            successor: side == Side::Next,
         };
-        let Some((control, data)) = self.memory.files() else {
+        let Some((control, data)) = self.memory_of(side).files() else {
             return Ok(());
         };
         link.send_hello(
@@ -141,7 +212,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn assign(&mut self, id: ProcessId, seat: u16, heritage: Option<Heritage>) {
+    fn assign(&mut self, side: Side, id: ProcessId, seat: u16, heritage: Option<Heritage>) {
         let slots: Vec<SlotAssign> = self
             .slots_of(seat)
             .map(|slot| SlotAssign {
@@ -150,7 +221,7 @@ impl Supervisor {
             })
             .collect();
         for slot in &slots {
-            self.memory.hand_on(
+            self.memory_of(side).hand_on(
                 slot.slot,
                 heritage.as_ref().map(|heritage| heritage.since),
                 heritage.as_ref().map(|heritage| heritage.cause),

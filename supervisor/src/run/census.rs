@@ -53,7 +53,10 @@ fn place_of(state: State) -> Option<Place> {
         State::Starting => None,
         State::Spare => Some(Place::Spare),
         State::Assigned(number) => seat(number).map(Place::Assigned),
-        State::Serving(number) => seat(number).map(Place::Serving),
+        // Who stands by says so itself when it is asked.
+        State::Serving(number) | State::Halting(number) | State::Halted(number) => {
+            seat(number).map(Place::Serving)
+        }
         State::Leaving(number) => Some(Place::Leaving(number.and_then(seat))),
     }
 }

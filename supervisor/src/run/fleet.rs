@@ -15,6 +15,7 @@
 //! Rules (DESIGN §1): a take-over is never delayed; back-off holds back only the start of new processes after some that
 //! died before they served. Recovery is idempotent, so an heir that dies is replaced like any other worker.
 
+mod hold;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use std::time::Duration;
 use stdx::Instant;
 
 use super::cause::Cause;
+use hold::Hold;
 pub(crate) use upgrade::Setback;
 use upgrade::Upgrade;
 
@@ -102,6 +104,16 @@ pub(crate) enum Input {
     },
     /// The process has answered all its doorbells since [`Output::Ring`].
     Answered(ProcessId),
+    /// Every worker stops its slots and keeps its seat.
+    StandBy,
+    /// The process has stopped its slots.
+    StoodBy(ProcessId),
+    /// Those who stand by serve again.
+    Resume,
+    /// A fleet that has gathered takes its seats, which are not served since then.
+    Go {
+        since: Instant,
+    },
     /// Clean stop; a second one ends everything at once.
     Stop,
     Tick,
@@ -130,6 +142,14 @@ pub(crate) enum Output {
         heritage: Option<Heritage>,
     },
     HandOver(ProcessId),
+    /// Stop the slots, but stay.
+    StandBy(ProcessId),
+    /// Every worker stands by.
+    AllStoodBy,
+    /// A worker died that was to stand by.
+    Broken,
+    /// A successor's processes are ready.
+    Gathered,
     Kill(ProcessId),
     /// A seat is served again. `waited` runs from the notice of the death to Serving.
     TookOver {
@@ -174,6 +194,10 @@ pub(crate) enum State {
     Spare,
     Assigned(u16),
     Serving(u16),
+    /// Stops its slots; the seat stays taken.
+    Halting(u16),
+    /// Has stopped its slots.
+    Halted(u16),
     /// HandOver was sent; the seat stays taken until the exit.
     Leaving(Option<u16>),
 }
@@ -274,6 +298,7 @@ pub(crate) struct Fleet {
     /// What processes are started from.
     image: Image,
     upgrade: Option<Upgrade>,
+    held: Option<Hold>,
     /// Processes in a row that died before they served.
     failures: u32,
     /// When the last of them died.
@@ -303,6 +328,7 @@ impl Fleet {
             restarts: VecDeque::new(),
             image: Image(0),
             upgrade: None,
+            held: None,
             failures: 0,
             failed_at: Instant::ZERO,
             hold: None,
@@ -327,7 +353,8 @@ impl Fleet {
                 State::Leaving(seat) => (State::Leaving(seat), Some(Duration::ZERO)),
                 State::Assigned(seat) => (State::Assigned(seat), Some(patience.serve)),
                 State::Starting => (State::Starting, Some(patience.start)),
-                state @ (State::Spare | State::Serving(_)) => (state, None),
+                State::Spare | State::Halting(_) | State::Halted(_) => (State::Spare, None),
+                State::Serving(seat) => (State::Serving(seat), None),
             };
             let process = Process {
                 aux: found.aux,
@@ -439,6 +466,10 @@ impl Fleet {
             Input::Upgrade { ticket, image } => self.on_upgrade(ticket, image, out),
             Input::Downgrade { ticket, image } => self.on_downgrade(now, ticket, image, out),
             Input::Answered(id) => self.on_answered(id),
+            Input::StandBy => self.on_stand_by(now, out),
+            Input::StoodBy(id) => self.on_stood_by(now, id, out),
+            Input::Resume => self.on_resume(now, out),
+            Input::Go { since } => self.on_go(since),
             Input::Stop => self.on_stop(now, out),
             Input::Tick => self.on_tick(now, out),
         }
@@ -560,6 +591,12 @@ impl Fleet {
         if self.upgrading() {
             return out.push(Output::Refused(ticket, "an upgrade is under way"));
         }
+        if self.held.is_some() {
+            return out.push(Output::Refused(
+                ticket,
+                "the server is moving to another arena",
+            ));
+        }
         if self.restarts.len() >= RESTARTS_MAX {
             return out.push(Output::Refused(
                 ticket,
@@ -580,6 +617,7 @@ impl Fleet {
             out.push(Output::Refused(restart.ticket, "the server is stopping"));
         }
         self.drop_upgrade(out);
+        self.held = None;
         let overdue = now.saturating_add(self.patience.drain);
         for (id, process) in &mut self.processes {
             if at_once {
@@ -619,9 +657,13 @@ impl Fleet {
             }
             return;
         }
-        self.assign(now, out);
-        self.go_on_with_restart(now, out);
-        self.go_on_with_upgrade(now, out);
+        if self.held.is_some() {
+            self.settle_held(out);
+        } else {
+            self.assign(now, out);
+            self.go_on_with_restart(now, out);
+            self.go_on_with_upgrade(now, out);
+        }
         if !self.all_served && self.failures >= START_FAILURES_MAX {
             self.failures = 0;
             return out.push(Output::GiveUp);
@@ -745,6 +787,9 @@ impl Fleet {
 
     /// Processes to start so that every seat and the spare's place can be filled.
     fn spawns_wanted(&self) -> usize {
+        if matches!(self.held, Some(Hold::Standing { .. })) {
+            return 0;
+        }
         let coming = |process: &&Process| {
             matches!(process.state, State::Starting | State::Spare) && process.image == self.image
         };
@@ -787,7 +832,10 @@ impl Process {
 
     pub(crate) fn seat(&self) -> Option<u16> {
         match self.state {
-            State::Assigned(seat) | State::Serving(seat) => Some(seat),
+            State::Assigned(seat)
+            | State::Serving(seat)
+            | State::Halting(seat)
+            | State::Halted(seat) => Some(seat),
             State::Leaving(seat) => seat,
             State::Starting | State::Spare => None,
         }

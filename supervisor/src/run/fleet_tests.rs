@@ -143,6 +143,10 @@ fn inputs(step: &str, now: &mut Instant) -> Vec<Input> {
             image: Image(0),
         }],
         "answered" => vec![Input::Answered(id(0))],
+        "standby" => vec![Input::StandBy],
+        "stoodby" => vec![Input::StoodBy(id(0))],
+        "resume" => vec![Input::Resume],
+        "go" => vec![Input::Go { since: *now }],
         "stop" => vec![Input::Stop],
         other => panic!("{other}"),
     }
@@ -193,6 +197,10 @@ fn text(output: &Output) -> String {
         Output::AllServing => "all serving".into(),
         Output::Restarted(_) => "restarted".into(),
         Output::Refused(_, why) => format!("refused: {why}"),
+        Output::StandBy(id) => format!("standby {}", id.0),
+        Output::AllStoodBy => "all stood by".into(),
+        Output::Broken => "broken".into(),
+        Output::Gathered => "gathered".into(),
         Output::Ring(id) => format!("ring {}", id.0),
         Output::Moved(_, seat) => format!("moved {seat}"),
         Output::Upgraded(_) => "upgraded".into(),
@@ -718,4 +726,74 @@ fn an_adopted_fleet_restarts_and_stops_like_any_other() {
             "stop: refused: the server is stopping, handover 10, handover 12",
         ],
     );
+}
+
+#[test]
+fn workers_stand_by_and_serve_again() {
+    check(
+        "up | standby | stoodby 1 | +20 | stoodby 0 | resume | serving 0 | serving 1",
+        &[
+            "standby: standby 0, standby 1",
+            "stoodby 1: -",
+            "+20: -",
+            "stoodby 0: all stood by",
+            "resume: assign 0 seat 0 recover, assign 1 seat 1 recover",
+            "serving 0: took over 0 by 0 after planned restart in 20ms",
+            "serving 1: took over 1 by 1 after planned restart in 20ms",
+        ],
+    );
+    check(
+        "up | standby | stoodby 1 | resume | stoodby 0",
+        &[
+            "resume: assign 1 seat 1 recover",
+            "stoodby 0: assign 0 seat 0 recover",
+        ],
+    );
+}
+
+#[test]
+fn a_death_while_they_stand_by_is_told_and_taken_over_after_the_resume() {
+    check(
+        "up | standby | segv 0 | kill9 2 | stoodby 1 | resume | ready 3",
+        &[
+            "segv 0: broken",
+            "kill9 2: -",
+            "stoodby 1: -",
+            "resume: assign 1 seat 1 recover, spawn 3 aux 0*, spawn 4 aux 2*",
+            "ready 3: assign 3 seat 0 recover suspect",
+        ],
+    );
+    check(
+        "up | standby | +2000 | kill9 0",
+        &["+2000: kill 0, kill 1", "kill9 0: broken"],
+    );
+    check(
+        "up | standby | restart all | upgrade | stop",
+        &[
+            "restart all: refused: the server is moving to another arena",
+            "upgrade: refused: the server is moving to another arena",
+            "stop: handover 0, handover 1, handover 2",
+        ],
+    );
+}
+
+#[test]
+fn a_successor_gathers_and_takes_all_seats_at_once() {
+    let first = Fleet::new(2, Fleet::aux_wanted(2), Patience::default());
+    let next = || first.successor(50, Image(1), Patience::default());
+    let script = "start | ready 50 | ready 51 | ready 52 | +9 | go | +7 | serving 50 | serving 51";
+    let lines = "\
+start: spawn 50 aux 0 new, spawn 51 aux 1 new, spawn 52 aux 2 new
+ready 50: -
+ready 51: -
+ready 52: gathered
++9: -
+go: assign 50 seat 0 recover, assign 51 seat 1 recover
++7: -
+serving 50: took over 0 by 50 after planned restart in 7ms
+serving 51: took over 1 by 51 after planned restart in 7ms, all serving
+";
+    assert_eq!(run_on(next(), script), lines);
+    let log = run_on(next(), "start | segv 50 | segv 51 | segv 52");
+    assert!(log.trim_end().ends_with("give up"), "{log}");
 }

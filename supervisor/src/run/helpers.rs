@@ -15,7 +15,6 @@ use os::Executable;
 use stdx::Instant;
 
 use super::cause::Cause;
-use super::fleet::Image;
 use super::supervisor::{Supervisor, Token};
 
 /// Participants of the arena that are the helpers'.
@@ -205,7 +204,9 @@ impl Helper {
 impl Supervisor {
     /// Whether a task may be begun.
     pub(super) fn helpers_free(&self) -> bool {
-        self.helpers.running.is_none() && !self.helpers.dead
+        // One that is about to be another's, or that only another program can read, is not for them.
+        let stays = self.switch.is_none() && !self.memory.is_foreign();
+        stays && self.helpers.running.is_none() && !self.helpers.dead
     }
 
     /// Begins a task.
@@ -215,7 +216,10 @@ impl Supervisor {
         files: &[BorrowedFd<'_>],
         patience: Duration,
     ) -> io::Result<()> {
-        let program = self.images.get(Image(0)).ok_or(io::ErrorKind::NotFound)?;
+        let program = self
+            .images
+            .get(self.fleet.image())
+            .ok_or(io::ErrorKind::NotFound)?;
         let (control, data) = self.memory.files().ok_or(io::ErrorKind::Unsupported)?;
         let start = Start {
             program: &program.executable,

@@ -1,9 +1,9 @@
 //! The arena as the supervisor sees it: made here, sealed, lent to workers; no table body is ever read.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use config::Config;
-use control::{ArenaStatus, ClassStatus, LatencyStatus, StatLine, TableStatus};
+use control::{ArenaStatus, ClassStatus, LatencyStatus, Secret, StatLine, TableStatus};
 use nix::errno::Errno;
 use shm::{
     Arena, AttachError, CreateError, Directory, HugePages, Layout, LayoutError, Paging, SlotHeader,
@@ -14,15 +14,19 @@ use sync::Ordering;
 use tables::{Counter, DIALOG, LOCATION, TRANSACTION};
 
 use super::cause::Cause;
-use super::fleet::SeatRecord;
+use super::census;
+use super::fleet::{Fleet, ProcessId, SeatRecord};
 use super::trouble::Trouble;
 use crate::about::ArenaNumbers;
 use crate::size::size;
 
 #[derive(Debug)]
 pub(crate) struct Memory {
+    /// With `foreign`: the arena before that, whose figures are the last that we have.
     arena: Arena,
     slots: u16,
+    /// Control and data memfd of an arena that another program laid out: lent to its workers, and closed to us.
+    foreign: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// What a slot tells of itself. Times are ns of the monotonic clock; `None` is "never".
@@ -66,7 +70,37 @@ impl Memory {
         Ok(Self {
             arena,
             slots: config.slots(),
+            foreign: None,
         })
+    }
+
+    /// An arena that has taken the place of this one, and that we can't read.
+    pub(crate) fn foreign(&self, control: OwnedFd, data: OwnedFd) -> Self {
+        Self {
+            arena: self.arena.clone(),
+            slots: self.slots,
+            foreign: Some((control, data)),
+        }
+    }
+
+    /// Whether we can't read it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.foreign.is_some()
+    }
+
+    /// The key of all hashes.
+    pub(crate) fn key(&self) -> Secret {
+        Secret(self.arena.key().0)
+    }
+
+    /// Live records of all tables, counted now.
+    pub(crate) fn records(&self) -> u64 {
+        self.arena
+            .usage()
+            .tables
+            .iter()
+            .map(|table| table.live)
+            .sum()
     }
 
     /// What another program has to lay out in the same way.
@@ -85,12 +119,14 @@ impl Memory {
 
     /// When a slot last ran a turn.
     pub(crate) fn heartbeat(&self, slot: u16) -> Instant {
-        // Relaxed: an announcement.
-        Instant::from_nanos(self.slot(slot).heartbeat_ns.load(Ordering::Relaxed))
+        Instant::from_nanos(self.heartbeat_ns(slot))
     }
 
     /// Control and data memfd.
     pub(crate) fn files(&self) -> Option<(BorrowedFd<'_>, BorrowedFd<'_>)> {
+        if let Some((control, data)) = &self.foreign {
+            return Some((control.as_fd(), data.as_fd()));
+        }
         self.arena.fds()
     }
 
@@ -99,16 +135,43 @@ impl Memory {
         self.slots + aux
     }
 
-    /// The arena of a supervisor that died.
+    /// An arena that somebody else made as we would: a supervisor that died, or a helper.
     pub(crate) fn adopt(control: OwnedFd, data: OwnedFd) -> Result<Self, AttachError> {
         let arena = Arena::attach(control, data)?;
         let slots = arena.layout().slots;
-        Ok(Self { arena, slots })
+        Ok(Self {
+            arena,
+            slots,
+            foreign: None,
+        })
     }
 
     /// Slots, and bytes that it may grow to.
     pub(crate) fn layout(&self) -> &Layout {
         self.arena.layout()
+    }
+
+    /// Writes down how every process of its fleet stands; in another program's arena the processes do it themselves, as far as needed.
+    pub(crate) fn note_fleet(&self, fleet: &Fleet, now: Instant) {
+        if self.foreign.is_none() {
+            census::write(self.directory(), fleet, now);
+        }
+    }
+
+    /// Leaves in the arena what a later supervisor must not use again.
+    pub(crate) fn note_numbers(&self, config_version: u64, next_listener: u32) {
+        if self.foreign.is_none() {
+            self.directory().set_head(shm::Head {
+                config_version,
+                next_listener,
+            });
+        }
+    }
+
+    pub(crate) fn note_start(&self, aux: u16, id: ProcessId, pid: u32, start_ticks: u64) {
+        if self.foreign.is_none() {
+            self.directory().note_start(aux, id.0, pid, start_ticks);
+        }
     }
 
     pub(crate) fn directory(&self) -> Directory<'_> {
@@ -147,6 +210,10 @@ impl Memory {
 
     /// Moves whenever the slot runs a turn.
     pub(crate) fn heartbeat_ns(&self, slot: u16) -> u64 {
+        if self.foreign.is_some() {
+            // Nobody is accused on account of what we can't see.
+            return os::now().as_nanos();
+        }
         self.slot(slot).heartbeat_ns.load(Ordering::Relaxed)
     }
 

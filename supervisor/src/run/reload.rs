@@ -23,11 +23,14 @@ use os::Seals;
 use stdx::Instant;
 
 use super::clients::ClientId;
-use super::fleet::{Input, ProcessId};
+use super::fleet::{Input, ProcessId, Ticket};
 use super::sockets::Listener;
 use super::supervisor::Supervisor;
+use super::switch::Purpose;
 use super::trouble::Trouble;
 use super::{limits, notify, pins};
+use crate::about::ArenaNumbers;
+use crate::size::size;
 
 /// From Config to the last Applied.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,11 +47,14 @@ pub(crate) struct Reload {
     removed: Vec<Listener>,
     /// Listeners that only some workers have, and that are not of this configuration.
     strays: BTreeSet<u32>,
+    /// The arena moves into a larger one when all else is done.
+    limit_raised: Option<u64>,
 }
 
 impl Supervisor {
     pub(super) fn reload_by_signal(&mut self) {
-        if self.reload.is_some() || self.upgrade.is_some() || !self.fleet.everybody_serves() {
+        let busy = self.reload.is_some() || self.upgrade.is_some() || self.switch.is_some();
+        if busy || !self.fleet.everybody_serves() {
             self.reload_again = true;
             return;
         }
@@ -65,11 +71,12 @@ impl Supervisor {
                 &Trouble::new("another reload is under way", "ask again in a moment"),
             );
         }
-        if self.upgrade.is_some() {
-            return self.refuse(
-                id,
-                &Trouble::new("an upgrade is under way", "ask again when it is done"),
-            );
+        if self.upgrade.is_some() || self.switch.is_some() {
+            let busy = match self.upgrade {
+                Some(_) => "an upgrade is under way",
+                None => "the server is moving to another arena",
+            };
+            return self.refuse(id, &Trouble::new(busy, "ask again when it is done"));
         }
         tracing::info!("reloading: a command asks for it");
         if let Err(trouble) = self.begin_reload(Some(id)) {
@@ -88,6 +95,10 @@ impl Supervisor {
         let (asked, warnings) = self.source.load()?;
         let diff = config::diff(&self.config, &asked);
         let live = config::merge_live(&self.config, &asked);
+        if let Some(limit) = diff.limit_raised {
+            limits::check_memory(&asked)?;
+            self.check_limit(limit)?;
+        }
         let added = self.open_added(&diff, &live)?;
         let gone = |listener: &Listener| {
             diff.listeners_removed
@@ -135,6 +146,7 @@ impl Supervisor {
             warnings: warnings.iter().map(ToString::to_string).collect(),
             removed,
             strays: BTreeSet::new(),
+            limit_raised: diff.limit_raised,
         });
         self.note_numbers();
         self.store();
@@ -170,6 +182,7 @@ impl Supervisor {
             warnings: Vec::new(),
             removed,
             strays,
+            limit_raised: None,
         });
         self.finish_reload();
     }
@@ -305,7 +318,69 @@ impl Supervisor {
             for note in reload.warnings.into_iter().chain(reload.notes) {
                 self.reply(client, &ClientReply::Note(note));
             }
-            self.reply(client, &ClientReply::Done);
+            if reload.limit_raised.is_none() {
+                self.reply(client, &ClientReply::Done);
+            }
+        }
+        if let Some(limit) = reload.limit_raised {
+            return self.raise_limit(limit, reload.asker);
+        }
+        if std::mem::take(&mut self.reload_again) {
+            self.reload_by_signal();
+        }
+    }
+}
+
+impl Supervisor {
+    /// Whether an arena of this size is possible.
+    fn check_limit(&self, limit: u64) -> Result<(), Trouble> {
+        let numbers = ArenaNumbers {
+            limit,
+            ..self.memory.numbers()
+        };
+        match numbers.layout().hash() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Trouble::new(error.to_string(), "see `memory.limit`")),
+        }
+    }
+
+    fn raise_limit(&mut self, limit: u64, asker: Option<ClientId>) {
+        let ticket = self.new_ticket();
+        if let Some(asker) = asker {
+            self.restarting.insert(ticket, asker);
+        }
+        let numbers = ArenaNumbers {
+            limit,
+            ..self.memory.numbers()
+        };
+        self.begin_switch(Purpose::Limit(limit), ticket, self.fleet.image(), numbers);
+    }
+
+    /// The switch is over.
+    pub(super) fn limit_moved(&mut self, ticket: Ticket, limit: u64, result: Result<(), String>) {
+        let asker = self.restarting.remove(&ticket);
+        match result {
+            Ok(()) => {
+                let note = format!("`memory.limit` is {} now", size(limit));
+                tracing::info!("{note}");
+                if let Some(asker) = asker {
+                    self.reply(asker, &ClientReply::Note(note));
+                    self.reply(asker, &ClientReply::Done);
+                }
+            }
+            Err(why) => {
+                let trouble = Trouble::new(
+                    format!(
+                        "`memory.limit` stays {}: {why}",
+                        size(self.config.memory.limit)
+                    ),
+                    "all else in the file is in effect; `tandem reload` tries again",
+                );
+                tracing::error!("{trouble}");
+                if let Some(asker) = asker {
+                    self.refuse(asker, &trouble);
+                }
+            }
         }
         if std::mem::take(&mut self.reload_again) {
             self.reload_by_signal();

@@ -105,6 +105,13 @@ fn socket_names(listener: &Listener) -> impl Iterator<Item = String> {
 }
 
 impl Supervisor {
+    /// The same after the arena is another one: its names are the old one's.
+    pub(super) fn store_anew(&mut self) {
+        let mut names = std::mem::take(&mut self.stored);
+        clear(&mut names);
+        self.store();
+    }
+
     /// Makes the store hold what there is, and nothing else.
     pub(super) fn store(&mut self) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {

@@ -19,7 +19,7 @@ use stdx::Instant;
 use super::cause::Cause;
 use super::claim::{AdoptSocket, ControlSocket};
 use super::clients::{ClientId, Clients, Heard};
-use super::fleet::{Fleet, Input, ProcessId, Seats, Ticket};
+use super::fleet::{Fleet, Input, Process, ProcessId, Seats, Ticket};
 use super::helpers::Helpers;
 use super::images::Images;
 use super::links::Links;
@@ -32,6 +32,7 @@ use super::snapshots::Snapshots;
 use super::sockets::Listener;
 use super::source::Source;
 use super::store;
+use super::switch::Switch;
 use super::trouble::Trouble;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
@@ -61,6 +62,7 @@ pub(crate) struct Supervisor {
     pub(super) clients: Clients,
     pub(super) reload: Option<Reload>,
     pub(super) upgrade: Option<Upgrade>,
+    pub(super) switch: Option<Switch>,
     /// SIGHUP came during a reload or an upgrade, or before everything served.
     pub(super) reload_again: bool,
     pub(super) rates: Rates,
@@ -105,6 +107,8 @@ pub(super) enum Token {
     Probe,
     HelperDeath,
     Helper,
+    /// Who makes another arena.
+    Maker,
 }
 
 impl Token {
@@ -118,6 +122,7 @@ impl Token {
             Self::Probe => (5, 0),
             Self::HelperDeath => (6, 0),
             Self::Helper => (7, 0),
+            Self::Maker => (8, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -132,7 +137,8 @@ impl Token {
             4 => Self::Client(ClientId(id)),
             5 => Self::Probe,
             6 => Self::HelperDeath,
-            _ => Self::Helper,
+            7 => Self::Helper,
+            _ => Self::Maker,
         }
     }
 }
@@ -214,6 +220,7 @@ impl Supervisor {
             clients: Clients::default(),
             reload: None,
             upgrade: None,
+            switch: None,
             reload_again: false,
             rates: Rates::new(now),
             pages: Pages::default(),
@@ -245,10 +252,8 @@ impl Supervisor {
 
     /// Leaves in the arena what a later supervisor must not use again.
     pub(super) fn note_numbers(&self) {
-        self.memory.directory().set_head(shm::Head {
-            config_version: self.config_version,
-            next_listener: self.next_listener,
-        });
+        self.memory
+            .note_numbers(self.config_version, self.next_listener);
     }
 
     /// Runs until a clean stop, or until the first start has failed.
@@ -293,6 +298,10 @@ impl Supervisor {
             self.clients.deadline(),
             self.reload.as_ref().map(|reload| reload.deadline),
             self.upgrade_deadline(now),
+            self.switch_deadline(),
+            self.switch
+                .as_ref()
+                .and_then(|switch| switch.next()?.fleet.deadline()),
             self.helpers.deadline(),
             self.snapshots_deadline(),
             Some(self.next_second),
@@ -317,6 +326,7 @@ impl Supervisor {
             Token::Accept => self.on_accept(),
             Token::Client(id) => self.on_client(id),
             Token::Probe => self.on_probe(),
+            Token::Maker => self.on_maker(),
             Token::HelperDeath => self.on_helper_death(),
             Token::Helper => self.on_helper_channel(),
         }
@@ -333,6 +343,7 @@ impl Supervisor {
         self.watch_slots(now);
         self.expire_reload(now);
         self.expire_upgrade(now);
+        self.expire_switch(now);
         self.clients.expire(now);
         self.helpers_on_time(now);
         self.snapshots_on_time(now);
@@ -385,9 +396,9 @@ impl Supervisor {
         self.unwatch(link.pidfd.as_fd());
         self.unwatch(link.channel.as_fd());
         let obituary = self
-            .fleet
             .process(id)
             .map(|process| (process.seat(), process.leaving()));
+        let in_next = self.in_next(id);
         self.feed(Input::Exited { process: id, cause });
         // Logged after the seat has its heir: standard error may be slow.
         if let Some((seat, leaving)) = obituary {
@@ -398,7 +409,23 @@ impl Supervisor {
                 tracing::warn!(pid = link.pid, worker, %cause, "worker died");
             }
         }
+        if in_next {
+            self.lost_in_next(&format!("a worker of it died ({cause})"));
+        }
         self.gone_from_reload(id);
+    }
+
+    /// Whether it belongs to the fleet that is to take over in another arena.
+    fn in_next(&self, id: ProcessId) -> bool {
+        let next = self.switch.as_ref().and_then(Switch::next);
+        next.is_some_and(|next| next.fleet.process(id).is_some())
+    }
+
+    /// Of either fleet.
+    pub(super) fn process(&self, id: ProcessId) -> Option<&Process> {
+        let next = self.switch.as_ref().and_then(Switch::next);
+        let in_next = next.and_then(|next| next.fleet.process(id));
+        in_next.or_else(|| self.fleet.process(id))
     }
 
     fn on_channel(&mut self, id: ProcessId) {
@@ -452,6 +479,16 @@ impl Supervisor {
                 self.feed(Input::Failed(id));
             }
             FromWorker::Applied { version } => self.on_applied(id, version),
+            FromWorker::StoodBy => {
+                if let Some(link) = self.links.get_mut(id) {
+                    link.serving.clear();
+                }
+                self.feed(Input::StoodBy(id));
+            }
+            FromWorker::Exported { records } => self.carried(records, false),
+            FromWorker::Imported { records } => self.carried(records, true),
+            FromWorker::CarryFailed { message } => self.carry_failed(&message),
+            FromWorker::ArenaMade { .. } => tracing::debug!(process = id.0, "not asked for"),
             FromWorker::HandedOver => tracing::trace!(process = id.0, "handed over"),
             FromWorker::Quarantined(message) => self.on_quarantined(&message),
             FromWorker::Orphan { .. }
@@ -484,9 +521,12 @@ impl Supervisor {
     }
 
     fn on_serving(&mut self, id: ProcessId, slot: u16, replayed: u32, transactions: u32) {
-        let Some(seat) = self.fleet.process(id).and_then(|process| process.seat()) else {
+        let Some(seat) = self.process(id).and_then(|process| process.seat()) else {
             return;
         };
+        if self.in_next(id) {
+            self.served_in_next();
+        }
         let mut slots = self.slots_of(seat);
         let Some(link) = self.links.get_mut(id) else {
             return;
@@ -519,6 +559,7 @@ impl Supervisor {
     fn stop(&mut self) {
         self.stop_at_once();
         notify::stopping();
+        self.switch_failed("the server is stopping");
         if let Some(asker) = self.reload.take().and_then(|reload| reload.asker) {
             self.refuse(asker, &Trouble::new("the server is stopping", ""));
         }
@@ -681,6 +722,7 @@ mod tests {
             Token::Accept,
             Token::Client(ClientId(1)),
             Token::Probe,
+            Token::Maker,
         ];
         for token in tokens {
             assert_eq!(Token::unpack(token.pack()), token);

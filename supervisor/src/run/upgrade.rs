@@ -22,6 +22,7 @@ use super::fleet::{Image, Input, ProcessId, Setback, Ticket};
 use super::images::Program;
 use super::probe::Probe;
 use super::supervisor::{Supervisor, Token};
+use super::switch::Purpose;
 use super::trouble::Trouble;
 use crate::about::{About, ArenaNumbers};
 
@@ -52,6 +53,8 @@ impl Supervisor {
     pub(super) fn upgrade(&mut self, asker: ClientId, path: PathBuf) {
         let busy = if self.upgrade.is_some() || self.fleet.upgrading() {
             Some("another upgrade is under way")
+        } else if self.switch.is_some() {
+            Some("the server is moving to another arena")
         } else if self.reload.is_some() {
             Some("a reload is under way")
         } else {
@@ -115,6 +118,7 @@ impl Supervisor {
             Ok(about) => about,
             Err(trouble) => return self.refuse_upgrade(asker, &trouble),
         };
+        let shared = (about.abi, about.layout) == (shm::ABI_MAJOR, Some(self.memory.layout_hash()));
         let executable = match os::Executable::from_fd(&probe.executable) {
             Ok(executable) => executable,
             Err(error) => {
@@ -137,7 +141,23 @@ impl Supervisor {
                 rung: None,
             },
         });
-        self.feed(Input::Upgrade { ticket, image });
+        if shared {
+            self.feed(Input::Upgrade { ticket, image });
+        } else {
+            self.note(
+                ticket,
+                "it lays out the arena in another way: moving to an arena of its own".to_owned(),
+            );
+            self.begin_switch(Purpose::Upgrade, ticket, image, self.arena_numbers());
+        }
+    }
+
+    /// A switch is over; without success everything is as before.
+    pub(super) fn upgrade_moved(&mut self, ticket: Ticket, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.upgraded(ticket),
+            Err(why) => self.not_taken(ticket, &why),
+        }
     }
 
     /// Whether the program can take over from us.
@@ -154,15 +174,6 @@ impl Supervisor {
                 format!(
                     "{name} (version {}) speaks control protocol {}, the running server speaks {PROTOCOL_VERSION}",
                     about.version, about.protocol
-                ),
-                "`tandem stop`, then start the new program: registrations and dialogs come back from the snapshot",
-            ));
-        }
-        if (about.abi, about.layout) != (shm::ABI_MAJOR, Some(self.memory.layout_hash())) {
-            return Err(Trouble::new(
-                format!(
-                    "{name} (version {}) lays out the arena in another way",
-                    about.version
                 ),
                 "`tandem stop`, then start the new program: registrations and dialogs come back from the snapshot",
             ));
@@ -259,30 +270,28 @@ impl Supervisor {
             .unwrap_or_default()
     }
 
-    fn note(&mut self, ticket: Ticket, text: String) {
-        if let Some(client) = self.restarting.get(&ticket).copied() {
-            self.reply(client, &ClientReply::Note(text));
-        }
-    }
-
     pub(super) fn goes_back(&mut self, ticket: Ticket, setback: Setback) {
         tracing::error!("the upgrade fails, the workers go back: {setback}");
         self.note(ticket, format!("{setback}: going back"));
     }
 
     pub(super) fn went_back(&mut self, ticket: Ticket, setback: Setback) {
+        let said = self
+            .failure
+            .take()
+            .map_or(String::new(), |said| format!(": {said}"));
+        self.not_taken(ticket, &format!("{setback}{said}"));
+    }
+
+    fn not_taken(&mut self, ticket: Ticket, why: &str) {
         let Some(upgrade) = self.upgrade.take() else {
             return;
         };
         if let Stage::Moving { image, .. } = upgrade.stage {
             self.images.forget(image);
         }
-        let said = self
-            .failure
-            .take()
-            .map_or(String::new(), |said| format!(": {said}"));
         let trouble = Trouble::new(
-            format!("{} was not taken: {setback}{said}", upgrade.path.display()),
+            format!("{} was not taken: {why}", upgrade.path.display()),
             "everything runs on the old program, as before; the server's log tells more",
         );
         tracing::error!("upgrade failed: {trouble}");

@@ -79,6 +79,8 @@ impl Fleet {
             "the server is still starting"
         } else if self.upgrade.is_some() {
             "another upgrade is under way"
+        } else if self.held.is_some() {
+            "the server is moving to another arena"
         } else if !self.restarts.is_empty() {
             "a restart is under way"
         } else {
@@ -182,7 +184,11 @@ impl Fleet {
                     process.go(State::Leaving(None), now, None);
                     out.push(Output::Kill(*id));
                 }
-                State::Assigned(_) | State::Serving(_) | State::Leaving(_) => {}
+                State::Assigned(_)
+                | State::Serving(_)
+                | State::Halting(_)
+                | State::Halted(_)
+                | State::Leaving(_) => {}
             }
         }
         out.push(Output::GoesBack(upgrade.ticket, setback));
