@@ -126,3 +126,6 @@ fn clock() -> ::snapshot::Clock {
         boot: os::boot_id().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;
