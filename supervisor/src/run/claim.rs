@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -176,8 +176,28 @@ impl Drop for Lock {
     }
 }
 
+/// How long what a dead supervisor left is waited for: a child that it had just forked has copies of its descriptors until its `exec`.
+pub(crate) const LAST_BREATH: Duration = Duration::from_secs(2);
+const LAST_BREATH_STEP: Duration = Duration::from_millis(2);
+
+/// Tries again and again until there is a result, for at most [`LAST_BREATH`].
+pub(crate) fn outlast<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let until = Instant::now() + LAST_BREATH;
+    loop {
+        match look() {
+            None if Instant::now() < until => std::thread::sleep(LAST_BREATH_STEP),
+            found => return found,
+        }
+    }
+}
+
 fn remove_stale(path: &Path) -> Result<(), Trouble> {
-    match connect(path) {
+    // A connection that is taken in the name of a process that is dead says nothing yet.
+    let connected = outlast(|| match connect(path) {
+        Ok(stream) if is_dead(&stream) => None,
+        connected => Some(connected),
+    });
+    match connected.unwrap_or_else(|| connect(path)) {
         Ok(stream) => {
             let peer = getsockopt(&stream, sockopt::PeerCredentials);
             let who = peer.map_or("another supervisor".to_owned(), |peer| {
@@ -202,6 +222,24 @@ fn remove_stale(path: &Path) -> Result<(), Trouble> {
             "if it hangs, kill it: its workers serve on, and the next `tandem run` takes them over",
         )),
         Err(errno) => Err(explain(path, &errno.into())),
+    }
+}
+
+/// Whether the process that listens is no more.
+fn is_dead(stream: &OwnedFd) -> bool {
+    let Ok(peer) = getsockopt(stream, sockopt::PeerCredentials) else {
+        return false;
+    };
+    let Ok(pid) = u32::try_from(peer.pid()) else {
+        return false;
+    };
+    // 0: of another namespace, where we can't look.
+    if pid == 0 {
+        return false;
+    }
+    match os::pidfd_open(pid) {
+        Ok(pidfd) => os::is_dead(pidfd.as_fd()).unwrap_or(false),
+        Err(error) => error.raw_os_error() == Some(libc::ESRCH),
     }
 }
 
@@ -311,5 +349,25 @@ mod tests {
         second.forget();
         drop(second);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_the_dead_are_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut left = 2;
+        assert_eq!(
+            outlast(|| {
+                left -= 1;
+                (left == 0).then_some(7)
+            }),
+            Some(7)
+        );
+        // Ourselves are alive: it is refused at once.
+        let begun = Instant::now();
+        assert!(ControlSocket::claim(&path).is_err());
+        assert!(begun.elapsed() < LAST_BREATH);
+        drop(listener);
     }
 }

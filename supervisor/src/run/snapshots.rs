@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use config::Config;
 use control::{FromHelper, HelperTask, Restored, SnapshotStatus, TableRequest, ToHelper, Written};
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use os::Executable;
 use stdx::Instant;
 use tables::Counter;
 
+use super::claim::outlast;
 use super::helpers::{Ended, Helpers, Start};
 use super::memory::Memory;
 use super::supervisor::Supervisor;
@@ -39,19 +41,26 @@ const COMMAND_TAKES: Duration = Duration::from_secs(60);
 
 /// The state directory, if it is ours alone. The lock goes with the process that has it, whatever its end.
 pub(crate) fn claim(directory: &Path) -> Option<Flock<File>> {
-    let file = match File::open(directory) {
-        Ok(file) => file,
-        Err(error) => {
-            tracing::error!(%error, "the state directory can't be opened: no snapshots are taken or read");
-            return None;
+    let lock = outlast(|| {
+        let locked = File::open(directory).map(|file| {
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)
+        });
+        match locked {
+            // Another server's, or for a moment longer a dead one's.
+            Ok(Err(Errno::EAGAIN)) => None,
+            Ok(lock) => Some(lock.map_err(io::Error::from)),
+            Err(error) => Some(Err(error)),
         }
-    };
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Some(lock),
-        Err((_, error)) => {
+    });
+    match lock {
+        Some(Ok(lock)) => Some(lock),
+        Some(Err(error)) => {
+            tracing::error!(%error, "the state directory can't be opened: no snapshots are taken or read");
+            None
+        }
+        None => {
             tracing::error!(
                 directory = %directory.display(),
-                %error,
                 "another server has this state directory: no snapshots are taken or read; name another with --state DIR"
             );
             None
