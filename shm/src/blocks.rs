@@ -37,14 +37,12 @@ impl Participant {
         contents: &Contents<'_>,
         for_what: AllocClass,
     ) -> Result<u32, Full> {
-        let block = self.allocate_block(contents.bytes(), for_what)?;
+        let bytes = contents.bytes();
+        let block = self.allocate_block(bytes, for_what)?;
         let Some((at, size)) = self.inner().block_bytes(block) else {
             return Err(Full);
         };
-        assert!(
-            contents.bytes() <= size,
-            "a block of the class that was asked for"
-        );
+        assert!(bytes <= size, "a block of the class that was asked for");
         // SAFETY: a LOOSE block of ours, 64-aligned, big enough (checked): nobody else touches it. `contents` may lie in the arena, but in
         // other blocks.
         unsafe { contents.write(at) };
