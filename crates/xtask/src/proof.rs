@@ -103,7 +103,14 @@ pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
         match part {
             Part::Model => test.args(["--package", "model"]).env("TANDEM_LONG", "1"),
             Part::Instructions => test
-                .args(["--package", "shm", "--test", "instructions"])
+                .args([
+                    "--package",
+                    "shm",
+                    "--package",
+                    "tables",
+                    "--test",
+                    "instructions",
+                ])
                 .env("SHM_EVERY_INSTRUCTION", "1"),
             Part::Workers => {
                 setup::run()?;

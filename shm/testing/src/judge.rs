@@ -10,6 +10,17 @@ use crate::walk::{Pace, Walk, walk};
 /// What an arena holds, in words: records, buffers to serve, mail.
 pub type Facts = BTreeMap<String, String>;
 
+/// What a death in the middle may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaves {
+    /// All or nothing: one CAS.
+    AllOrNothing,
+    /// Of each record all or nothing.
+    Parts,
+    /// Something that is neither before nor after, by design: only the invariants are judged.
+    Others,
+}
+
 /// An operation to die in. Participant 0 does it.
 pub struct Case {
     /// For reports.
@@ -20,8 +31,8 @@ pub struct Case {
     pub warm: fn(&mut Participant),
     /// The operation.
     pub operate: Box<dyn Fn(&mut Participant)>,
-    /// All facts change together (one CAS); otherwise each by itself.
-    pub atomic: bool,
+    /// What a death may leave of the operation.
+    pub leaves: Leaves,
     /// Further conditions, such as cells that equal a recount: after recovery.
     pub check: fn(&Participant) -> Result<(), String>,
 }
@@ -38,7 +49,7 @@ impl Case {
             prepare: Box::new(prepare),
             warm: |_| {},
             operate: Box::new(operate),
-            atomic: true,
+            leaves: Leaves::AllOrNothing,
             check: |_| Ok(()),
         }
     }
@@ -51,7 +62,15 @@ impl Case {
     /// Its parts may happen one without the other.
     pub fn in_parts(self) -> Self {
         Self {
-            atomic: false,
+            leaves: Leaves::Parts,
+            ..self
+        }
+    }
+
+    /// It passes through contents that are neither before nor after it.
+    pub fn through_others(self) -> Self {
+        Self {
+            leaves: Leaves::Others,
             ..self
         }
     }
@@ -163,7 +182,7 @@ fn judge(
     twin: &Twin,
     way: usize,
     allowed: &[Facts],
-    atomic: bool,
+    leaves: Leaves,
     check: fn(&Participant) -> Result<(), String>,
     empty: u64,
 ) -> Vec<String> {
@@ -171,23 +190,19 @@ fn judge(
     let mut heirs = recover(&twin.arena, way);
     audited(&twin.arena, false, &mut wrong);
     let now = facts(&heirs);
-    if atomic {
-        if !allowed.contains(&now) {
-            wrong.push(format!(
-                "neither all nor nothing: {now:?}, allowed: {allowed:?}"
-            ));
-        }
-    } else {
-        let names: BTreeSet<_> = allowed
-            .iter()
-            .flat_map(Facts::keys)
-            .chain(now.keys())
-            .collect();
-        for name in names {
-            if !allowed.iter().any(|a| a.get(name) == now.get(name)) {
-                wrong.push(format!("{name} is {:?}", now.get(name)));
+    match leaves {
+        Leaves::AllOrNothing if !allowed.contains(&now) => wrong.push(format!(
+            "neither all nor nothing: {now:?}, allowed: {allowed:?}"
+        )),
+        Leaves::Parts => {
+            let names = allowed.iter().flat_map(Facts::keys).chain(now.keys());
+            for name in names.collect::<BTreeSet<_>>() {
+                if !allowed.iter().any(|a| a.get(name) == now.get(name)) {
+                    wrong.push(format!("{name} is {:?}", now.get(name)));
+                }
             }
         }
+        Leaves::AllOrNothing | Leaves::Others => {}
     }
     wrong.extend(check(&heirs[0]).err());
     settle(&mut heirs);
@@ -253,7 +268,7 @@ pub fn exhaust(case: &Case, arena: &Arena, pace: Pace) -> Report {
     };
     for moment in 0..walk.moments.len() {
         walk.restore(&twin, moment);
-        let wrong = judge(&twin, moment, &allowed, case.atomic, case.check, empty);
+        let wrong = judge(&twin, moment, &allowed, case.leaves, case.check, empty);
         report.judged += 1;
         let at = walk.moments[moment].at;
         let said = wrong
@@ -299,7 +314,7 @@ pub fn exhaust_recovery(case: &Case, arena: &Arena, pace: Pace, nth: usize, from
         report.moments += again.moments.len();
         for second in 0..again.moments.len() {
             again.restore(&twin, second);
-            let wrong = judge(&twin, second, &allowed, case.atomic, case.check, empty);
+            let wrong = judge(&twin, second, &allowed, case.leaves, case.check, empty);
             report.judged += 1;
             let (one, two) = (first.moments[moment].at, again.moments[second].at);
             let said = wrong.into_iter().map(|w| {
@@ -346,7 +361,7 @@ pub fn exhaust_beside(
         allowed.extend(before_and_after(twin, &mine));
         for second in 0..mine.moments.len() {
             mine.restore(twin, second);
-            let wrong = judge(twin, second, &allowed, false, case.check, empty);
+            let wrong = judge(twin, second, &allowed, Leaves::Parts, case.check, empty);
             report.judged += 1;
             let (one, two) = (theirs.moments[moment].at, mine.moments[second].at);
             let said = wrong.into_iter().map(|w| {

@@ -22,6 +22,6 @@ pub mod judge;
 pub mod twin;
 pub mod walk;
 
-pub use judge::{Case, Facts, Report, before_and_after, exhaust, facts, settle};
+pub use judge::{Case, Facts, Leaves, Report, before_and_after, exhaust, facts, settle};
 pub use twin::Twin;
 pub use walk::{Pace, Walk, spawn, walk};

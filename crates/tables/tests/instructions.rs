@@ -1,0 +1,381 @@
+//! A death after every instruction of each table's operations: see `shm-testing`. `SHM_EVERY_INSTRUCTION=1` steps through each instruction and counts it; otherwise
+//! only those that store into the arena are stopped at, which leads to the same contents.
+//!
+//! Not here: `transaction`, which has no operations of its own; what `proxy` does to its records are `reserve`, `publish`, `replace` and `remove`, which are in the test of the
+//! same name in `shm`.
+
+use registrar::{Binding, BindingSet};
+use shm::{Arena, Cursor, Layout, Participant, ParticipantId, RowRef};
+use shm_testing::{Case, Pace, exhaust};
+use stdx::Instant;
+use tables::TABLES;
+use tables::balancer::{Balancer, Mode, Resource, ResourceKey, ResourceKind, Statistics};
+use tables::connection::{Connection, ConnectionId, ConnectionState, Connections, StreamTransport};
+use tables::dialog::{CountIn, CreateError, Dialog, DialogId, Dialogs};
+use tables::kv::{Kv, Value};
+use tables::location::Location;
+use tables::quarantine::{Death, Quarantine};
+
+const NOW: Instant = Instant::from_nanos(1_000_000_000);
+const LATER: Instant = Instant::from_nanos(9_000_000_000);
+const AFTERWARDS: Instant = Instant::from_nanos(20_000_000_000);
+
+fn arena() -> Arena {
+    let layout = Layout {
+        rx_buffers: 4,
+        rx_buffer_bytes: 512,
+        ..Layout::new(0, 2, 2, TABLES)
+    };
+    let limit = layout.least_limit();
+    Arena::create(&Layout { limit, ..layout }, [7; 16]).expect("memory for a small arena")
+}
+
+/// Some of everything, made by the other participant.
+fn prepare(arena: &Arena) {
+    let mut p = arena.participant(ParticipantId(1));
+    p.online();
+    register(&mut p, b"alice@example.com", &["sip:a@192.0.2.1"]);
+    for name in [b"busy", b"idle"] {
+        Balancer(&mut p)
+            .ensure(&resource(name), &Resource::default())
+            .expect("room");
+    }
+    create(&mut p, 1, None).expect("room");
+    Kv(&mut p)
+        .put(b"text", Value::Bytes(b"old"), None, NOW)
+        .expect("room");
+    Kv(&mut p)
+        .put(b"number", Value::Integer(5), Some(LATER), NOW)
+        .expect("room");
+    Connections(&mut p).open(&connection(1)).expect("room");
+    Quarantine(&mut p).note_death(&death(1)).expect("room");
+}
+
+fn register(p: &mut Participant, aor: &[u8], contacts: &[&str]) {
+    let mut set = BindingSet::new();
+    for contact in contacts {
+        let pushed = set.push(Binding {
+            contact: contact.as_bytes().to_vec(),
+            q: 1000,
+            expires_at: LATER,
+            call_id: b"call".to_vec(),
+            cseq: 1,
+            path: Vec::new(),
+            instance: None,
+            reg_id: None,
+            received: None,
+            listener: 0,
+            user_agent: b"test".to_vec(),
+            updated_at: NOW,
+        });
+        assert!(pushed);
+    }
+    Location(p)
+        .change(aor, |_| (Some(set.clone()), ()))
+        .expect("room");
+}
+
+fn resource(name: &[u8]) -> ResourceKey {
+    ResourceKey::of(ResourceKind::Domain, name)
+}
+
+fn row(p: &mut Participant, name: &[u8]) -> RowRef {
+    let found = Balancer(p).find(&resource(name)).expect("prepared");
+    found.row
+}
+
+fn create(p: &mut Participant, id: u8, limit: Option<u64>) -> Result<RowRef, CreateError> {
+    let mut dialog = Dialog::new(DialogId([id; 16]), &[b'c', id], b"from", NOW);
+    dialog.answer_until = Some(LATER);
+    let resource = row(p, b"busy");
+    Dialogs(p).create(dialog, &[CountIn { resource, limit }])
+}
+
+fn dialog(p: &mut Participant) -> RowRef {
+    let found = Dialogs(p).find_id(DialogId([1; 16]), |view| view.row);
+    found.expect("prepared")
+}
+
+fn connection(id: u64) -> Connection {
+    Connection {
+        id: ConnectionId(id),
+        transport: StreamTransport::Tcp,
+        state: ConnectionState::Open,
+        outgoing: false,
+        owner: 0,
+        listener: 0,
+        remote: ([192, 0, 2, id as u8], 5060).into(),
+        local: None,
+        opened_at: NOW,
+        received_at: None,
+        idle_until: None,
+        flow: [0; 16],
+        peer_name: Vec::new(),
+        unknown: Vec::new(),
+    }
+}
+
+fn open_connection(p: &mut Participant) -> RowRef {
+    let found = Connections(p).find(ConnectionId(1));
+    found.expect("prepared").0
+}
+
+fn death(mark: u64) -> Death<'static> {
+    Death {
+        bytes: b"INVITE sip:poison",
+        source: ([192, 0, 2, 9], 5060).into(),
+        local: None,
+        mark,
+        unix_ms: 1,
+        expires_at: LATER,
+    }
+}
+
+/// Dialogs that count in a resource, by its cells, are as many as name it.
+fn counts(p: &Participant) -> Result<(), String> {
+    let mut p = p
+        .arena()
+        .participant(ParticipantId(p.arena().participants() - 1));
+    p.online();
+    let mut dialogs = 0;
+    p.rows(tables::DIALOG, |_| dialogs += 1);
+    let Some(busy) = Balancer(&mut p).find(&resource(b"busy")) else {
+        return Ok(());
+    };
+    match Balancer(&mut p).live(busy.row) {
+        Some(live) if live == dialogs => Ok(()),
+        live => Err(format!("cells say {live:?}, a recount {dialogs}")),
+    }
+}
+
+/// Free lists are filled and slabs taken.
+fn warm(p: &mut Participant) {
+    register(p, b"warm@example.com", &["sip:w@192.0.2.2"]);
+    register(p, b"warm@example.com", &[]);
+    let warm = create(p, 200, None).expect("room");
+    Dialogs(p).end(warm).expect("just created");
+    Kv(p)
+        .put(b"warm", Value::Integer(0), None, NOW)
+        .expect("room");
+    assert_eq!(Kv(p).delete(b"warm", NOW), Ok(true));
+    let warm = Connections(p).open(&connection(200)).expect("room");
+    assert!(Connections(p).close(warm));
+}
+
+fn case(name: &str, operate: fn(&mut Participant)) -> Case {
+    Case::new(name, prepare, operate).warm(warm).check(counts)
+}
+
+fn location() -> Vec<Case> {
+    vec![
+        case("location: first contact", |p| {
+            register(p, b"bob@example.com", &["sip:b@192.0.2.3"])
+        }),
+        case("location: another contact", |p| {
+            register(
+                p,
+                b"alice@example.com",
+                &["sip:a@192.0.2.1", "sip:b@192.0.2.3"],
+            )
+        }),
+        case("location: no contact", |p| {
+            register(p, b"alice@example.com", &[])
+        }),
+    ]
+}
+
+fn dialogs() -> Vec<Case> {
+    vec![
+        case("dialog: create", |p| {
+            let _ = create(p, 2, None).expect("room");
+        }),
+        case("dialog: create at the limit", |p| {
+            assert_eq!(
+                create(p, 2, Some(1)),
+                Err(CreateError::OverLimit { nth: 0 })
+            );
+        }),
+        case("dialog: confirm", |p| {
+            let row = dialog(p);
+            let done = Dialogs(p).confirm(row, b"to", NOW, |d| d.duration_until = Some(LATER));
+            done.expect("there");
+        }),
+        case("dialog: fork", |p| {
+            let row = dialog(p);
+            Dialogs(p).fork(row, b"other", |_| {}).expect("room");
+        }),
+        case("dialog: end", |p| {
+            let row = dialog(p);
+            Dialogs(p).end(row).expect("there");
+        }),
+    ]
+}
+
+fn balancer() -> Vec<Case> {
+    vec![
+        case("balancer: make", |p| {
+            Balancer(p)
+                .ensure(&resource(b"new"), &Resource::default())
+                .expect("room");
+        }),
+        case("balancer: drain", |p| {
+            let row = row(p, b"busy");
+            Balancer(p)
+                .update(row, |r| r.mode = Mode::Draining)
+                .expect("there");
+        }),
+        case("balancer: statistics", |p| {
+            let row = row(p, b"busy");
+            let more = Statistics {
+                calls: 3,
+                ..Statistics::default()
+            };
+            Balancer(p).add(row, &more).expect("there");
+        }),
+        case("balancer: remove", |p| {
+            let row = row(p, b"idle");
+            Balancer(p).remove(row, NOW).expect("there");
+        })
+        .through_others(),
+        case("balancer: remove in use", |p| {
+            let row = row(p, b"busy");
+            Balancer(p).remove(row, NOW).expect("there");
+        }),
+    ]
+}
+
+fn kv() -> Vec<Case> {
+    vec![
+        case("kv: put", |p| {
+            let _ = Kv(p)
+                .put(b"new", Value::Bytes(&[1; 300]), Some(LATER), NOW)
+                .expect("room");
+        }),
+        case("kv: put over", |p| {
+            let _ = Kv(p)
+                .put(b"text", Value::Bytes(b"new"), None, NOW)
+                .expect("room");
+        }),
+        case("kv: put if absent", |p| {
+            assert_eq!(
+                Kv(p).put_if_absent(b"text", Value::Integer(1), None, NOW),
+                Ok(None)
+            );
+        }),
+        case("kv: put in place of an expired one", |p| {
+            let put = Kv(p).put_if_absent(b"number", Value::Integer(1), None, AFTERWARDS);
+            assert!(put.expect("room").is_some());
+        }),
+        case("kv: compare and set", |p| {
+            let version = Kv(p).get(b"text", NOW, |e| e.version).expect("prepared");
+            let set = Kv(p).compare_and_set(b"text", version, Value::Bytes(b"new"), None, NOW);
+            assert!(set.expect("room").is_some());
+        }),
+        case("kv: add", |p| {
+            assert_eq!(Kv(p).add(b"number", 3, None, NOW), Ok(8))
+        }),
+        case("kv: add to nothing", |p| {
+            assert_eq!(Kv(p).add(b"new", 3, None, NOW), Ok(3))
+        }),
+        case("kv: delete", |p| {
+            assert_eq!(Kv(p).delete(b"text", NOW), Ok(true))
+        }),
+        case("kv: expire", |p| {
+            p.expire(
+                tables::KV,
+                AFTERWARDS,
+                Cursor::default(),
+                usize::MAX,
+                |_| {},
+            );
+        })
+        .warm(|p| {
+            for key in [b"one", b"two"] {
+                let put = Kv(p).put(key, Value::Integer(1), Some(LATER), NOW);
+                put.expect("room");
+            }
+        })
+        .in_parts(),
+    ]
+}
+
+fn others() -> Vec<Case> {
+    vec![
+        case("connection: open", |p| {
+            let _ = Connections(p).open(&connection(2)).expect("room");
+        }),
+        case("connection: update", |p| {
+            let row = open_connection(p);
+            Connections(p)
+                .update(row, |c| c.state = ConnectionState::Closing)
+                .expect("there");
+        }),
+        case("connection: part of a message", |p| {
+            let row = open_connection(p);
+            Connections(p)
+                .keep_partial(row, &[b'x'; 700])
+                .expect("there");
+        }),
+        case("connection: close", |p| {
+            let row = open_connection(p);
+            assert!(Connections(p).close(row));
+        }),
+        case("quarantine: second death", |p| {
+            assert_eq!(Quarantine(p).note_death(&death(2)), Ok((2, true)));
+        }),
+        case("quarantine: the same death again", |p| {
+            assert_eq!(Quarantine(p).note_death(&death(1)), Ok((1, false)));
+        }),
+        case("quarantine: clear", |p| {
+            assert_eq!(Quarantine(p).clear(None), 1)
+        }),
+    ]
+}
+
+#[track_caller]
+fn all(cases: Vec<Case>) {
+    let every = std::env::var_os("SHM_EVERY_INSTRUCTION").is_some();
+    let (pace, what) = match every {
+        true => (Pace::Instruction, "instructions"),
+        false => (Pace::Store, "stores"),
+    };
+    for case in cases {
+        let report = exhaust(&case, &arena(), pace);
+        let (name, points, wrong) = (&case.name, report.instructions, &report.violations);
+        println!(
+            "{name}: killed after each of {points} {what}, {} different contents, {} violations",
+            report.moments,
+            wrong.len()
+        );
+        assert!(
+            wrong.is_empty(),
+            "{name}: first: {:#?}",
+            &wrong[..wrong.len().min(3)]
+        );
+    }
+}
+
+#[test]
+fn location_survives_every_death() {
+    all(location());
+}
+
+#[test]
+fn dialog_survives_every_death() {
+    all(dialogs());
+}
+
+#[test]
+fn balancer_survives_every_death() {
+    all(balancer());
+}
+
+#[test]
+fn kv_survives_every_death() {
+    all(kv());
+}
+
+#[test]
+fn connection_and_quarantine_survive_every_death() {
+    all(others());
+}
