@@ -101,6 +101,16 @@ fn nobody_survives_but_the_descriptor_store() {
         kept.assert_all_there(&server);
         assert_eq!(server.restarts(), 2 * round, "both workers, each time");
     }
+    // What systemd does after the death of the supervisor alone: the store is handed over, and the workers are there.
+    let pids: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    server.kill_supervisor();
+    server.run_again_by(&manager.hand_over().line);
+    server.wait_ready();
+    let after: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    assert_eq!(pids, after, "nobody was replaced");
+    eventually("all is stored again", LIMIT, || {
+        (manager.names().len() == 4 + 2 + 2).then_some(())
+    });
     server.write_config(&format!(
         "{DEFAULT}\n[[domain]]\nname = \"second.test\"\nauth = \"none\"\n"
     ));
