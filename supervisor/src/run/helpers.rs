@@ -254,7 +254,7 @@ impl Supervisor {
             if helper.deadline <= now && !helper.late {
                 helper.kill();
             }
-        } else if self.helpers.dead && self.helpers.recover_at <= now {
+        } else if self.helpers.dead && self.helpers.recover_at <= now && !self.ending() {
             self.recover_helper(now);
         }
     }
@@ -302,7 +302,7 @@ impl Supervisor {
         let now = os::now();
         let (task, pid) = (helper.task, helper.pid);
         let ended = self.helpers.end(helper, cause, now);
-        if self.helpers.dead && self.helpers.recover_at <= now {
+        if self.helpers.dead && self.helpers.recover_at <= now && !self.ending() {
             self.recover_helper(now);
         }
         match task {

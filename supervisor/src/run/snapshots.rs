@@ -88,6 +88,7 @@ pub(crate) struct Snapshots {
 #[derive(Clone, Copy, Debug)]
 struct Begun {
     messages: u64,
+    exact: bool,
     /// The file has got its name.
     named: Option<Written>,
 }
@@ -220,6 +221,7 @@ impl Supervisor {
         let messages = self.messages_served();
         self.snapshots.begun = Some(Begun {
             messages,
+            exact,
             named: None,
         });
         let patience = if exact { LAST_PATIENCE } else { PATIENCE };
@@ -230,7 +232,8 @@ impl Supervisor {
         if let Err(error) = begun
             && self.helpers.running().is_none()
         {
-            self.snapshot_failed(&error.to_string());
+            self.snapshots.begun = None;
+            self.snapshot_failed(exact, &error.to_string());
         }
     }
 
@@ -253,15 +256,17 @@ impl Supervisor {
     }
 
     pub(super) fn snapshot_ended(&mut self, ended: Ended) {
-        let begun = self.snapshots.begun.take();
-        let named = begun.and_then(|begun| Some((begun.messages, begun.named?)));
-        let (messages, written) = match (ended, named) {
-            (Ok(FromHelper::Done), Some(named)) => named,
-            (Ok(_), _) => return self.snapshot_failed("its process said something else"),
-            (Err(why), _) => return self.snapshot_failed(&why),
+        let Some(begun) = self.snapshots.begun.take() else {
+            return;
+        };
+        let exact = begun.exact;
+        let written = match (ended, begun.named) {
+            (Ok(FromHelper::Done), Some(written)) => written,
+            (Ok(_), _) => return self.snapshot_failed(exact, "its process said something else"),
+            (Err(why), _) => return self.snapshot_failed(exact, &why),
         };
         let snapshots = &mut self.snapshots;
-        snapshots.messages = messages;
+        snapshots.messages = begun.messages;
         snapshots.last = Some(written);
         snapshots.as_of = Some(Instant::from_nanos(written.begun_ns));
         if std::mem::take(&mut snapshots.failures) > 0 {
@@ -274,7 +279,7 @@ impl Supervisor {
             ms = written.took_ns / 1_000_000,
             "snapshot taken"
         );
-        if snapshots.ending == Ending::Last {
+        if exact {
             tracing::info!(
                 records = written.records,
                 bytes = %size(written.bytes),
@@ -284,13 +289,16 @@ impl Supervisor {
         }
     }
 
-    fn snapshot_failed(&mut self, why: &str) {
-        self.snapshots.begun = None;
+    fn snapshot_failed(&mut self, exact: bool, why: &str) {
+        if !exact && self.snapshots.ending == Ending::Last {
+            // We have ended it ourselves, for the last one.
+            return;
+        }
         self.snapshots.failures += 1;
         self.memory.count_for_helpers(Counter::SnapshotsFailed, 1);
         // What it has written only takes room.
         let _ = fs::remove_file(self.snapshots.directory.join(ASIDE));
-        if self.snapshots.ending == Ending::Last {
+        if exact {
             self.snapshots.ending = Ending::Done;
             return tracing::error!(
                 why,
@@ -326,11 +334,14 @@ impl Supervisor {
         }
     }
 
+    /// The workers have left, and the last snapshot is all that is still to be done.
+    pub(super) fn ending(&self) -> bool {
+        self.snapshots.ending != Ending::NotYet
+    }
+
     pub(super) fn go_on_with_stop(&mut self) {
-        if self.snapshots.ending == Ending::Last
-            && self.snapshots.begun.is_none()
-            && self.helpers_free()
-        {
+        // Its helper recovers what another may have left.
+        if self.snapshots.ending == Ending::Last && self.helpers.running().is_none() {
             self.begin_snapshot(true);
         }
         if self.snapshots.ending == Ending::Done {
