@@ -118,7 +118,14 @@ pub(crate) struct RunArgs {
     /// Cores for the reactors, in order: `0,2,4-7`, `auto` or `none` [default: `workers.pin`]
     #[arg(long, value_name = "LIST", value_parser = config::parse_pin)]
     pub(crate) pin: Option<config::Pin>,
+
+    /// Go on in the place of another program; the descriptor of what it left
+    #[arg(long, hide = true, value_name = "FD")]
+    pub(crate) succession: Option<i32>,
 }
+
+/// The argument of the same name.
+pub(crate) const SUCCESSION: &str = "--succession";
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {

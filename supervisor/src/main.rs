@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     let environment = Environment::of_process();
     let given = cli.places.control.as_deref();
     let control = environment.control_socket_of_server(given);
+    let named = cli.command.is_some();
     match cli.command.unwrap_or(Command::Run(RunArgs::default())) {
         Command::Run(args) => {
             let log = cli.log.map(|filter| vec!["--log".to_owned(), filter]);
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
                     state,
                     worker_arguments: arguments("worker"),
                     helper_arguments: arguments("helper"),
+                    own_arguments: own_arguments(named),
                 },
             )
         }
@@ -61,6 +63,20 @@ fn main() -> ExitCode {
         Command::Worker => child(c"tandem-worker", worker::run),
         Command::Helper => child(c"tandem-helper", worker::helper::run),
     }
+}
+
+/// What we were started with, for a program that runs in our place.
+fn own_arguments(command_named: bool) -> Vec<std::ffi::OsString> {
+    let ours = |argument: &std::ffi::OsString| {
+        !argument
+            .as_encoded_bytes()
+            .starts_with(cli::SUCCESSION.as_bytes())
+    };
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).filter(ours).collect();
+    if !command_named {
+        arguments.push("run".into());
+    }
+    arguments
 }
 
 /// To standard error, for people; systemd's journal adds its own time.

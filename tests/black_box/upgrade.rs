@@ -42,6 +42,10 @@ fn the_same_program_under_load() {
         let said = server.run(&["upgrade", copy.to_str().expect("a path in UTF-8")]);
         std::fs::remove_file(&copy).expect("it is still there");
         assert!(said.contains("worker 1: runs version"), "{said}");
+        assert!(
+            said.contains(&format!("supervisor {}: runs version", server.supervisor())),
+            "{said}"
+        );
         let after = pids(&server);
         assert!(
             before.iter().all(|pid| !after.contains(pid)),

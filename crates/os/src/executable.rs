@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
@@ -106,6 +106,22 @@ impl AsFd for Executable {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// A descriptor that the program before us left open under this number, closed on exec from now on. To be called once for each, and only for
+/// numbers that [`Executable::exec`] was given to keep.
+pub fn take_descriptor(raw: RawFd) -> io::Result<OwnedFd> {
+    if raw <= 2 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: duplicates a number that may name nothing (EBADF); no memory is passed.
+    let copy = unsafe { libc::fcntl(raw, libc::F_DUPFD_CLOEXEC, LEAST) };
+    let copy = nix::errno::Errno::result(copy)?;
+    // SAFETY: the kernel just made this descriptor and nobody else knows it.
+    let copy = unsafe { OwnedFd::from_raw_fd(copy) };
+    // SAFETY: it came over an exec, so that nobody in this process owns it.
+    nix::errno::Errno::result(unsafe { libc::close(raw) })?;
+    Ok(copy)
 }
 
 /// The file that the process `pid` runs; an error once it is gone.

@@ -32,7 +32,7 @@ pub use channel::{
 };
 pub use clock::{boot_id, now, unix_now};
 pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
-pub use executable::{Executable, FileIdentity, program_of};
+pub use executable::{Executable, FileIdentity, program_of, take_descriptor};
 pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use inherited::inherited_descriptors;

@@ -126,6 +126,7 @@ pub(crate) fn begin(
             next_listener,
         }),
         secret,
+        own_arguments: places.own_arguments,
         worker_arguments: places.worker_arguments,
         helper_arguments: places.helper_arguments,
         helpers,

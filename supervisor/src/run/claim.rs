@@ -62,6 +62,22 @@ impl ControlSocket {
     }
 }
 
+impl ControlSocket {
+    /// The listener that the program before us had, in this very process.
+    pub(crate) fn inherited(path: &Path, listener: OwnedFd) -> Result<Self, Trouble> {
+        let file = SocketFile::of(path).map_err(|error| explain(path, &error))?;
+        Ok(Self {
+            listener: listener.into(),
+            file,
+        })
+    }
+
+    /// Closes it, but leaves its file to whoever has the listener as well.
+    pub(crate) fn leave(mut self) {
+        self.file.inode = 0;
+    }
+}
+
 impl Drop for ControlSocket {
     fn drop(&mut self) {
         self.file.remove();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -67,6 +67,16 @@ impl Clients {
             deadline,
         };
         self.clients.insert(id, client);
+        Some(id)
+    }
+
+    /// One whose request the program before us began.
+    pub(crate) fn add_asker(&mut self, fd: OwnedFd, now: Instant) -> Option<ClientId> {
+        let id = self.add(UnixStream::from(fd), now)?;
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.asked = true;
+            client.deadline = None;
+        }
         Some(id)
     }
 

@@ -94,10 +94,6 @@ pub(crate) enum Input {
         image: Image,
     },
     /// Back to this program, from one that all processes have been moved to.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "asked for once a supervisor replaces itself")
-    )]
     Downgrade {
         ticket: Ticket,
         image: Image,

@@ -209,6 +209,20 @@ impl Supervisor {
         stays && self.helpers.running.is_none() && !self.helpers.dead
     }
 
+    /// Kills the helper at work, if any, and sees it dead: whoever comes after us must not find its participant in use.
+    pub(super) fn end_helper(&mut self) {
+        if let Some(mut helper) = self.helpers.running.take() {
+            helper.kill();
+            let _ = nix::sys::wait::waitid(
+                nix::sys::wait::Id::PIDFd(helper.pidfd.as_fd()),
+                nix::sys::wait::WaitPidFlag::WEXITED,
+            );
+            self.unwatch(helper.pidfd.as_fd());
+            self.unwatch(helper.channel.as_fd());
+            self.helpers.dead = true;
+        }
+    }
+
     /// Begins a task.
     pub(super) fn help(
         &mut self,

@@ -33,12 +33,15 @@ mod snapshots;
 mod sockets;
 mod source;
 mod store;
+mod succession;
 mod supervisor;
 mod switch;
 mod trouble;
 mod upgrade;
 mod watchdog;
 
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -56,10 +59,12 @@ use memory::Memory;
 use snapshots::Snapshots;
 use sockets::Listener;
 use source::Source;
+use succession::Succession;
 use supervisor::{Parts, Supervisor};
 use trouble::Trouble;
 
 /// Where things are, and what workers are started with.
+#[derive(Clone)]
 pub(crate) struct Places<'a> {
     pub(crate) control: &'a Path,
     pub(crate) state: Option<&'a Path>,
@@ -67,10 +72,18 @@ pub(crate) struct Places<'a> {
     pub(crate) worker_arguments: Vec<String>,
     /// Arguments of a helper process.
     pub(crate) helper_arguments: Vec<String>,
+    /// What a program that runs in our place is started with.
+    pub(crate) own_arguments: Vec<OsString>,
 }
 
 pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
-    match start(args, places).and_then(Supervisor::run) {
+    // For `ps`: a program that is run by descriptor has a number for its name.
+    let _ = nix::sys::prctl::set_name(c"tandem");
+    let started = match args.succession {
+        Some(table) => go_on(args, places, table),
+        None => start(args, places, None),
+    };
+    match started.and_then(Supervisor::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(trouble) => {
             error(&trouble.cause, &trouble.remedy);
@@ -84,10 +97,37 @@ pub(crate) fn orphans(control: &Path) -> Vec<u32> {
     holder::of_unix(&claim::adopt_path(control))
 }
 
+/// In the place of another program, which left this table.
+fn go_on(args: &RunArgs, places: Places<'_>, table: i32) -> Result<Supervisor, Trouble> {
+    let succession = Succession::take(table)?;
+    let listener = succession
+        .control
+        .try_clone()
+        .map_err(|error| Trouble::new(format!("a descriptor can't be duplicated: {error}"), ""))?;
+    match start(args, places.clone(), Some(listener)) {
+        Ok(mut supervisor) => {
+            supervisor.succeeded(succession);
+            Ok(supervisor)
+        }
+        Err(trouble) => Err(succession.give_back(&places, &trouble)),
+    }
+}
+
 /// Takes over what a dead supervisor left, or opens everything, in the order in which a failure costs least.
-fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
-    // First of all: they must not be taken for descriptors of our own.
-    let mut stored = store::inherited();
+///
+/// `listener`: the control socket, from the program whose place we have. Then there must be workers to take over.
+fn start(
+    args: &RunArgs,
+    places: Places<'_>,
+    listener: Option<OwnedFd>,
+) -> Result<Supervisor, Trouble> {
+    let succeeds = listener.is_some();
+    // First of all: they must not be taken for descriptors of our own. After an exec those of the environment are long taken.
+    let mut stored = if succeeds {
+        store::Inherited::default()
+    } else {
+        store::inherited()
+    };
     let source = Source::new(args);
     // With workers to take over a wrong file is no reason to leave them alone: they keep the configuration they have.
     let loaded = match source.load() {
@@ -99,12 +139,19 @@ fn start(args: &RunArgs, places: Places<'_>) -> Result<Supervisor, Trouble> {
     let state = make_state_dir(places.state)?;
     let secret = secret::load(&state)?;
     // Whoever has the control socket is the one supervisor, also while it adopts.
-    let control = ControlSocket::claim(places.control)?;
+    let control = match listener {
+        Some(listener) => ControlSocket::inherited(places.control, listener)?,
+        None => ControlSocket::claim(places.control)?,
+    };
     let remains = adopt::find(places.control, stored.estate.take())?;
     // It is filled anew with what there is; a name in it is not looked at twice.
     store::clear(&mut stored.names);
     if let Some(remains) = remains {
         return adoption::begin(source, control, remains, secret, state, places);
+    }
+    if succeeds {
+        control.leave();
+        return Err(Trouble::new("no worker could be taken over", ""));
     }
     let (config, warnings) = loaded?;
     warnings
@@ -174,6 +221,7 @@ fn open(
         adopt,
         left: None,
         secret,
+        own_arguments: places.own_arguments,
         worker_arguments: places.worker_arguments,
         helper_arguments: places.helper_arguments,
         helpers,

@@ -3,6 +3,7 @@
 //! It never blocks but in `epoll_wait`, and never reads a byte from the network.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -71,6 +72,7 @@ pub(crate) struct Supervisor {
     pub(super) started: Instant,
     pub(super) secret: control::Secret,
     pub(super) worker_arguments: Vec<String>,
+    pub(super) own_arguments: Vec<OsString>,
     pub(super) helper_arguments: Vec<String>,
     pub(super) helpers: Helpers,
     pub(super) snapshots: Snapshots,
@@ -167,6 +169,7 @@ pub(crate) struct Parts {
     pub(crate) left: Option<Left>,
     pub(crate) secret: control::Secret,
     pub(crate) worker_arguments: Vec<String>,
+    pub(crate) own_arguments: Vec<OsString>,
     pub(crate) helper_arguments: Vec<String>,
     pub(crate) helpers: Helpers,
     pub(crate) snapshots: Snapshots,
@@ -228,6 +231,7 @@ impl Supervisor {
             started: now,
             secret: parts.secret,
             worker_arguments: parts.worker_arguments,
+            own_arguments: parts.own_arguments,
             helper_arguments: parts.helper_arguments,
             helpers: parts.helpers,
             snapshots: parts.snapshots,
@@ -248,6 +252,10 @@ impl Supervisor {
         };
         supervisor.note_numbers();
         Ok(supervisor)
+    }
+
+    pub(super) fn control_fd(&self) -> BorrowedFd<'_> {
+        self.control.listener.as_fd()
     }
 
     /// Leaves in the arena what a later supervisor must not use again.

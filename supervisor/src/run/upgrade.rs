@@ -14,7 +14,7 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use control::{ClientReply, PROTOCOL_VERSION};
+use control::PROTOCOL_VERSION;
 use stdx::Instant;
 
 use super::clients::ClientId;
@@ -314,16 +314,35 @@ impl Supervisor {
     /// Every worker runs the new program.
     pub(super) fn upgraded(&mut self, ticket: Ticket) {
         let version = self.upgrade_version();
-        self.upgrade = None;
         tracing::info!(version, "all workers are upgraded");
-        if let Some(client) = self.restarting.remove(&ticket) {
-            self.reply(
-                client,
-                &ClientReply::Note(format!("all workers run version {version}")),
-            );
-            self.reply(client, &ClientReply::Done);
+        self.note(ticket, format!("all workers run version {version}"));
+        let image = self.fleet.image();
+        let trouble = self.succeed(image, self.restarting.get(&ticket).copied());
+        tracing::error!("{trouble}");
+        if self.memory.is_foreign() {
+            // There is no way back into an arena that was let go; the workers serve, and any `tandem run` of the new program adopts them.
+            return self.not_taken(ticket, &trouble.cause);
         }
-        self.after_upgrade();
+        self.failure = Some(trouble.cause);
+        self.feed(Input::Downgrade {
+            ticket,
+            image: Image(0),
+        });
+    }
+
+    /// Another program became us again, since it could not go on.
+    pub(super) fn begin_going_back(&mut self, ticket: Ticket, image: Image) {
+        if let Some(asker) = self.restarting.get(&ticket).copied() {
+            self.upgrade = Some(Upgrade {
+                asker,
+                path: PathBuf::from("the new program"),
+                stage: Stage::Moving {
+                    ticket,
+                    image,
+                    rung: None,
+                },
+            });
+        }
     }
 
     /// What waited for its end.

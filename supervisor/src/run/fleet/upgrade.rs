@@ -116,6 +116,14 @@ impl Fleet {
         self.go_back(now, Setback::Asked, out);
     }
 
+    /// An adopted process runs this program and not ours.
+    pub(crate) fn is_of(&mut self, id: ProcessId, image: Image) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.image = image;
+        }
+        self.image = image;
+    }
+
     pub(super) fn on_answered(&mut self, id: ProcessId) {
         if let Some(trial) = self
             .upgrade
