@@ -16,9 +16,15 @@ pub(crate) const ROWS_PER_SLAB: u32 = (SLAB_BYTES / ROW_BYTES) as u32;
 pub(crate) const BLOCKS_PER_SLAB: u32 = 512;
 const METAS_BYTES: u64 = BLOCKS_PER_SLAB as u64 * 8;
 /// Block sizes. The biggest is a whole slab. One binding with its AOR takes 230 to 320 bytes, hence the small steps there.
-pub(crate) const CLASSES: [u32; 13] = [
-    128, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096, 8192, 16384, 65536,
-];
+pub(crate) const CLASSES: [u32; 13] = if cfg!(feature = "layout-probe") {
+    [
+        128, 256, 320, 448, 512, 640, 832, 1280, 2048, 4096, 8192, 16384, 65536,
+    ]
+} else {
+    [
+        128, 192, 256, 320, 384, 512, 768, 1024, 2048, 4096, 8192, 16384, 65536,
+    ]
+};
 /// Slabs are backed by the kernel this many at a time.
 pub(crate) const EXTENT_SLABS: u32 = 16;
 /// Counter cells of a participant.

@@ -9,7 +9,11 @@ use crate::id::ParticipantId;
 use crate::layout::CELLS;
 
 /// Bytes reserved for a [`SlotHeader`], so that later releases can add fields without moving anything.
-pub(crate) const SLOT_BYTES: u64 = 512;
+pub(crate) const SLOT_BYTES: u64 = if cfg!(feature = "layout-probe") {
+    1024
+} else {
+    512
+};
 
 /// One slot's announcements. All instants are nanoseconds of CLOCK_MONOTONIC; 0 is "never".
 #[derive(Debug)]

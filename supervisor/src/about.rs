@@ -10,7 +10,11 @@ use shm::Layout;
 use crate::commands::{FAILED, error, json};
 
 /// This program's version; a test build says so.
-pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(crate) const VERSION: &str = if cfg!(feature = "layout-probe") {
+    concat!(env!("CARGO_PKG_VERSION"), "+layout-probe")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
 
 /// What a program can work with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 
-use blackbox::binary::tandem;
+use blackbox::binary::{tandem, tandem_with_another_layout, tandem_with_failpoints};
 use blackbox::either;
 use blackbox::machine::{alone, eventually, shared};
 use blackbox::server::{DEFAULT, LIMIT, Server};
@@ -137,5 +137,84 @@ fn a_raised_limit_under_load() {
         "{said}"
     );
     assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(bytes));
+    assert!(server.stop().success());
+}
+
+fn name(program: &Path) -> &str {
+    program.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn another_layout_under_load() {
+    let (there, back) = (tandem_with_another_layout(), tandem());
+    let _alone = alone();
+    let server = Server::start();
+    let kept = Registrations::make(&server, 50);
+    let mut load = Load::start(&server, 200, either(8, 60), &[]);
+    let mut pauses = Vec::new();
+    while !load.is_over() {
+        let other = pauses.len() % 2 == 0;
+        let said = server.run(&["upgrade", name(if other { there } else { back })]);
+        pauses.push(pause(&said));
+        let status = server.status();
+        let version = status["version"].as_str().expect("a version");
+        assert_eq!(version.contains("layout-probe"), other, "{version}");
+        assert_eq!(
+            status["supervisor"]["pid"].as_i64(),
+            Some(server.supervisor().into())
+        );
+        server.wait_ready();
+        kill_all(&server);
+    }
+    println!("pauses in ms: {pauses:?}");
+    load.end().assert_no_call_failed();
+    kept.assert_all_there(&server);
+    assert!(server.stop().success());
+}
+
+/// One program dies as soon as a worker has taken over, the other also lays out the arena in its own way: both are taken back.
+#[test]
+fn programs_that_fail_are_taken_back_under_load() {
+    let programs = [tandem_with_failpoints(), tandem_with_another_layout()];
+    let _alone = alone();
+    let points = [("TANDEM_FAILPOINTS", "takeover.settled=abort")];
+    let server = Server::spawn_with_env(DEFAULT, &points);
+    server.wait_ready();
+    let kept = Registrations::make(&server, 50);
+    let mut load = Load::start(&server, 200, either(8, 60), &[]);
+    let mut failed = 0;
+    while !load.is_over() {
+        for program in programs {
+            let out = server.command(&["upgrade", name(program)]);
+            let said = text(&out);
+            assert_eq!(out.status.code(), Some(1), "{said}");
+            assert!(said.contains("was not taken"), "{said}");
+            server.wait_ready();
+            failed += 1;
+        }
+    }
+    println!("{failed} upgrades taken back");
+    load.end().assert_no_call_failed();
+    kept.assert_all_there(&server);
+    assert!(server.stop().success());
+}
+
+/// Its workers are healthy, but as a supervisor it can't go on.
+#[test]
+fn a_supervisor_that_fails_becomes_the_old_one_again() {
+    let program = tandem_with_failpoints();
+    let _shared = shared();
+    let points = [("TANDEM_FAILPOINTS", "succession.adopts=error")];
+    let server = Server::spawn_with_env(DEFAULT, &points);
+    server.wait_ready();
+    let kept = Registrations::make(&server, 5);
+    let out = server.command(&["upgrade", name(program)]);
+    let said = text(&out);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("a test has it fail"), "{said}");
+    server.wait_ready();
+    kept.assert_all_there(&server);
+    // The old program again, which can be upgraded to itself.
+    server.run(&["upgrade", name(tandem())]);
     assert!(server.stop().success());
 }

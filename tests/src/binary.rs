@@ -45,6 +45,22 @@ pub fn tandem_with_failpoints() -> &'static Path {
     })
 }
 
+const LAYOUT_PROBE: &str = "tandem-layout-probe";
+
+/// The same program with another layout of the arena, and with failpoints: `TANDEM_LAYOUT_PROBE_BIN` if set, else built.
+pub fn tandem_with_another_layout() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = std::env::var_os("TANDEM_LAYOUT_PROBE_BIN") {
+            return PathBuf::from(given);
+        }
+        let place = Place::of(&std::env::current_exe().expect("a process knows its executable"))
+            .expect("tests run from a cargo target directory");
+        place.build(LAYOUT_PROBE, &["--features", "layout-probe"]);
+        place.binary(LAYOUT_PROBE)
+    })
+}
+
 /// `TARGET/PROFILE`, from the path of a test executable in `TARGET/PROFILE/deps`.
 struct Place {
     target: PathBuf,

@@ -34,6 +34,7 @@ pub const NAMES: &[&str] = &[
     "shm.replace.written",
     "shm.rx.at_hand_noted",
     "shm.rx.header_zeroed",
+    "succession.adopts",
     "supervisor.assigned",
     "supervisor.assigning",
     "supervisor.reload.applied",

@@ -104,13 +104,25 @@ fn go_on(args: &RunArgs, places: Places<'_>, table: i32) -> Result<Supervisor, T
         .control
         .try_clone()
         .map_err(|error| Trouble::new(format!("a descriptor can't be duplicated: {error}"), ""))?;
-    match start(args, places.clone(), Some(listener)) {
+    match adopt_at_once(args, places.clone(), listener) {
         Ok(mut supervisor) => {
             supervisor.succeeded(succession);
             Ok(supervisor)
         }
         Err(trouble) => Err(succession.give_back(&places, &trouble)),
     }
+}
+
+fn adopt_at_once(
+    args: &RunArgs,
+    places: Places<'_>,
+    listener: OwnedFd,
+) -> Result<Supervisor, Trouble> {
+    failpoint::failpoint!(
+        "succession.adopts",
+        Err(Trouble::new("a test has it fail", ""))
+    );
+    start(args, places, Some(listener))
 }
 
 /// Takes over what a dead supervisor left, or opens everything, in the order in which a failure costs least.
