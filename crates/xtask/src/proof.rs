@@ -64,11 +64,18 @@ pub(crate) enum Part {
     Model,
     /// A death after each instruction of each operation, of recoveries too
     Instructions,
+    /// Processes on the same keys, killed at random, and their histories checked
+    Histories,
     /// Real workers under SIP load
     Workers,
 }
 
-const PARTS: [Part; 3] = [Part::Model, Part::Instructions, Part::Workers];
+const PARTS: [Part; 4] = [
+    Part::Model,
+    Part::Instructions,
+    Part::Histories,
+    Part::Workers,
+];
 
 #[derive(Args)]
 pub(crate) struct Storm {
@@ -90,12 +97,12 @@ pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
         .into_iter()
         .filter(|part| options.only.is_empty() || options.only.contains(part))
         .collect();
-    let timed = |part: &Part| matches!(part, Part::Workers);
+    let timed = |part: &Part| matches!(part, Part::Histories | Part::Workers);
     for (nth, part) in parts.iter().enumerate() {
         let left = end.saturating_duration_since(Instant::now());
         let sharing = parts.iter().skip(nth).filter(|p| timed(p)).count().max(1) as u32;
         // At least one round of each, however short the time is.
-        let seconds = (left / sharing).as_secs().max(10).to_string();
+        let seconds = (left / sharing).as_secs().max(10);
         let mut test = cargo(&["test"]);
         if !options.debug {
             test.arg("--release");
@@ -112,10 +119,21 @@ pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
                     "instructions",
                 ])
                 .env("SHM_EVERY_INSTRUCTION", "1"),
+            // One test for the arena, one for `kv`: half of the time each.
+            Part::Histories => test
+                .args([
+                    "--package",
+                    "shm",
+                    "--package",
+                    "tables",
+                    "--test",
+                    "histories",
+                ])
+                .env("SHM_STORM_SECONDS", (seconds / 2).to_string()),
             Part::Workers => {
                 setup::run()?;
                 test.args(["--package", "blackbox", "--test", "black_box"])
-                    .env("TANDEM_STORM_SECONDS", &seconds)
+                    .env("TANDEM_STORM_SECONDS", seconds.to_string())
             }
         };
         test.arg("--");

@@ -12,12 +12,16 @@
 //! | [`twin`] | a second arena with the same content |
 //! | [`walk`] | one process, stepped: all contents in between |
 //! | [`judge`] | recovery, and whether all or nothing happened |
+//! | [`history`] | what several processes asked and were told; is there an order that explains it? |
+//! | [`hammer`] | those processes, killed at random |
 //!
 //! To compare a whole arena after each instruction would take too long. The pages that an operation writes are found out first, by a run in which the arena is
 //! mapped read-only and each first store into a page faults.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod hammer;
+pub mod history;
 pub mod judge;
 pub mod twin;
 pub mod walk;
