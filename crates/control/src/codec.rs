@@ -12,7 +12,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Version of the frame and of all types in it. Peers of another version are refused with
-/// [`CodecError::Version`]; they never guess.
+/// [`CodecError::Version`]; they never guess. An upgrade mixes two releases for a while, so it needs the same number on both
+/// sides: within one number variants are appended to enums and nothing else changes (the test `variants_keep_their_numbers`).
 pub const PROTOCOL_VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"TNDM";

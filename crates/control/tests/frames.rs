@@ -385,3 +385,57 @@ fn the_json_of_a_status_report_has_the_contract_names() {
     }
     assert_eq!(json["workers"][0]["role"], "spare");
 }
+
+/// Two releases of one protocol number must agree on these: a new variant goes to the end.
+#[test]
+fn variants_keep_their_numbers() {
+    use control::{ArenaPlan, Secret, TableRequest, encode};
+    /// The byte behind the frame's header.
+    fn number<M: control::Message>(message: &M) -> u8 {
+        encode(message).unwrap()[7]
+    }
+    assert_eq!(control::PROTOCOL_VERSION, 2);
+    let plan = ArenaPlan {
+        limit: 0,
+        slots: 0,
+        aux: 0,
+        first_process: 0,
+        key: Secret([0; 16]),
+        huge_pages: 0,
+    };
+    let request = TableRequest::RegistrationsShow { aor: String::new() };
+    let to_worker = [
+        (ToWorker::Doorbells { from_slot: 0 }, 1),
+        (ToWorker::RemoveListener { listener: 0 }, 3),
+        (ToWorker::Config { version: 0 }, 4),
+        (ToWorker::Pin { slots: vec![] }, 6),
+        (ToWorker::HandOver, 7),
+        (ToWorker::Query { request }, 8),
+        (ToWorker::Surrender, 9),
+        (ToWorker::Adopt, 10),
+        (ToWorker::MakeArena(plan), 11),
+        (ToWorker::StandBy, 12),
+        (ToWorker::Export, 13),
+        (ToWorker::Import, 14),
+    ];
+    for (message, wanted) in to_worker {
+        assert_eq!(number(&message), wanted, "{message:?}");
+    }
+    let from_worker = [
+        (FromWorker::Ready, 0),
+        (FromWorker::Applied { version: 0 }, 3),
+        (FromWorker::HandedOver, 4),
+        (FromWorker::Surrendered, 9),
+    ];
+    for (message, wanted) in from_worker {
+        assert_eq!(number(&message), wanted, "{message:?}");
+    }
+    let client = [
+        (ClientRequest::Status, 0),
+        (ClientRequest::Reload, 4),
+        (ClientRequest::Stop, 5),
+    ];
+    for (message, wanted) in client {
+        assert_eq!(number(&message), wanted, "{message:?}");
+    }
+}

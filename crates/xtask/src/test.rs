@@ -50,6 +50,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         shell::run(cargo(&[&build[..], &arguments].concat()).args(profile))?;
     }
 
+    let layout_probe = binary.with_file_name("tandem-layout-probe");
+    if !options.unit {
+        let arguments = ["--bin", "tandem-layout-probe", "--features", "layout-probe"];
+        let build = ["build", "--package", "tandem"];
+        shell::run(cargo(&[&build[..], &arguments].concat()).args(profile))?;
+    }
+
     let mut test = cargo(&["test", "--no-fail-fast"]);
     if options.black_box {
         test.args(["--package", "blackbox", "--test", "black_box"]);
@@ -62,6 +69,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     test.env("TANDEM_BIN", binary);
     test.env("TANDEM_FAILPOINTS_BIN", failpoints);
+    test.env("TANDEM_LAYOUT_PROBE_BIN", layout_probe);
     if options.long {
         test.env("TANDEM_LONG", "1");
     }
