@@ -99,7 +99,7 @@ pub(crate) fn begin(
         control = %places.control.display(),
         workers = orphans.len(),
         silent = silent.len(),
-        "taking over the workers of a supervisor that died"
+        "taking over the workers of the supervisor before this one"
     );
     let fleet = Fleet::adopt(os::now(), census, Patience::default());
     // A helper of the dead supervisor has died with it, perhaps in the middle of a task.

@@ -18,6 +18,7 @@ use stdx::Instant;
 use super::fleet::{Fleet, Image, Input, Patience, ProcessId, Ticket};
 use super::maker::{Made, Maker};
 use super::memory::Memory;
+use super::pages::Pages;
 use super::supervisor::{Supervisor, Token};
 use crate::about::ArenaNumbers;
 
@@ -376,6 +377,7 @@ impl Supervisor {
         self.memory = next.memory;
         self.note_numbers();
         self.helpers.arena_is_new();
+        self.pages = Pages::default();
         self.store_anew();
         // They stand by, or have never served: nothing depends on them any more.
         old.processes().for_each(|(id, _)| self.links.kill(id));

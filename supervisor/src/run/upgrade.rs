@@ -32,14 +32,16 @@ const LOOK: Duration = Duration::from_millis(5);
 /// An upgrade from its request to its end.
 #[derive(Debug)]
 pub(super) struct Upgrade {
-    asker: ClientId,
     path: PathBuf,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
-    Probing(Probe),
+    Probing {
+        asker: ClientId,
+        probe: Probe,
+    },
     /// The fleet has it.
     Moving {
         ticket: Ticket,
@@ -72,9 +74,8 @@ impl Supervisor {
             Ok(probe) => {
                 tracing::info!(binary = %path.display(), "upgrading");
                 self.upgrade = Some(Upgrade {
-                    asker,
                     path,
-                    stage: Stage::Probing(probe),
+                    stage: Stage::Probing { asker, probe },
                 });
             }
             Err(trouble) => self.refuse_upgrade(asker, &trouble),
@@ -93,7 +94,7 @@ impl Supervisor {
     /// The examined program has said something.
     pub(super) fn on_probe(&mut self) {
         let Some(Upgrade {
-            stage: Stage::Probing(probe),
+            stage: Stage::Probing { probe, .. },
             ..
         }) = &mut self.upgrade
         else {
@@ -106,15 +107,14 @@ impl Supervisor {
 
     fn on_about(&mut self, answer: Option<About>) {
         let Some(Upgrade {
-            asker,
             path,
-            stage: Stage::Probing(probe),
+            stage: Stage::Probing { asker, probe },
         }) = self.upgrade.take()
         else {
             return;
         };
         self.unwatch(probe.fd());
-        let about = match self.judge(&path, answer) {
+        let about = match judge(&path, answer) {
             Ok(about) => about,
             Err(trouble) => return self.refuse_upgrade(asker, &trouble),
         };
@@ -133,7 +133,6 @@ impl Supervisor {
         let ticket = self.new_ticket();
         self.restarting.insert(ticket, asker);
         self.upgrade = Some(Upgrade {
-            asker,
             path,
             stage: Stage::Moving {
                 ticket,
@@ -160,27 +159,6 @@ impl Supervisor {
         }
     }
 
-    /// Whether the program can take over from us.
-    fn judge(&self, path: &std::path::Path, answer: Option<About>) -> Result<About, Trouble> {
-        let name = path.display();
-        let Some(about) = answer.filter(|about| about.name == "tandem") else {
-            return Err(Trouble::new(
-                format!("{name} is no `tandem`, or one that knows no upgrade"),
-                "name a `tandem` of this or a later release",
-            ));
-        };
-        if about.protocol != PROTOCOL_VERSION {
-            return Err(Trouble::new(
-                format!(
-                    "{name} (version {}) speaks control protocol {}, the running server speaks {PROTOCOL_VERSION}",
-                    about.version, about.protocol
-                ),
-                "`tandem stop`, then start the new program: registrations and dialogs come back from the snapshot",
-            ));
-        }
-        Ok(about)
-    }
-
     /// The doorbells of a process that was moved; the answer is looked for by [`Supervisor::look_for_answers`].
     pub(super) fn ring(&mut self, id: ProcessId) {
         let Some(seat) = self.fleet.process(id).and_then(|process| process.seat()) else {
@@ -204,7 +182,7 @@ impl Supervisor {
     fn rung(&mut self) -> Option<&mut Option<(ProcessId, Instant)>> {
         match &mut self.upgrade.as_mut()?.stage {
             Stage::Moving { rung, .. } => Some(rung),
-            Stage::Probing(_) => None,
+            Stage::Probing { .. } => None,
         }
     }
 
@@ -230,14 +208,14 @@ impl Supervisor {
 
     pub(super) fn upgrade_deadline(&self, now: Instant) -> Option<Instant> {
         match &self.upgrade.as_ref()?.stage {
-            Stage::Probing(probe) => Some(probe.deadline),
+            Stage::Probing { probe, .. } => Some(probe.deadline),
             Stage::Moving { rung, .. } => rung.map(|_| now.saturating_add(LOOK)),
         }
     }
 
     pub(super) fn expire_upgrade(&mut self, now: Instant) {
         if let Some(Upgrade {
-            stage: Stage::Probing(probe),
+            stage: Stage::Probing { probe, .. },
             ..
         }) = &self.upgrade
             && probe.deadline <= now
@@ -262,7 +240,7 @@ impl Supervisor {
             .as_ref()
             .and_then(|upgrade| match upgrade.stage {
                 Stage::Moving { image, .. } => Some(image),
-                Stage::Probing(_) => None,
+                Stage::Probing { .. } => None,
             });
         image
             .and_then(|image| self.images.get(image))
@@ -332,17 +310,14 @@ impl Supervisor {
 
     /// Another program became us again, since it could not go on.
     pub(super) fn begin_going_back(&mut self, ticket: Ticket, image: Image) {
-        if let Some(asker) = self.restarting.get(&ticket).copied() {
-            self.upgrade = Some(Upgrade {
-                asker,
-                path: PathBuf::from("the new program"),
-                stage: Stage::Moving {
-                    ticket,
-                    image,
-                    rung: None,
-                },
-            });
-        }
+        self.upgrade = Some(Upgrade {
+            path: PathBuf::from("the new program"),
+            stage: Stage::Moving {
+                ticket,
+                image,
+                rung: None,
+            },
+        });
     }
 
     /// What waited for its end.
@@ -350,5 +325,58 @@ impl Supervisor {
         if std::mem::take(&mut self.reload_again) {
             self.reload_by_signal();
         }
+    }
+}
+
+/// Whether the program can take over from us.
+fn judge(path: &std::path::Path, answer: Option<About>) -> Result<About, Trouble> {
+    let name = path.display();
+    let Some(about) = answer.filter(|about| about.name == "tandem") else {
+        return Err(Trouble::new(
+            format!("{name} is no `tandem`, or one that knows no upgrade"),
+            "name a `tandem` of this or a later release",
+        ));
+    };
+    if about.protocol != PROTOCOL_VERSION {
+        return Err(Trouble::new(
+            format!(
+                "{name} (version {}) speaks control protocol {}, the running server speaks {PROTOCOL_VERSION}",
+                about.version, about.protocol
+            ),
+            "`tandem stop`, then start the new program: registrations and dialogs come back from the snapshot",
+        ));
+    }
+    Ok(about)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cannot_talk_to_us_is_refused() {
+        let path = std::path::Path::new("/x");
+        let ours = About::of_us(None);
+        assert_eq!(judge(path, Some(ours.clone())), Ok(ours.clone()));
+        let stranger = About {
+            name: "kamailio".into(),
+            ..ours.clone()
+        };
+        for answer in [None, Some(stranger)] {
+            let trouble = judge(path, answer).unwrap_err();
+            assert!(trouble.cause.contains("is no `tandem`"), "{trouble}");
+        }
+        let later = About {
+            protocol: PROTOCOL_VERSION + 1,
+            version: "9.9".into(),
+            ..ours
+        };
+        let trouble = judge(path, Some(later)).unwrap_err();
+        let said = format!(
+            "/x (version 9.9) speaks control protocol {}",
+            PROTOCOL_VERSION + 1
+        );
+        assert!(trouble.cause.starts_with(&said), "{trouble}");
+        assert!(trouble.remedy.contains("`tandem stop`"), "{trouble}");
     }
 }
