@@ -22,7 +22,9 @@ use crate::layout::{
 };
 use crate::map::Map;
 use crate::paging::{HugePages, Paging};
-use crate::slot::{Cells, SLOT_BYTES, SlotHeader};
+#[cfg(not(loom))]
+use crate::slot::SLOT_BYTES;
+use crate::slot::{Cells, SlotHeader};
 
 /// The shared memory of one server. Cloning shares the mapping.
 #[derive(Clone)]
@@ -280,15 +282,20 @@ impl Arena {
     /// # Panics
     /// If the arena has no such slot.
     pub fn slot(&self, slot: SlotId) -> &SlotHeader {
-        let g = &self.0.geometry;
-        assert!(slot.0 < g.layout.slots, "a slot of this arena");
-        let at = self
-            .0
-            .map
-            .bytes(g.slots + u64::from(slot.0) * SLOT_BYTES, SLOT_BYTES);
+        assert!(slot.0 < self.layout().slots, "a slot of this arena");
+        #[cfg(loom)]
+        return self.0.map.slot(slot.0);
+        #[cfg(not(loom))]
+        let at = self.0.map.bytes(
+            self.0.geometry.slots + u64::from(slot.0) * SLOT_BYTES,
+            SLOT_BYTES,
+        );
         // SAFETY: SLOT_BYTES inside the map, aligned to 512; all fields are atomics, any bytes are valid for them, and the map lives as
         // long as `self`.
-        unsafe { at.cast::<SlotHeader>().as_ref() }
+        #[cfg(not(loom))]
+        unsafe {
+            at.cast::<SlotHeader>().as_ref()
+        }
     }
 
     /// The counter cells of all participants.

@@ -38,6 +38,8 @@ pub mod image;
 mod index;
 pub mod latency;
 mod layout;
+#[cfg(all(test, loom))]
+mod loom;
 pub mod mailbox;
 mod map;
 pub mod ops;

@@ -2,6 +2,8 @@
 //!
 //! Words are reached as atomics, payload bytes through raw pointers; nobody ever holds a `&mut` into the map. Both doors check their
 //! bounds, so garbage in the arena can at worst panic, never reach outside.
+//!
+//! Under the model checker a word is more than eight bytes: there the words live beside the bytes, line by line, made when they are first asked for.
 
 use std::alloc;
 use std::ptr::NonNull;
@@ -13,6 +15,16 @@ pub(crate) struct Map {
     base: NonNull<u8>,
     len: u64,
     keep: Keep,
+    #[cfg(loom)]
+    typed: Typed,
+}
+
+/// Words of the model checker, by line; headers of slots, by number.
+#[cfg(loom)]
+#[derive(Default)]
+struct Typed {
+    lines: std::sync::Mutex<std::collections::HashMap<u64, Box<[AtomicU64; 8]>>>,
+    slots: std::sync::Mutex<std::collections::HashMap<u16, Box<crate::slot::SlotHeader>>>,
 }
 
 /// What keeps the bytes mapped.
@@ -34,6 +46,8 @@ impl Map {
             base: mapping.base(),
             len: mapping.len() as u64,
             keep: Keep::Mapped(mapping),
+            #[cfg(loom)]
+            typed: Typed::default(),
         }
     }
 
@@ -56,11 +70,14 @@ impl Map {
             base,
             len,
             keep: Keep::Heap(layout),
+            #[cfg(loom)]
+            typed: Typed::default(),
         })
     }
 
     /// The word at this offset.
     #[inline]
+    #[cfg(not(loom))]
     pub(crate) fn word(&self, at: u64) -> &AtomicU64 {
         assert!(
             at.is_multiple_of(8) && at < self.len && self.len - at >= 8,
@@ -75,6 +92,7 @@ impl Map {
 
     /// The cache line at this offset.
     #[inline]
+    #[cfg(not(loom))]
     pub(crate) fn line(&self, at: u64) -> &[AtomicU64; 8] {
         assert!(
             at.is_multiple_of(64) && at < self.len && self.len - at >= 64,
@@ -87,6 +105,7 @@ impl Map {
     }
 
     /// `count` words from this offset on.
+    #[cfg(not(loom))]
     pub(crate) fn words(&self, at: u64, count: usize) -> &[AtomicU64] {
         let bytes = count as u64 * 8;
         assert!(
@@ -101,6 +120,7 @@ impl Map {
 
     /// The four words of a row at this offset.
     #[inline]
+    #[cfg(not(loom))]
     pub(crate) fn row(&self, at: u64) -> &[AtomicU64; 4] {
         assert!(
             at.is_multiple_of(32) && at < self.len && self.len - at >= 32,
@@ -110,6 +130,43 @@ impl Map {
         let row = unsafe { self.base.add(at as usize) };
         // SAFETY: as in `word`.
         unsafe { row.cast::<[AtomicU64; 4]>().as_ref() }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn line(&self, at: u64) -> &[AtomicU64; 8] {
+        assert!(at.is_multiple_of(64) && at + 64 <= self.len);
+        let mut lines = self.typed.lines.lock().expect("no panic while it is held");
+        let line = lines.entry(at).or_default();
+        let line = NonNull::from(&mut **line);
+        // SAFETY: boxed, and never removed or replaced before `self` is dropped; shared references only from here on.
+        unsafe { line.as_ref() }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn word(&self, at: u64) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8));
+        &self.line(at & !63)[(at % 64 / 8) as usize]
+    }
+
+    /// Only as far as a line goes: what is modelled needs no more.
+    #[cfg(loom)]
+    pub(crate) fn words(&self, at: u64, count: usize) -> &[AtomicU64] {
+        &self.line(at & !63)[(at % 64 / 8) as usize..][..count]
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn row(&self, at: u64) -> &[AtomicU64; 4] {
+        assert!(at.is_multiple_of(32));
+        let words = self.words(at, 4);
+        words.first_chunk().expect("half a line")
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn slot(&self, slot: u16) -> &crate::slot::SlotHeader {
+        let mut slots = self.typed.slots.lock().expect("no panic while it is held");
+        let slot = NonNull::from(&mut **slots.entry(slot).or_default());
+        // SAFETY: as in `line`.
+        unsafe { slot.as_ref() }
     }
 
     /// A pointer to `len` bytes at this offset.

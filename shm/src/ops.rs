@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | 1. block FREE → LOOSE, fill; intent := row, old word; metas → USED; expiry hint lowered | the old record | recovery, as above |
 //! | 2. **LIVE, old body → LIVE, new body** | the new record | |
-//! | 3. old body, and children that the new body does not list: USED → RETIRED, limbo | the same | recovery: intent; sweep: USED, not held |
+//! | 3. expiry hint lowered again; old body, and children that the new body does not list: USED → RETIRED, limbo | the same | recovery: intent; sweep: USED, not held |
 //! | 4. clear the intent | | |
 //!
 //! | remove | survivors see | who cleans up |
@@ -539,8 +539,7 @@ impl Participant {
             .iter()
             .all(|c| old.children.contains(c) || self.attach(c.0, row))
             && self.attach(body, row);
-        // Relaxed: only lowered here, before the CAS that publishes it; the scan raises it (see `walk`).
-        words.expires_at.fetch_min(expires_at, Ordering::Relaxed);
+        inner.lower(&words, expires_at);
         failpoint!("shm.replace.attached");
         let changed = live.changed(body, meta.flags);
         if !attached || !words.change(live, changed) {
@@ -551,6 +550,8 @@ impl Participant {
             inner.clear_intent(self.id);
             return Err(ReplaceError::Changed);
         }
+        // Once more: a scan may have raised it to what the old body said.
+        inner.lower(&words, expires_at);
         failpoint!("shm.replace.swapped");
         self.release(row, live, Some(children));
         failpoint!("shm.replace.released");

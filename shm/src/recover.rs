@@ -179,6 +179,12 @@ impl Participant {
             if now.generation() == old.generation() {
                 inner.settle_cells(dead.0, &intent, now);
             }
+            if now.is_live()
+                && let Some(body) = now.body().and_then(|b| inner.body(b))
+            {
+                // Its replace may have died before it lowered the expiry hint again.
+                inner.lower(&words, body.expires_at);
+            }
             if now.generation() == old.generation() && old.is_live() {
                 // Its replace may have succeeded, whatever others did to the row since.
                 self.release_unheld(row, old, &mut done);

@@ -60,7 +60,7 @@ const USED_UP: u64 = 1 << 63;
 pub(crate) struct Descriptor(pub(crate) u64);
 
 impl Descriptor {
-    fn new(kind: u64, what: u8, owner: u16, turn: u32) -> Self {
+    pub(crate) fn new(kind: u64, what: u8, owner: u16, turn: u32) -> Self {
         Self((kind << 60) | (u64::from(what) << 48) | (u64::from(owner) << 32) | u64::from(turn))
     }
 

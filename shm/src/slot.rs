@@ -17,6 +17,7 @@ pub(crate) const SLOT_BYTES: u64 = if cfg!(feature = "layout-probe") {
 
 /// One slot's announcements. All instants are nanoseconds of CLOCK_MONOTONIC; 0 is "never".
 #[derive(Debug)]
+#[cfg_attr(loom, derive(Default))]
 #[repr(C)]
 pub struct SlotHeader {
     /// 1 while the slot sleeps or is about to: its doorbell has to be rung.

@@ -3,9 +3,9 @@
 //! A walk sees every record that is there from its beginning to its end, and of the others any. Nothing is locked; a cursor is a
 //! row number and may be kept as long as one likes.
 //!
-//! *Expiry.* A row's `expires_at` is a hint for the scan: `replace` lowers it before its CAS, only the scan raises it, to the value in
-//! the body, and lowers it again if the record changed meanwhile. So it never is later than the truth, but for a scan that dies in between (the
-//! sweep corrects that). Removal is `remove` in the version that was seen: a record that is refreshed at the same time stays.
+//! *Expiry.* A row's `expires_at` is a hint for the scan: `replace` lowers it before its CAS and after it, only the scan raises it, to the value in
+//! the body, and lowers it again if the record changed meanwhile. So it never is later than the truth once both have ended, but for a scan or a replace that dies in
+//! between (recovery and the sweep correct that). Removal is `remove` in the version that was seen: a record that is refreshed at the same time stays.
 
 use std::rc::Rc;
 
@@ -181,8 +181,14 @@ pub(crate) fn walk<'a>(
 }
 
 impl Inner {
+    /// Lowers an expiry hint: by `replace`, before its CAS, in case it dies after that, and again after it, in case a scan has raised it in between.
+    pub(crate) fn lower(&self, row: &Row<'_>, to: u64) {
+        // SYNC expiry: SeqCst, after the CAS; pairs with `raise`: of a raise before this it undoes the harm, a raise after this sees the new control word.
+        row.expires_at.fetch_min(to, Ordering::SeqCst);
+    }
+
     /// Raises an expiry hint to `to`, seen in the body under the control word `seen`.
-    fn raise(&self, row: &Row<'_>, from: u64, to: u64, seen: u64) {
+    pub(crate) fn raise(&self, row: &Row<'_>, from: u64, to: u64, seen: u64) {
         // SYNC expiry: SeqCst: this store must be ordered before the second look at ctl, against `replace`, which lowers the hint before it changes ctl.
         if row
             .expires_at

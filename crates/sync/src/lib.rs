@@ -16,3 +16,6 @@ pub use loom::cell::UnsafeCell;
 pub use loom::hint::spin_loop;
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+/// The model checker itself, for the tests that run under it.
+#[cfg(loom)]
+pub use loom::{model, thread};

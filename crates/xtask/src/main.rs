@@ -40,6 +40,8 @@ enum Chore {
     Bench(bench::Options),
     /// The long form of everything that dies: the arena's model, a death at each instruction, `kill -9` of workers under load
     Storm(proof::Storm),
+    /// The arena's orderings under the model checker `loom`
+    Loom,
     /// The arena under Miri, where a nightly toolchain has it
     Miri(proof::Miri),
     /// CPU per call and highest clean rate beside another proxy, with a load generator outside this
@@ -73,6 +75,7 @@ fn run() -> anyhow::Result<()> {
         }
         Chore::Bench(options) => bench::run(&options),
         Chore::Storm(options) => proof::storm(&options),
+        Chore::Loom => proof::loom(),
         Chore::Miri(options) => proof::miri(&options),
         Chore::Rig(options) => rig::run(&options),
     }

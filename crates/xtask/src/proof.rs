@@ -57,6 +57,17 @@ pub(crate) fn miri(options: &Miri) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The orderings under the model checker, in a target directory of their own: every crate is compiled anew for it.
+pub(crate) fn loom() -> anyhow::Result<()> {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(" --cfg loom");
+    let mut test = cargo(&["test", "--package", "shm", "--lib", "loom::"]);
+    test.arg("--target-dir")
+        .arg(shell::target_dir().join("loom"))
+        .env("RUSTFLAGS", flags.trim());
+    shell::run(&mut test)
+}
+
 /// What a storm is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
