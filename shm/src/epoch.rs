@@ -11,6 +11,7 @@
 //! A participant that dies online stops the epoch where it was: everything that was retired after that stays as it is until recovery has
 //! read what it needs and puts the participant offline as its last step. A hung one is killed by the supervisor.
 
+use failpoint::failpoint;
 use sync::{AtomicU64, Ordering, fence};
 
 use crate::arena::Inner;
@@ -134,6 +135,7 @@ impl Inner {
 
     /// The same of a record that counts.
     pub(crate) fn set_intent(&self, id: u16, intent: Intent) {
+        failpoint!("shm.broken.no_intent", ());
         let [row, old, cells @ ..] = self.intent_words(id);
         // SYNC intent: Release; `row` is 0 before (or the same row, of which an earlier word changed under us), so whoever reads `row` afterwards reads
         // what belongs to it. All precede the CAS of the control word and the stores to the cells.

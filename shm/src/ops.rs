@@ -561,6 +561,9 @@ impl Participant {
 
     /// Looks at everybody with one of these names but `me`.
     fn meet(&mut self, names: &Names<'_>, me: Option<RowRef>) -> Result<(), InsertError> {
+        if me.is_some() {
+            failpoint!("shm.broken.no_rescan", Ok(()));
+        }
         if let Some(row) = self.meet_name(&names.key, me) {
             let owner = self.owner_of(row);
             return Err(InsertError::Exists { row, owner });

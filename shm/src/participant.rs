@@ -172,7 +172,7 @@ impl Participant {
         }
         for _ in 0..RECLAIM_MIN.max(self.limbo.len() / 8) {
             match self.limbo.front() {
-                Some(l) if l.epoch < self.oldest => {}
+                Some(l) if self.is_over(l.epoch) => {}
                 _ => break,
             }
             let Some(limbo) = self.limbo.pop_front() else {
@@ -181,6 +181,12 @@ impl Participant {
             self.tagged -= 1;
             self.reclaim(limbo);
         }
+    }
+
+    /// Whether the grace period of what was retired in this epoch is over.
+    fn is_over(&self, epoch: u64) -> bool {
+        failpoint::failpoint!("shm.broken.no_grace", true);
+        epoch < self.oldest
     }
 
     /// RETIRED → FREE. Lost if somebody else did it, or if we die here: the word then stays RETIRED for the next sweep.
@@ -496,7 +502,9 @@ mod tests {
         drop(p);
         let mut heir = arena.participant(ParticipantId(0));
         heir.recover(ParticipantId(0));
-        let class = CLASSES.iter().position(|&size| size == 384).unwrap();
+        let bytes = crate::HEADER_BYTES + 4 + 300;
+        let class = CLASSES.iter().position(|&size| size as usize >= bytes);
+        let class = class.unwrap();
         for list in [&heir.tables[0], &heir.classes[class]] {
             let look = list.slabs.iter().filter(|(_, seen)| seen.is_none());
             // The two, and the last one.

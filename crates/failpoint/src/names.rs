@@ -4,6 +4,10 @@
 pub const NAMES: &[&str] = &[
     "shm.abort.dying",
     "shm.abort.unlinked",
+    "shm.broken.no_grace",
+    "shm.broken.no_intent",
+    "shm.broken.no_rescan",
+    "shm.broken.no_sweep",
     "shm.counts.added",
     "shm.counts.intended",
     "shm.finish.released",
