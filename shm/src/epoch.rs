@@ -135,7 +135,7 @@ impl Inner {
 
     /// The same of a record that counts.
     pub(crate) fn set_intent(&self, id: u16, intent: Intent) {
-        failpoint!("shm.broken.no_intent", ());
+        failpoint!("shm.broken.no_intent", return);
         let [row, old, cells @ ..] = self.intent_words(id);
         // SYNC intent: Release; `row` is 0 before (or the same row, of which an earlier word changed under us), so whoever reads `row` afterwards reads
         // what belongs to it. All precede the CAS of the control word and the stores to the cells.

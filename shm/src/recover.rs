@@ -227,7 +227,7 @@ impl Participant {
 
     /// One slab, see the head of this module. `dead`: its owner is; otherwise we are its owner, between two operations.
     fn sweep(&mut self, slab: u32, dead: bool, done: &mut Recovered) {
-        failpoint!("shm.broken.no_sweep", ());
+        failpoint!("shm.broken.no_sweep", return);
         let arena = Rc::clone(&self.arena);
         let d = arena.0.descriptor(slab);
         match d.kind() {

@@ -44,6 +44,12 @@ macro_rules! failpoint {
     ($name:literal) => {
         $crate::hit($name);
     };
+    // Of a function that returns nothing.
+    ($name:literal, return) => {
+        if $crate::hit($name) {
+            return;
+        }
+    };
     ($name:literal, $error:expr) => {
         if $crate::hit($name) {
             return $error;
@@ -56,6 +62,7 @@ macro_rules! failpoint {
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {};
+    ($name:literal, return) => {};
     ($name:literal, $error:expr) => {};
 }
 
