@@ -71,6 +71,42 @@ fn a_stopped_worker_is_replaced_and_no_call_is_lost() {
     assert!(server.stop().success());
 }
 
+/// A take-over by a spare that is stopped would never end: it is replaced as soon as it is seen, before it is needed or while it is waited for.
+#[test]
+fn a_stopped_spare_holds_up_nobody() {
+    let _shared = shared();
+    let server = Server::start();
+    let phone = server.ua("alice");
+    assert_eq!(phone.register(60).status(), 200);
+    let spare = || {
+        let spare = server.workers().into_iter().find(|w| w.role == "spare");
+        spare.map(|spare| spare.pid)
+    };
+    let gone = |pid| process(pid).is_none_or(|p| p.state == 'Z').then_some(());
+    let first = eventually("a spare", LIMIT, spare);
+    kill(Pid::from_raw(first), Signal::SIGSTOP).unwrap();
+    eventually("its end", HANG + SLACK, || gone(first));
+    server.wait_ready();
+    assert_eq!(server.restarts(), 0, "{}", server.log());
+    // Now it has a seat by the time that it is found.
+    let second = eventually("a spare", LIMIT, spare);
+    kill(Pid::from_raw(second), Signal::SIGSTOP).unwrap();
+    kill(Pid::from_raw(server.signalling()[0].pid), Signal::SIGKILL).unwrap();
+    let killed = Instant::now();
+    eventually("its end", HANG + SLACK, || gone(second));
+    server.wait_ready();
+    println!("taken over {:?} after the death", killed.elapsed());
+    assert_eq!(phone.register(60).status(), 200);
+    assert!(
+        server
+            .log()
+            .contains("without slots was stopped from outside"),
+        "{}",
+        server.log()
+    );
+    assert!(server.stop().success());
+}
+
 /// A server that idles is left alone, and costs next to nothing, even with the shortest timeout. A reload changes the timeout.
 #[test]
 fn an_idle_server_is_not_a_hung_one() {

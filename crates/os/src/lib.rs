@@ -37,8 +37,8 @@ pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use inherited::inherited_descriptors;
 pub use process::{
-    CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, pid_of, pidfd_open, pidfd_signal,
-    pin_current_thread, reap, spawn_worker, start_ticks, take_control_channel,
+    CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, is_stopped, pid_of, pidfd_open,
+    pidfd_signal, pin_current_thread, reap, spawn_worker, start_ticks, take_control_channel,
     unpin_current_thread,
 };
 pub use stack::{STACK_SIGNAL, Thread, answer_for_stacks, ask_for_stack, threads};

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::str::FromStr;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -105,8 +106,14 @@ pub fn start_ticks(pid: u32) -> io::Result<u64> {
     stat_field(pid, 22)
 }
 
-/// A number of `/proc/PID/stat`, counted as in proc(5).
-fn stat_field(pid: u32, field: usize) -> io::Result<u64> {
+/// Whether a signal has stopped the process `pid`, or a debugger holds it: it runs nothing until somebody lets it go on.
+pub fn is_stopped(pid: u32) -> io::Result<bool> {
+    let state: char = stat_field(pid, 3)?;
+    Ok(matches!(state, 'T' | 't'))
+}
+
+/// A field of `/proc/PID/stat`, counted as in proc(5).
+fn stat_field<T: FromStr>(pid: u32, field: usize) -> io::Result<T> {
     let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
     let stat = String::from_utf8_lossy(&stat);
     // The name, field 2, may hold anything; nothing after it has a parenthesis.
@@ -119,7 +126,7 @@ fn exit_of_stranger(pidfd: BorrowedFd<'_>) -> Exit {
     // Before its parent has reaped it the code is in /proc only, afterwards behind the pidfd only.
     let zombie = || {
         let pid = pid_of(pidfd).ok()?;
-        let status = stat_field(pid, 52).ok()?;
+        let status: u64 = stat_field(pid, 52).ok()?;
         // Whoever may not see it is shown 0. The pidfd still names the zombie, so the number was its own.
         (status != 0 && pid_of(pidfd).is_ok()).then_some(status as i32)
     };
@@ -355,6 +362,18 @@ mod tests {
         let parent = std::os::unix::process::parent_id();
         let pidfd = pidfd_open(parent).unwrap();
         assert_eq!(reap(pidfd.as_fd()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_stopped_process_is_known_as_such() {
+        let child = shell("kill -STOP $$", crate::seqpacket_pair().unwrap().1).unwrap();
+        while !is_stopped(child.pid).unwrap() {
+            std::thread::yield_now();
+        }
+        assert!(!is_stopped(std::process::id()).unwrap());
+        pidfd_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
+        assert_eq!(wait(&child), Exit::Signal(libc::SIGKILL));
+        assert!(is_stopped(child.pid).is_err());
     }
 
     #[test]

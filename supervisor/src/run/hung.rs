@@ -7,6 +7,9 @@
 //! ```
 //!
 //! What the kernel knows of each thread is logged in either case. The loop never waits for the stack.
+//!
+//! A process that has no slots yet, the spare above all, runs nothing that could loop, but it can be stopped; a take-over would then wait for it. So the kernel is
+//! asked each second whether it is, and it is replaced by the same rule. It takes the place of a slot behind the last one: its participant's number.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +28,16 @@ impl Supervisor {
             return;
         }
         let mut outputs = Vec::new();
-        let beats = self.beats();
+        let mut beats = self.beats();
+        beats.extend(self.beats_without_slots(now));
         self.watchdog.step(now, timeout, &beats, &mut outputs);
         let mut hung: BTreeMap<ProcessId, Vec<u16>> = BTreeMap::new();
         for output in outputs {
             match output {
                 Output::Ring { slot } => self.ring_slot(slot),
+                Output::Hung { slot, process } if slot >= self.config.slots() => {
+                    self.on_stopped(process);
+                }
                 Output::Hung { slot, process } => hung.entry(process).or_default().push(slot),
             }
         }
@@ -54,6 +61,36 @@ impl Supervisor {
                 heartbeat_ns: self.memory.heartbeat_ns(slot),
             })
             .collect()
+    }
+
+    /// Of processes that serve nothing yet: all is well, unless they are stopped.
+    fn beats_without_slots(&self, now: Instant) -> impl Iterator<Item = Beat> {
+        self.fleet
+            .processes()
+            .filter_map(move |(process, entry)| match entry.state {
+                State::Starting | State::Spare | State::Assigned(_) => {
+                    let pid = self.links.get(process)?.pid;
+                    // One that can't be asked is dying.
+                    let stopped = os::is_stopped(pid).unwrap_or(false);
+                    Some(Beat {
+                        slot: self.memory.participant(entry.aux),
+                        process,
+                        heartbeat_ns: if stopped { 0 } else { now.as_nanos() },
+                    })
+                }
+                _ => None,
+            })
+    }
+
+    /// A process without slots.
+    fn on_stopped(&mut self, id: ProcessId) {
+        if let Some(link) = self.links.get(id) {
+            tracing::error!(
+                pid = link.pid,
+                "a worker without slots was stopped from outside: it is replaced"
+            );
+            self.feed(Input::Stopped(id));
+        }
     }
 
     fn ring_slot(&self, slot: u16) {

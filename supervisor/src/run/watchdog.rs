@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Who was not scheduled itself can't blame others: if the machine's own step comes late, every wait begins anew. The cost is a
-//! write and a load per slot and second; nothing else wakes up while everybody answers, unless the timeout is below a second.
+//! write and a load per slot and second, and a look into `/proc` for each process without slots; nothing else wakes up while everybody
+//! answers, unless the timeout is below a second.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
