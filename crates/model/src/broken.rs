@@ -33,6 +33,8 @@ pub enum Broken {
     OldBodyForgotten,
     /// Recovery leaves a PENDING row to the one who aborted it a moment before.
     AbortLeftToOther,
+    /// Recovery does not look for the alias that an inserter linked after it had been aborted.
+    LateAliasLeft,
     /// The end of a grace period frees a block whatever its word says by then.
     FreedByStore,
     /// Recovery puts the dead one offline first.

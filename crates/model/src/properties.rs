@@ -27,7 +27,7 @@ pub enum Violation {
     NotPrompt(&'static str, u8),
     /// Everything has settled but this row or block.
     Leaked(&'static str, u8),
-    /// Everything has settled, and this entry leads nowhere.
+    /// Nobody is in the middle of anything, all dead have been recovered, and this entry leads nowhere.
     StaleEntry(RowRef),
     /// Everything has settled, and the cells are not the number of counted records.
     Drift { cells: i8, counted: usize },
@@ -105,7 +105,18 @@ pub fn prompt(memory: &Memory) -> Option<Violation> {
             return Some(Violation::NotPrompt("block", nth as u8));
         }
     }
-    None
+    stale_entry(memory)
+}
+
+fn stale_entry(memory: &Memory) -> Option<Violation> {
+    let stale = |entry: &&RowRef| {
+        let ctl = memory.rows[usize::from(entry.row)].ctl;
+        ctl.state != State::Live || ctl.generation != entry.generation
+    };
+    let mut entries = memory.entries.iter().flatten().flatten();
+    entries
+        .find(stale)
+        .map(|entry| Violation::StaleEntry(*entry))
 }
 
 /// Everybody has scrubbed and been quiescent often enough.
@@ -128,11 +139,8 @@ pub fn settled(memory: &Memory) -> Option<Violation> {
             _ => return Some(Violation::Leaked("block", nth as u8)),
         }
     }
-    for entry in memory.entries.iter().flatten().flatten() {
-        let ctl = memory.rows[usize::from(entry.row)].ctl;
-        if ctl.state != State::Live || ctl.generation != entry.generation {
-            return Some(Violation::StaleEntry(*entry));
-        }
+    if let Some(stale) = stale_entry(memory) {
+        return Some(stale);
     }
     let cells = memory.cells.iter().sum();
     (i64::from(cells) != counted as i64).then_some(Violation::Drift { cells, counted })

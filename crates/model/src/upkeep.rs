@@ -141,10 +141,23 @@ impl Turn<'_> {
                     },
                 ));
             }
-            State::Retired if self.own.limbo.len() < LIMBO_ENOUGH => {
-                self.limbo(Item::Row(row, ctl));
+            State::Retired => {
+                if self.own.limbo.len() < LIMBO_ENOUGH {
+                    self.limbo(Item::Row(row, ctl));
+                }
+                if dead && !self.lacks(Broken::LateAliasLeft) {
+                    // Aborted while it linked its second name.
+                    let names = self.names(row)?;
+                    let unlink = Frame::Unlink {
+                        row: at,
+                        names,
+                        index: Index::Key,
+                        place: 0,
+                    };
+                    return Ok(Flow::Call(next, unlink));
+                }
             }
-            State::Free | State::Pending | State::Live | State::Retired => {}
+            State::Free | State::Pending | State::Live => {}
         }
         Ok(Flow::Next(next))
     }

@@ -103,5 +103,6 @@ caught! {
     offline_first: OfflineFirst, old_body_of_another() => Violation::ReusedBody { .. },
     intent_cleared_first: IntentClearedFirst, counted_and_removed_by_two().deaths(2) => Violation::Drift { .. },
     sum_before_raise: SumBeforeRaise, Config { limit: 1, ..two(&[counted(0)], &[counted(1)]) } => Violation::OverLimit(_),
+    late_alias_left: LateAliasLeft, two(&[aliased(0, 0)], &[plain(0)]).deaths(1) => Violation::StaleEntry(_),
     abort_left_to_other: AbortLeftToOther, two(&[plain(0)], &[plain(0)]).deaths(2) => Violation::NotPrompt(..),
 }
