@@ -11,7 +11,7 @@
 //! | [`records`] | find, insert, replace, remove, with their helping | `shm::ops`, `shm::index` |
 //! | [`upkeep`] | quiescence, sweep, scrubber, recovery | `shm::epoch`, `shm::recover` |
 //! | [`properties`] | what must hold always, and once everything has settled | `shm::audit` |
-//! | [`search`] | all reachable states | |
+//! | [`mod@search`] | all reachable states | |
 //! | [`broken`] | protocols with one thing left out | the proof that the properties bite |
 //!
 //! Modelled: generations and the reuse of rows and blocks after their grace period; two indexes for each record (key, alias), shown by one CAS; bodies

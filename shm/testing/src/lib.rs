@@ -10,7 +10,7 @@
 //! | module | its part |
 //! |---|---|
 //! | [`twin`] | a second arena with the same content |
-//! | [`walk`] | one process, stepped: all contents in between |
+//! | [`mod@walk`] | one process, stepped: all contents in between |
 //! | [`judge`] | recovery, and whether all or nothing happened |
 //! | [`history`] | what several processes asked and were told; is there an order that explains it? |
 //! | [`hammer`] | those processes, killed at random |
