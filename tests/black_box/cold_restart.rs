@@ -387,6 +387,21 @@ fn without_snapshots_nothing_is_written_or_read() {
     assert_eq!(head_of(&server).1, 5);
 }
 
+/// The stop goes through, and whoever asked for it hears what it cost.
+#[test]
+fn a_last_snapshot_that_fails_is_told() {
+    let _shared = shared();
+    let mut server = Server::start_with(&config("1h"));
+    register_many(&server.ua("many"), 3, 3600);
+    let in_the_way = server.state().join("snapshot.new");
+    fs::create_dir(&in_the_way).expect("our directory");
+    let stop = server.command(&["stop"]);
+    let told = String::from_utf8_lossy(&stop.stderr);
+    assert_eq!(stop.status.code(), Some(1), "{told}");
+    assert!(told.contains("last snapshot could not be taken"), "{told}");
+    assert!(server.wait_exit().success());
+}
+
 /// Helper processes of this server that run right now.
 fn helpers(server: &Server) -> Vec<Pid> {
     let supervisor = server.supervisor();

@@ -108,7 +108,8 @@ pub(crate) fn begin(
         true,
     );
     let ours = snapshots::claim(&state);
-    let snapshots = Snapshots::new(state, ours, config.memory.snapshot, false);
+    let mut snapshots = Snapshots::new(state, ours, config.memory.snapshot, false);
+    snapshots.go_on_from_file(config.memory.snapshot);
     let mut supervisor = Supervisor::new(Parts {
         images: Images::of_ourselves()?,
         source,

@@ -83,6 +83,8 @@ pub(crate) struct Snapshots {
     as_of: Option<Instant>,
     failures: u64,
     ending: Ending,
+    /// Why the last one of a clean stop could not be taken.
+    last_failed: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,7 +125,23 @@ impl Snapshots {
             as_of: restored.then_some(now),
             failures: 0,
             ending: Ending::NotYet,
+            last_failed: None,
         }
+    }
+
+    /// After an adoption: the file is as old as it is, so that supervisors that die again and again put nothing off.
+    pub(crate) fn go_on_from_file(&mut self, period: Option<Duration>) {
+        let modified = fs::metadata(self.directory.join(FILE)).and_then(|about| about.modified());
+        // Of a time to come, or not there: as after a start.
+        let age = modified.ok().and_then(|modified| modified.elapsed().ok());
+        if let (Some(age), Some(period)) = (age, period) {
+            self.next = os::now().saturating_add(period.saturating_sub(age));
+        }
+    }
+
+    /// What a clean stop could not save, and why.
+    pub(crate) fn last_failed(&self) -> Option<&str> {
+        self.last_failed.as_deref()
     }
 
     /// The state directory.
@@ -133,10 +151,11 @@ impl Snapshots {
 
     fn open_aside(&self) -> io::Result<(File, File)> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let file = options
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(self.directory.join(ASIDE))?;
+        options.write(true).create_new(true).mode(0o600);
+        let path = self.directory.join(ASIDE);
+        // Whatever lies there: the rest of one that was never done, whose writer may be dying just now, or no file at all.
+        let _ = fs::remove_file(&path);
+        let file = options.open(path)?;
         Ok((file, File::open(&self.directory)?))
     }
 
@@ -300,6 +319,7 @@ impl Supervisor {
         let _ = fs::remove_file(self.snapshots.directory.join(ASIDE));
         if exact {
             self.snapshots.ending = Ending::Done;
+            self.snapshots.last_failed = Some(why.to_owned());
             return tracing::error!(
                 why,
                 "the last snapshot could not be taken: the next start has what the one before has"
@@ -382,6 +402,9 @@ impl Restoring<'_> {
             Ok(file) => match self.fill(memory, &file, helpers)? {
                 (memory, Ok(restored)) => {
                     tell(&memory, restored);
+                    if restored.no_room > 0 {
+                        keep(self.directory);
+                    }
                     return Ok((memory, true));
                 }
                 (memory, Err(why)) => (memory, why),
@@ -467,8 +490,33 @@ fn tell(memory: &Memory, restored: Restored) {
     }
 }
 
-/// Renames the file so that it is neither read nor overwritten; of those set aside before, the oldest goes if there are too many.
+/// What is not in memory is not in the next snapshot either: this one stays, under another name.
+fn keep(directory: &Path) {
+    let kept = place_aside(directory).and_then(|place| {
+        match fs::remove_file(&place) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::hard_link(directory.join(FILE), &place).map(|()| place)
+    });
+    match kept {
+        Ok(place) => tracing::warn!("the whole snapshot is kept as {}", place.display()),
+        Err(error) => {
+            tracing::error!(%error, "the whole snapshot can't be kept: the next one takes its place")
+        }
+    }
+}
+
+/// Renames the file so that it is neither read nor overwritten.
 fn set_aside(directory: &Path) -> io::Result<PathBuf> {
+    let place = place_aside(directory)?;
+    fs::rename(directory.join(FILE), &place)?;
+    File::open(directory)?.sync_all()?;
+    Ok(place)
+}
+
+/// Where to put a file aside; of those that are there the oldest goes if there are too many.
+fn place_aside(directory: &Path) -> io::Result<PathBuf> {
     let places: Vec<PathBuf> = (1..=BAD_MAX)
         .map(|n| directory.join(format!("{FILE}.bad-{n}")))
         .collect();
@@ -479,10 +527,7 @@ fn set_aside(directory: &Path) -> io::Result<PathBuf> {
     };
     // A place that nobody has taken is older than any.
     let place = places.iter().min_by_key(|path| modified(path));
-    let place = place.ok_or(io::ErrorKind::NotFound)?;
-    fs::rename(directory.join(FILE), place)?;
-    File::open(directory)?.sync_all()?;
-    Ok(place.clone())
+    place.cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]
@@ -519,6 +564,55 @@ mod tests {
         assert_eq!(fs::read_to_string(place).unwrap(), "ten");
         assert_eq!(names().len(), BAD_MAX as usize);
         assert!(set_aside(state.path()).is_err(), "there is no file now");
+    }
+
+    #[test]
+    fn whatever_lies_in_the_way_is_replaced() {
+        let state = tempfile::tempdir().unwrap();
+        let victim = state.path().join("victim");
+        let aside = state.path().join(ASIDE);
+        let snapshots = Snapshots::new(state.path().to_path_buf(), None, None, false);
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &aside).unwrap();
+        drop(snapshots.open_aside().unwrap());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        fs::remove_file(&aside).unwrap();
+        // To open it would wait for a reader for ever.
+        nix::unistd::mkfifo(&aside, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        drop(snapshots.open_aside().unwrap());
+        assert!(fs::symlink_metadata(&aside).unwrap().is_file());
+    }
+
+    #[test]
+    fn an_adoption_puts_no_snapshot_off() {
+        let state = tempfile::tempdir().unwrap();
+        let period = Some(Duration::from_secs(10));
+        let wait = || {
+            let mut snapshots = Snapshots::new(state.path().to_path_buf(), None, period, false);
+            snapshots.go_on_from_file(period);
+            snapshots.next.saturating_duration_since(os::now())
+        };
+        assert!(wait() > Duration::from_secs(9), "no file");
+        let file = File::create(state.path().join(FILE)).unwrap();
+        for (age, least) in [(4, 5), (60, 0)] {
+            let when = std::time::SystemTime::now() - Duration::from_secs(age);
+            file.set_modified(when).unwrap();
+            let left = wait().as_secs_f64();
+            assert!(
+                (least as f64..=least as f64 + 1.0).contains(&left),
+                "{left}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_had_no_room_is_kept() {
+        let state = tempfile::tempdir().unwrap();
+        fs::write(state.path().join(FILE), "all").unwrap();
+        keep(state.path());
+        fs::rename(state.path().join(FILE), state.path().join("gone")).unwrap();
+        let kept = state.path().join("snapshot.bad-1");
+        assert_eq!(fs::read_to_string(kept).unwrap(), "all");
     }
 
     #[test]

@@ -293,8 +293,17 @@ impl Supervisor {
         self.adopt.forget();
         store::clear(&mut self.stored);
         let now = os::now();
+        let reply = match self.snapshots.last_failed() {
+            None => ClientReply::Done,
+            Some(why) => ClientReply::Error {
+                message: format!(
+                    "the server has stopped, but its last snapshot could not be taken: {why}"
+                ),
+                remedy: "the next start has the registrations of the snapshot before".to_owned(),
+            },
+        };
         for client in std::mem::take(&mut self.stop_askers) {
-            self.clients.reply(client, &ClientReply::Done, now);
+            self.clients.reply(client, &reply, now);
         }
         self.gave_up.map_or(Ok(()), Err)
     }

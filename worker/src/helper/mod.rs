@@ -63,7 +63,12 @@ fn serve(channel: &OwnedFd) -> anyhow::Result<()> {
         os::drop_privileges(user).with_context(|| format!("can't become the user {user}"))?;
     }
     os::die_with_parent(supervisor)?;
-    if let Err(error) = os::give_way(NICE) {
+    // At a start and at the end of a stop nobody else has work to do, and somebody waits.
+    let awaited = matches!(
+        task,
+        HelperTask::Restore | HelperTask::Snapshot { exact: true }
+    );
+    if !awaited && let Err(error) = os::give_way(NICE) {
         tracing::debug!(%error, "a helper runs at full priority");
     }
     let mut fds = fds.into_iter();
