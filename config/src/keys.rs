@@ -132,7 +132,7 @@ pub static SECTIONS: &[Section] = &[
         keys: &[
             Key {
                 name: "count",
-                value: "integer, 1 to 256",
+                value: "integer, 1 to 125",
                 default: "one for every 4 cores, at least 2",
                 effect: Restart,
                 doc: "Worker processes that handle messages. One more, the warm spare, always stands by.",

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most slots of one server: workers times reactors.
 pub const SLOTS_MAX: u16 = 256;
+/// Most worker processes: each has a place in the arena, beside those of the spares and helpers.
+pub const WORKERS_MAX: u16 = 125;
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

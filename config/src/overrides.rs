@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    model::{Pin, SLOTS_MAX},
+    model::{Pin, SLOTS_MAX, WORKERS_MAX},
     parse::{self, Draft},
     reader::{Reader, Table},
     value::{self, Wrong},
@@ -62,9 +62,12 @@ pub fn parse_pin(argument: &str) -> Result<Pin, ArgumentError> {
 impl Overrides {
     /// Replaces what `draft` has from the file, before it is checked.
     pub(crate) fn apply<'r>(&self, reader: &'r Reader<'r>, draft: &mut Draft<'r>, cores: u16) {
-        for (option, value) in [("--workers", self.workers), ("--reactors", self.reactors)] {
-            if value.is_some_and(|value| !(1..=SLOTS_MAX).contains(&value)) {
-                let range = format!("1 to {SLOTS_MAX}");
+        for (option, value, most) in [
+            ("--workers", self.workers, WORKERS_MAX),
+            ("--reactors", self.reactors, SLOTS_MAX),
+        ] {
+            if value.is_some_and(|value| !(1..=most).contains(&value)) {
+                let range = format!("1 to {most}");
                 reader.error(
                     None,
                     format!("{option} must be {range}"),

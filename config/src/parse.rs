@@ -147,7 +147,7 @@ fn read_huge_pages(table: &Table<'_>) -> HugePages {
 }
 
 fn read_workers(table: &Table<'_>, cores: u16) -> Workers {
-    let count = table.integer("count", 1, SLOTS_MAX);
+    let count = table.integer("count", 1, WORKERS_MAX);
     let reactors = table.integer("reactors", 1, SLOTS_MAX);
     let (count, reactors) = default_slots(cores, count, reactors);
     let pin = if table.is_list("pin") {
@@ -167,11 +167,11 @@ fn read_workers(table: &Table<'_>, cores: u16) -> Workers {
     }
 }
 
-/// One worker for every 4 cores, at least 2, and a reactor for each core; never over [`SLOTS_MAX`]
+/// One worker for every 4 cores, at least 2, and a reactor for each core; never over [`SLOTS_MAX`] and [`WORKERS_MAX`]
 /// unless the file says so itself.
 pub(crate) fn default_slots(cores: u16, count: Option<u16>, reactors: Option<u16>) -> (u16, u16) {
     let count = count.unwrap_or_else(|| {
-        let most = (SLOTS_MAX / reactors.unwrap_or(1)).max(1);
+        let most = (SLOTS_MAX / reactors.unwrap_or(1)).clamp(1, WORKERS_MAX);
         (cores / 4).max(2).min(most)
     });
     let reactors = reactors.unwrap_or_else(|| (cores / count).clamp(1, (SLOTS_MAX / count).max(1)));
@@ -313,5 +313,29 @@ fn one_route(table: &Table<'_>) -> Route {
     Route {
         matches: matches.unwrap_or_default(),
         to: table.text("to", value::target).unwrap_or(Target::Location),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_machine_is_too_large_for_the_defaults() {
+        for cores in [1, 2, 7, 64, 300, 504, 1024, u16::MAX] {
+            for (count, reactors) in [
+                (None, None),
+                (Some(125), None),
+                (None, Some(1)),
+                (None, Some(256)),
+            ] {
+                let (count, reactors) = default_slots(cores, count, reactors);
+                assert!((1..=WORKERS_MAX).contains(&count), "{cores}: {count}");
+                assert!(
+                    u32::from(count) * u32::from(reactors) <= u32::from(SLOTS_MAX),
+                    "{cores}: {count} x {reactors}"
+                );
+            }
+        }
     }
 }

@@ -371,12 +371,12 @@ bindings_max = 0
 t1 = "1ms"
 "#,
         expect![[r#"
-            error: `workers.count` must be 1 to 256, not 900
+            error: `workers.count` must be 1 to 125, not 900
              --> tandem.toml:3:9
               |
             3 | count = 900
               |         ^^^
-              = help: choose a number from 1 to 256
+              = help: choose a number from 1 to 125
 
             error: `workers.spin_us` must be 0 to 1000000, not -1
              --> tandem.toml:4:11

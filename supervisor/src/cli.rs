@@ -108,7 +108,7 @@ pub(crate) struct RunArgs {
     pub(crate) listen: Vec<SocketAddr>,
 
     /// Worker processes [default: `workers.count`]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(config::SLOTS_MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(config::WORKERS_MAX)))]
     pub(crate) workers: Option<u16>,
 
     /// Reactor threads in each worker [default: `workers.reactors`]

@@ -260,10 +260,11 @@ fn make_state_dir(given: Option<&Path>) -> Result<PathBuf, Trouble> {
     Ok(path)
 }
 
+/// The arena's bound of participants beside slots.
+const AUX_MAX: u16 = 128;
+
 /// Participants of control threads.
 fn aux_of(config: &Config) -> Result<u16, Trouble> {
-    /// The arena's own bound.
-    const AUX_MAX: u16 = 128;
     let count = config.workers.count;
     let wanted = Fleet::aux_wanted(count);
     if wanted + helpers::PARTICIPANTS > AUX_MAX {
@@ -294,4 +295,15 @@ fn open_listeners(config: &Config) -> Result<Vec<Listener>, Trouble> {
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arena_has_room_for_as_many_workers_as_a_file_may_ask_for() {
+        let count = config::WORKERS_MAX;
+        assert_eq!(Fleet::aux_wanted(count) + helpers::PARTICIPANTS, AUX_MAX);
+    }
 }

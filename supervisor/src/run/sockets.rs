@@ -126,11 +126,14 @@ fn explain(address: SocketAddr, error: &io::Error) -> Trouble {
             Trouble::new(
                 cause(&format!("the port is taken{by}")),
                 match who {
-                    Some(who) if who.name == "tandem" => format!(
-                        "another Tandem runs there: stop it with `tandem stop`; if its supervisor is dead, `tandem run` with its --control PATH takes it over \
+                    // Of its workers as well.
+                    Some(who) if matches!(who.name.as_str(), "tandem" | "tandem-worker") => {
+                        format!(
+                            "another Tandem runs there: stop it with `tandem stop`; if its supervisor is dead, `tandem run` with its --control PATH takes it over \
                          (or `kill {}` ends that worker); or choose another port",
-                        who.pid
-                    ),
+                            who.pid
+                        )
+                    }
                     Some(who) => format!(
                         "stop process {}, or choose another port with --listen or `listen.address`",
                         who.pid
