@@ -119,6 +119,11 @@ fn versions_count_every_change_once() {
                             changes.fetch_add(1, Ordering::Relaxed);
                         }
                         Err(ReplaceError::Changed) => {}
+                        // A thread that is not scheduled holds the epoch, and the arena is the smallest.
+                        Err(ReplaceError::Full) => {
+                            p.quiescent();
+                            std::thread::yield_now();
+                        }
                         Err(e) => panic!("{e}"),
                     }
                     if rng.below(16) == 0 {
