@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::{OTHER, TABLE, online, smallest};
 use failpoint::Action;
 use shm::{Arena, Block, Count, New, Participant, RowMeta, audit};
+use shm_testing::beside::{Deaths, Operation, Rival, beside};
 use shm_testing::hammer::{Hammer, PROCESSES, hammer};
 use shm_testing::history::{Ask, Log, Told};
 use shm_testing::{Case, Pace, exhaust, settle};
@@ -24,6 +25,11 @@ fn cells(p: &Participant) -> Block {
 }
 
 fn insert_counted(p: &mut Participant, key: &[u8]) {
+    assert!(try_insert_counted(p, key));
+}
+
+/// Whether it was not there, and there was room.
+fn try_insert_counted(p: &mut Participant, key: &[u8]) -> bool {
     let count = Count {
         cells: cells(p),
         limit: None,
@@ -33,7 +39,7 @@ fn insert_counted(p: &mut Participant, key: &[u8]) {
         counts: &[count],
         ..New::default()
     };
-    p.insert_new(TABLE, &new).expect("room");
+    p.insert_new(TABLE, &new).is_ok()
 }
 
 fn prepare(arena: &Arena) {
@@ -78,6 +84,36 @@ fn deaths_tell_whether_intents_are_noted() {
 fn deaths_tell_whether_slabs_are_swept() {
     let _hook = without("shm.broken.no_sweep");
     assert!(wrong() > 0);
+}
+
+/// Real kills in an insert or a removal of a counted record, beside a process that does both as well; whether something was wrong.
+fn wrong_beside() -> bool {
+    fn change(p: &mut Participant) {
+        match p.find(TABLE, b"shared", |r| r.row) {
+            Some(row) => {
+                let cells = cells(p);
+                p.remove_counted(row, None, &[cells]);
+            }
+            None => {
+                try_insert_counted(p, b"shared");
+            }
+        }
+    }
+    let rival = Rival {
+        act: |p, _| change(p),
+        check: counts,
+    };
+    let operation = Operation::new("change", change);
+    let deaths = Deaths::Sample(400);
+    let toll = beside(&smallest(2), prepare, &operation, &rival, deaths, 1);
+    println!("{toll:?}");
+    !toll.violations.is_empty()
+}
+
+#[test]
+fn deaths_beside_another_tell_whether_intents_are_noted() {
+    let _hook = without("shm.broken.no_intent");
+    assert!(wrong_beside());
 }
 
 fn get(p: &Participant, key: u8) -> Option<i64> {

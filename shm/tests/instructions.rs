@@ -5,10 +5,11 @@
 
 mod common;
 
+use common::operations::{RESOURCES, cells, counts, insert_counted, put, resource, warm};
 use common::{OTHER, TABLE, online, smallest};
 use shm::{
-    AllocClass, Arena, Block, BufferRef, Count, Cursor, InsertError, Mail, New, Participant,
-    ParticipantId, RowMeta, RowRef, SlotId, TableId,
+    AllocClass, Arena, BufferRef, Cursor, InsertError, Mail, New, Participant, ParticipantId,
+    RowMeta, SlotId, TableId,
 };
 use shm_testing::judge::{exhaust_beside, exhaust_recovery, walked};
 use shm_testing::{Case, Pace, Report, exhaust};
@@ -29,22 +30,6 @@ fn pace() -> Pace {
 fn seed() -> usize {
     let given = std::env::var("SHM_SEED").ok().and_then(|s| s.parse().ok());
     given.unwrap_or_else(|| std::process::id() as usize)
-}
-
-fn put(p: &mut Participant, table: TableId, key: &[u8], children: usize) -> RowRef {
-    let children: Vec<_> = (0..children)
-        .map(|n| {
-            p.allocate(50, AllocClass::New)
-                .expect("room")
-                .fill(&[&[n as u8; 50]])
-        })
-        .collect();
-    let until = RowMeta {
-        expires_at: Some(Instant::from_nanos(1_000)),
-        flags: 5,
-    };
-    p.insert(table, key, &[key, &[7; 100]], &children, until)
-        .expect("room")
 }
 
 fn change(p: &mut Participant, key: &[u8]) {
@@ -76,15 +61,6 @@ fn two_records(arena: &Arena) {
     put(&mut online(arena, 1), OTHER, b"theirs", 1);
 }
 
-/// Its slabs are taken, its free lists are filled.
-fn warm(p: &mut Participant) {
-    for class in [60, 150, 200, 400] {
-        drop(p.allocate(class, AllocClass::Update).expect("room"));
-    }
-    let reserved = p.reserve(TABLE, b"warm").expect("room");
-    p.abandon(reserved);
-}
-
 /// One record with two names, of participant 1.
 fn two_aliases(arena: &Arena) {
     two_records(arena);
@@ -95,40 +71,6 @@ fn two_aliases(arena: &Arena) {
         ..New::default()
     };
     online(arena, 1).insert_new(TABLE, &new).expect("room");
-}
-
-fn resource(p: &mut Participant, name: &[u8]) {
-    let cells = p.allocate_cells().expect("room");
-    p.insert(OTHER, name, &[b"resource"], &[cells], RowMeta::default())
-        .expect("room");
-}
-
-const RESOURCES: [&[u8]; 2] = [b"resource a", b"resource b"];
-
-fn cells(p: &Participant) -> [Block; 2] {
-    RESOURCES.map(|name| p.find(OTHER, name, |r| r.children[0]).expect("there"))
-}
-
-/// Counts in both resources; its payload says so.
-fn insert_counted(
-    p: &mut Participant,
-    key: &[u8],
-    limit: Option<u64>,
-) -> Result<RowRef, InsertError> {
-    let [a, b] = cells(p);
-    let new = New {
-        key,
-        payload: &[b"counted"],
-        counts: &[
-            Count {
-                cells: a,
-                limit: None,
-            },
-            Count { cells: b, limit },
-        ],
-        ..New::default()
-    };
-    p.insert_new(TABLE, &new)
 }
 
 fn remove_counted(p: &mut Participant, key: &[u8]) {
@@ -143,16 +85,6 @@ fn two_counted(arena: &Arena) {
     RESOURCES.iter().for_each(|name| resource(&mut p, name));
     insert_counted(&mut p, b"by 1", None).expect("room");
     insert_counted(&mut online(arena, 0), b"by 0", None).expect("room");
-}
-
-/// The cells are what a recount of the records says.
-fn counts(p: &Participant) -> Result<(), String> {
-    let mut counted = 0;
-    p.rows(TABLE, |r| counted += i64::from(r.payload == b"counted"));
-    match cells(p).map(|c| p.cells_total(c)) {
-        totals if totals == [counted; 2] => Ok(()),
-        totals => Err(format!("cells say {totals:?}, a recount {counted}")),
-    }
 }
 
 fn rx_filled(arena: &Arena) {

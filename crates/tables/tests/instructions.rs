@@ -1,94 +1,22 @@
 //! A death after every instruction of each table's operations: see `shm-testing`. `SHM_EVERY_INSTRUCTION=1` steps through each instruction and counts it; otherwise
 //! only those that store into the arena are stopped at, which leads to the same contents.
 //!
-//! Not here: `transaction`, which has no operations of its own; what `proxy` does to its records are `reserve`, `publish`, `replace` and `remove`, which are in the test of the
-//! same name in `shm`.
+//! `transaction` has no operations of its own: its records are reserved, published, replaced and removed in the form that `proxy` does it in.
 
-use registrar::{Binding, BindingSet};
-use shm::{Arena, Cursor, Layout, Participant, ParticipantId, RowRef};
+mod common;
+
+use common::*;
+use shm::{Cursor, Participant, RowRef};
 use shm_testing::{Case, Pace, exhaust};
-use stdx::Instant;
-use tables::TABLES;
-use tables::balancer::{Balancer, Mode, Resource, ResourceKey, ResourceKind, Statistics};
-use tables::connection::{Connection, ConnectionId, ConnectionState, Connections, StreamTransport};
-use tables::dialog::{CountIn, CreateError, Dialog, DialogId, Dialogs};
+use tables::balancer::{Balancer, Mode, Resource, Statistics};
+use tables::connection::{ConnectionId, ConnectionState, Connections};
+use tables::dialog::{CreateError, DialogId, Dialogs};
 use tables::kv::{Kv, Value};
-use tables::location::Location;
-use tables::quarantine::{Death, Quarantine};
-
-const NOW: Instant = Instant::from_nanos(1_000_000_000);
-const LATER: Instant = Instant::from_nanos(9_000_000_000);
-const AFTERWARDS: Instant = Instant::from_nanos(20_000_000_000);
-
-fn arena() -> Arena {
-    let layout = Layout {
-        rx_buffers: 4,
-        rx_buffer_bytes: 512,
-        ..Layout::new(0, 2, 2, TABLES)
-    };
-    let limit = layout.least_limit();
-    Arena::create(&Layout { limit, ..layout }, [7; 16]).expect("memory for a small arena")
-}
-
-/// Some of everything, made by the other participant.
-fn prepare(arena: &Arena) {
-    let mut p = arena.participant(ParticipantId(1));
-    p.online();
-    register(&mut p, b"alice@example.com", &["sip:a@192.0.2.1"]);
-    for name in [b"busy", b"idle"] {
-        Balancer(&mut p)
-            .ensure(&resource(name), &Resource::default())
-            .expect("room");
-    }
-    create(&mut p, 1, None).expect("room");
-    Kv(&mut p)
-        .put(b"text", Value::Bytes(b"old"), None, NOW)
-        .expect("room");
-    Kv(&mut p)
-        .put(b"number", Value::Integer(5), Some(LATER), NOW)
-        .expect("room");
-    Connections(&mut p).open(&connection(1)).expect("room");
-    Quarantine(&mut p).note_death(&death(1)).expect("room");
-}
-
-fn register(p: &mut Participant, aor: &[u8], contacts: &[&str]) {
-    let mut set = BindingSet::new();
-    for contact in contacts {
-        let pushed = set.push(Binding {
-            contact: contact.as_bytes().to_vec(),
-            q: 1000,
-            expires_at: LATER,
-            call_id: b"call".to_vec(),
-            cseq: 1,
-            path: Vec::new(),
-            instance: None,
-            reg_id: None,
-            received: None,
-            listener: 0,
-            user_agent: b"test".to_vec(),
-            updated_at: NOW,
-        });
-        assert!(pushed);
-    }
-    Location(p)
-        .change(aor, |_| (Some(set.clone()), ()))
-        .expect("room");
-}
-
-fn resource(name: &[u8]) -> ResourceKey {
-    ResourceKey::of(ResourceKind::Domain, name)
-}
+use tables::quarantine::Quarantine;
 
 fn row(p: &mut Participant, name: &[u8]) -> RowRef {
     let found = Balancer(p).find(&resource(name)).expect("prepared");
     found.row
-}
-
-fn create(p: &mut Participant, id: u8, limit: Option<u64>) -> Result<RowRef, CreateError> {
-    let mut dialog = Dialog::new(DialogId([id; 16]), &[b'c', id], b"from", NOW);
-    dialog.answer_until = Some(LATER);
-    let resource = row(p, b"busy");
-    Dialogs(p).create(dialog, &[CountIn { resource, limit }])
 }
 
 fn dialog(p: &mut Participant) -> RowRef {
@@ -96,56 +24,9 @@ fn dialog(p: &mut Participant) -> RowRef {
     found.expect("prepared")
 }
 
-fn connection(id: u64) -> Connection {
-    Connection {
-        id: ConnectionId(id),
-        transport: StreamTransport::Tcp,
-        state: ConnectionState::Open,
-        outgoing: false,
-        owner: 0,
-        listener: 0,
-        remote: ([192, 0, 2, id as u8], 5060).into(),
-        local: None,
-        opened_at: NOW,
-        received_at: None,
-        idle_until: None,
-        flow: [0; 16],
-        peer_name: Vec::new(),
-        unknown: Vec::new(),
-    }
-}
-
 fn open_connection(p: &mut Participant) -> RowRef {
     let found = Connections(p).find(ConnectionId(1));
     found.expect("prepared").0
-}
-
-fn death(mark: u64) -> Death<'static> {
-    Death {
-        bytes: b"INVITE sip:poison",
-        source: ([192, 0, 2, 9], 5060).into(),
-        local: None,
-        mark,
-        unix_ms: 1,
-        expires_at: LATER,
-    }
-}
-
-/// Dialogs that count in a resource, by its cells, are as many as name it.
-fn counts(p: &Participant) -> Result<(), String> {
-    let mut p = p
-        .arena()
-        .participant(ParticipantId(p.arena().participants() - 1));
-    p.online();
-    let mut dialogs = 0;
-    p.rows(tables::DIALOG, |_| dialogs += 1);
-    let Some(busy) = Balancer(&mut p).find(&resource(b"busy")) else {
-        return Ok(());
-    };
-    match Balancer(&mut p).live(busy.row) {
-        Some(live) if live == dialogs => Ok(()),
-        live => Err(format!("cells say {live:?}, a recount {dialogs}")),
-    }
 }
 
 /// Free lists are filled and slabs taken.
@@ -237,6 +118,17 @@ fn balancer() -> Vec<Case> {
             Balancer(p).remove(row, NOW).expect("there");
         })
         .through_others(),
+        case("balancer: reap", |p| {
+            assert_eq!(Balancer(p).reap(Cursor::default(), usize::MAX), None);
+            assert!(Balancer(p).find(&resource(b"busy")).is_none());
+        })
+        .warm(|p| {
+            // Waits for its last dialog, which ends.
+            let row = row(p, b"busy");
+            Balancer(p).remove(row, NOW).expect("there");
+            let row = dialog(p);
+            Dialogs(p).end(row).expect("there");
+        }),
         case("balancer: remove in use", |p| {
             let row = row(p, b"busy");
             Balancer(p).remove(row, NOW).expect("there");
@@ -279,6 +171,16 @@ fn kv() -> Vec<Case> {
         }),
         case("kv: delete", |p| {
             assert_eq!(Kv(p).delete(b"text", NOW), Ok(true))
+        }),
+        case("kv: delete what was seen", |p| {
+            let version = Kv(p).get(b"text", NOW, |e| e.version).expect("prepared");
+            assert!(Kv(p).delete_version(b"text", version));
+        }),
+        case("kv: delete what was changed since", |p| {
+            let version = Kv(p).get(b"text", NOW, |e| e.version).expect("prepared");
+            let put = Kv(p).put(b"text", Value::Bytes(b"newer"), None, NOW);
+            put.expect("room");
+            assert!(!Kv(p).delete_version(b"text", version));
         }),
         case("kv: expire", |p| {
             p.expire(
@@ -326,9 +228,41 @@ fn others() -> Vec<Case> {
         case("quarantine: the same death again", |p| {
             assert_eq!(Quarantine(p).note_death(&death(1)), Ok((1, false)));
         }),
+        case("quarantine: it comes again", |p| {
+            assert!(Quarantine(p).drops(death(1).bytes, NOW, 5));
+        })
+        .warm(|p| assert_eq!(Quarantine(p).note_death(&death(2)), Ok((2, true)))),
         case("quarantine: clear", |p| {
             assert_eq!(Quarantine(p).clear(None), 1)
         }),
+    ]
+}
+
+const KEY: &[u8] = b"z9hG4bK-of mine";
+
+fn transactions() -> Vec<Case> {
+    let published = |p: &mut Participant| {
+        warm(p);
+        publish_transaction(p, KEY).expect("room");
+    };
+    vec![
+        case("transaction: reserve", |p| {
+            std::mem::forget(begin_transaction(p, KEY).expect("room"));
+        }),
+        case("transaction: publish", |p| {
+            publish_transaction(p, KEY).expect("room");
+        }),
+        case("transaction: give up", |p| {
+            let (reserved, children) = begin_transaction(p, KEY).expect("room");
+            p.abandon(reserved);
+            p.free_children(&children);
+        }),
+        case("transaction: of another slot", |p| {
+            assert!(begin_transaction(p, KEY).is_none());
+        })
+        .warm(published),
+        case("transaction: change", |p| change_transaction(p, KEY)).warm(published),
+        case("transaction: end", |p| assert!(end_transaction(p, KEY))).warm(published),
     ]
 }
 
@@ -378,4 +312,9 @@ fn kv_survives_every_death() {
 #[test]
 fn connection_and_quarantine_survive_every_death() {
     all(others());
+}
+
+#[test]
+fn transaction_survives_every_death() {
+    all(transactions());
 }

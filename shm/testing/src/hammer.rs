@@ -37,7 +37,7 @@ pub struct Done {
 }
 
 /// A small generator of our own: the same numbers for the same seed.
-fn random(seed: u64) -> impl FnMut(u32) -> u32 {
+pub(crate) fn random(seed: u64) -> impl FnMut(u32) -> u32 {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move |below| {
         state ^= state << 13;

@@ -12,6 +12,7 @@
 //! | [`twin`] | a second arena with the same content |
 //! | [`mod@walk`] | one process, stepped: all contents in between |
 //! | [`judge`] | recovery, and whether all or nothing happened |
+//! | [`mod@beside`] | real kills, beside a process that works on the same keys |
 //! | [`history`] | what several processes asked and were told; is there an order that explains it? |
 //! | [`hammer`] | those processes, killed at random |
 //!
@@ -20,12 +21,14 @@
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+pub mod beside;
 pub mod hammer;
 pub mod history;
 pub mod judge;
 pub mod twin;
 pub mod walk;
 
+pub use beside::{Deaths, Dice, Operation, Rival, beside};
 pub use judge::{Case, Facts, Leaves, Report, before_and_after, exhaust, facts, settle};
 pub use twin::Twin;
 pub use walk::{Pace, Walk, spawn, walk};

@@ -65,11 +65,21 @@ pub fn spawn(child: impl FnOnce()) -> Pid {
     match unsafe { fork() }.expect("fork") {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
+            let _abort = AbortOnPanic;
             child();
             // Without the handlers of the test's process.
             raise(Signal::SIGKILL).expect("the end");
             unreachable!("killed")
         }
+    }
+}
+
+/// A panic must not go on into the test's own code.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        std::process::abort();
     }
 }
 
@@ -172,17 +182,56 @@ pub fn walk<T>(
     }
 }
 
-/// Executes `instructions` of `operate` in a child and kills it there. `false`: the operation had ended before.
+/// Executes so many instructions of `operate` in a child, or all if it has fewer, and kills it there. How many it did.
 pub fn die_after<T>(
     arena: &Arena,
     prepare: impl FnOnce(&Arena) -> T,
     operate: impl FnOnce(&mut T),
     instructions: u64,
-) -> bool {
+) -> u64 {
     let child = stopped(|| prepare(arena), operate);
-    let under_way = (0..instructions).all(|_| step(child));
+    let mut done = 0;
+    while done < instructions && step(child) {
+        done += 1;
+    }
     end(child);
-    under_way
+    done
+}
+
+/// The same after so many stores into the arena, at full speed in between, and so many single instructions more, but before the next store. How many stores it did, and
+/// whether it was under way.
+pub fn die_after_stores<T>(
+    arena: &Arena,
+    prepare: impl FnOnce(&Arena) -> T,
+    operate: impl FnOnce(&mut T),
+    stores: u64,
+    instructions: u64,
+) -> (u64, bool) {
+    let ready = || {
+        let prepared = prepare(arena);
+        guard(arena, On::EachStore);
+        prepared
+    };
+    let child = stopped(ready, operate);
+    let mut done = 0;
+    while done < stores && next_store(child) {
+        done += 1;
+    }
+    let mut under_way = done == stores;
+    let mut left = if under_way { instructions } else { 0 };
+    while left > 0 {
+        left -= 1;
+        ptrace::step(child, None).expect("a stopped child");
+        match waitpid(child, None).expect("our child") {
+            WaitStatus::Stopped(_, Signal::SIGTRAP) => {}
+            // The next store, which has not happened.
+            WaitStatus::Stopped(_, Signal::SIGSEGV) => left = 0,
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => (left, under_way) = (0, false),
+            other => panic!("the operation died by itself: {other:?}"),
+        }
+    }
+    end(child);
+    (done, under_way)
 }
 
 /// Runs on to the end of the next instruction that stores into the guarded arena; `false`: the operation has ended.

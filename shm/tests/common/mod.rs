@@ -1,6 +1,7 @@
 //! What the tests share.
 #![allow(dead_code, reason = "every test uses another part")]
 
+pub mod operations;
 pub mod processes;
 
 use shm::{Arena, Layout, ParticipantId, TableId, audit};
