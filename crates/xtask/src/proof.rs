@@ -73,7 +73,7 @@ pub(crate) fn loom() -> anyhow::Result<()> {
 pub(crate) enum Part {
     /// The model of the protocol, with three participants and more deaths
     Model,
-    /// A death after each instruction of each operation, of recoveries too
+    /// A death after each instruction of each operation, of recoveries too, alone and beside another process
     Instructions,
     /// Processes on the same keys, killed at random, and their histories checked
     Histories,
@@ -87,6 +87,9 @@ const PARTS: [Part; 4] = [
     Part::Histories,
     Part::Workers,
 ];
+
+/// Between two kills of the great storm.
+const GREAT_STORM_EVERY_MS: u64 = 400;
 
 #[derive(Args)]
 pub(crate) struct Storm {
@@ -128,6 +131,8 @@ pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
                     "tables",
                     "--test",
                     "instructions",
+                    "--test",
+                    "beside",
                 ])
                 .env("SHM_EVERY_INSTRUCTION", "1"),
             // One test for the arena, one for `kv`: half of the time each.
@@ -143,13 +148,18 @@ pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
                 .env("SHM_STORM_SECONDS", (seconds / 2).to_string()),
             Part::Workers => {
                 setup::run()?;
+                // Two tests: half of the time each; that nothing is left is waited for in addition.
+                let each = seconds / 2;
+                let kills = (each * 1000 / GREAT_STORM_EVERY_MS).max(1);
                 test.args(["--package", "blackbox", "--test", "black_box"])
-                    .env("TANDEM_STORM_SECONDS", seconds.to_string())
+                    .env("TANDEM_STORM_SECONDS", each.to_string())
+                    .env("TANDEM_STORM_KILLS", kills.to_string())
+                    .env("TANDEM_STORM_EVERY_MS", GREAT_STORM_EVERY_MS.to_string())
             }
         };
         test.arg("--");
         if *part == Part::Workers {
-            test.arg("kill_storm::no_call");
+            test.args(["kill_storm::no_call", "great_storm"]);
         } else {
             test.args(["--test-threads", "1"]);
         }
