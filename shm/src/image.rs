@@ -182,6 +182,8 @@ impl Importer {
             participant.online();
             // What it owns by now; claimed slabs come later, so that no record which has to move takes another's row.
             participant.adopt();
+            // What fitted there fits here, or a full server could not be started again.
+            participant.fills = true;
         }
         Self {
             slots,
@@ -206,7 +208,7 @@ impl Importer {
         let free = slab < inner.geometry.slabs
             && table.0 < inner.geometry.layout.tables
             && inner.descriptor(slab).kind() == Some(Kind::Free);
-        if free && inner.slabs_free() > inner.slabs_reserved() {
+        if free {
             // Without it the record moves.
             let _ = inner.take_this_slab(slab, Kind::Rows(table), slot as u16);
         }

@@ -28,6 +28,8 @@ pub struct Participant {
     /// Slabs are looked for from here on.
     next_slab: u32,
     limbo: VecDeque<Limbo>,
+    /// Takes what is kept back for updates as well: whoever fills an arena with what another one held.
+    pub(crate) fills: bool,
     /// How many at the front of `limbo` have their epoch.
     tagged: usize,
     oldest: u64,
@@ -114,6 +116,7 @@ impl Participant {
             adopted: false,
             next_slab: 0,
             limbo: VecDeque::new(),
+            fills: false,
             tagged: 0,
             oldest: 0,
             scrub: crate::recover::ScrubCursor::default(),
@@ -289,7 +292,15 @@ impl Participant {
                     });
                 }
             }
-            self.refill(Kind::Rows(table), AllocClass::New)?;
+            self.refill(Kind::Rows(table), self.class_of(AllocClass::New))?;
+        }
+    }
+
+    fn class_of(&self, for_what: AllocClass) -> AllocClass {
+        if self.fills {
+            AllocClass::Update
+        } else {
+            for_what
         }
     }
 
@@ -299,6 +310,7 @@ impl Participant {
         bytes: usize,
         for_what: AllocClass,
     ) -> Result<u32, Full> {
+        let for_what = self.class_of(for_what);
         let first = CLASSES.partition_point(|&size| (size as usize) < bytes);
         for class in first..CLASSES.len() {
             match self.allocate_in(class as u8, for_what) {

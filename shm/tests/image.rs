@@ -337,6 +337,40 @@ fn a_full_arena_says_so_and_stays_whole() {
     check(&arena, true);
 }
 
+/// Updates have filled what new records were refused: another arena of the same size holds all of it.
+#[test]
+fn what_fitted_in_a_full_arena_fits_in_its_twin() {
+    let arena = smallest(2);
+    let mut p = online(&arena, 0);
+    let mut keys = 0u32;
+    while p
+        .insert(
+            TABLE,
+            &keys.to_le_bytes(),
+            &[&[1; 150]],
+            &[],
+            RowMeta::default(),
+        )
+        .is_ok()
+    {
+        keys += 1;
+    }
+    assert!(keys > 1_000, "{keys}");
+    for key in 0..keys {
+        let seen = p.find(TABLE, &key.to_le_bytes(), |r| (r.row, r.version));
+        let (row, version) = seen.expect("inserted");
+        // The longer ones go into what is kept back, until that is used up too.
+        let _ = p.replace(row, version, &[&[2; 350]], &[], RowMeta::default());
+        p.quiescent();
+    }
+    let images = export(&mut p, &[TABLE]);
+    assert_eq!(images.len(), keys as usize);
+    let twin = smallest(2);
+    let done = import(&twin, &images);
+    assert_eq!(done.records, u64::from(keys));
+    check(&twin, true);
+}
+
 /// Every version that the writer ever made, told before it shows: by key, a checksum of the whole record.
 type Told = Mutex<HashMap<Vec<u8>, Vec<u64>>>;
 
