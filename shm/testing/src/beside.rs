@@ -371,7 +371,12 @@ fn campaign(
                     longest = longest.max(steps);
                     length = (longest * 3 / 2 + 1).min(STORES_WITHIN);
                 }
-                after = u64::from(random(length as u32));
+                // One that has ended early, because there was nothing to do, does not say much.
+                let within = match random(3) {
+                    0 => STORES_WITHIN,
+                    _ => length,
+                };
+                after = u64::from(random(within as u32));
                 toll.kills >= u64::from(count)
             }
             Deaths::Every if toll.kills == 1 => {
