@@ -98,7 +98,7 @@ impl Arena {
         out.extend_from_slice(&0u32.to_le_bytes());
         let mut count = 0u32;
         for slot in 0..self.layout().slots {
-            for buffer in self.journal(SlotId(slot)) {
+            for buffer in self.journal(SlotId(slot), None) {
                 let pool = self.rx(SlotId(buffer.slot));
                 let meta = pool.meta(buffer.index);
                 let Some(bytes) = pool.bytes(buffer.index) else {
@@ -169,6 +169,7 @@ impl Arena {
                 attempts,
                 holder: slot,
                 tag,
+                order: pool.next_order(),
             };
             pool.lay(*next, bytes, meta);
             *next += 1;
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(header.turn_done.load(Ordering::Relaxed), 41);
         assert_eq!(header.turn_started.load(Ordering::Relaxed), 42);
         for (slot, tag, first) in [(0, 5, 0xabc_u64), (1, 6, 0xdef)] {
-            let journal = b.journal(SlotId(slot));
+            let journal = b.journal(SlotId(slot), None);
             assert_eq!(journal.len(), 1);
             let pool = b.rx(SlotId(journal[0].slot));
             assert_eq!(pool.meta(journal[0].index).tag, tag);

@@ -4,7 +4,7 @@
 //! them last and never all zero; together with a meta word per buffer, which lies elsewhere, that tells an heir what was read and not served.
 //!
 //! ```text
-//! meta   state:4 | attempts:8 | holder:16 | tag:16 | 0:20       IDLE HELD DONE
+//! meta   state:4 | attempts:8 | holder:16 | tag:16 | order:20       IDLE HELD DONE
 //! ```
 //!
 //! | step | by | died after it, the heir of |
@@ -15,6 +15,9 @@
 //! | 4. HELD by another slot: `pass`; mail `Serve` to it | pool's slot | the holder: serves it; the mail is a hint |
 //! | 5. `attempts` + 1, noted in the slot's header: `begin` | holder | holder: serves it last |
 //! | 6. DONE: `done`; mail `Release` to the pool's slot | holder | pool: provides it again; the mail is a hint |
+//!
+//! The kernel fills a pool's buffers in the order in which they were provided, so `order` (a counter of the pool, in the slot's header) is the order of arrival:
+//! an heir serves what it finds as it came. An ACK that overtook its BYE would be a stranger to the callee.
 //!
 //! Every buffer is one slot's to change at a time, so the words are stored, not swapped. A message may be served twice (a death between its last side effect and step 6);
 //! it then meets its own transaction.
@@ -49,7 +52,11 @@ pub struct RxMeta {
     pub holder: u16,
     /// What the reader knew about it: the socket's number. Lost if the reader died before `hold`.
     pub tag: u16,
+    /// When it was provided, by the pool's counter, modulo 2^20.
+    pub order: u32,
 }
+
+const ORDER_MASK: u64 = (1 << 20) - 1;
 
 impl RxMeta {
     const fn pack(self) -> u64 {
@@ -62,6 +69,7 @@ impl RxMeta {
             | ((self.attempts as u64) << 52)
             | ((self.holder as u64) << 36)
             | ((self.tag as u64) << 20)
+            | (self.order as u64 & ORDER_MASK)
     }
 
     /// A word that we did not write is an idle buffer.
@@ -76,6 +84,7 @@ impl RxMeta {
             attempts: (word >> 52) as u8,
             holder: (word >> 36) as u16,
             tag: (word >> 20) as u16,
+            order: (word & ORDER_MASK) as u32,
         }
     }
 }
@@ -103,10 +112,14 @@ impl Arena {
         }
     }
 
-    /// Every buffer that the heir of this slot has to serve, in whoever's pool it lies; the one that was at hand last.
-    pub fn journal(&self, slot: SlotId) -> Vec<BufferRef> {
+    /// Every buffer that the heir of this slot has to serve, in whoever's pool it lies: those of a pool in the order in which they came, `last` behind
+    /// all others.
+    pub fn journal(&self, slot: SlotId, last: Option<BufferRef>) -> Vec<BufferRef> {
         let mut found = Vec::new();
         for pool in (0..self.layout().slots).map(|s| self.rx(SlotId(s))) {
+            let first = found.len();
+            // Relaxed: whoever counts here is dead, or provides what is not in the list.
+            let now = self.slot(pool.slot()).rx_order.load(Ordering::Relaxed);
             for index in 0..pool.count() {
                 let meta = pool.meta(index);
                 let serve = match meta.state {
@@ -115,18 +128,20 @@ impl Arena {
                     RxState::Done => false,
                 };
                 if serve {
-                    found.push(BufferRef {
+                    let age = now.wrapping_sub(u64::from(meta.order)) & ORDER_MASK;
+                    let buffer = BufferRef {
                         slot: pool.slot,
                         index,
-                    });
+                    };
+                    found.push((std::cmp::Reverse(age), buffer));
                 }
             }
+            if let Some(of_pool) = found.get_mut(first..) {
+                of_pool.sort_by_key(|(age, _)| *age);
+            }
         }
-        if let Some(at) = self
-            .slot(slot)
-            .at_hand()
-            .and_then(|hand| found.iter().position(|&b| b == hand))
-        {
+        let mut found: Vec<BufferRef> = found.into_iter().map(|(_, buffer)| buffer).collect();
+        if let Some(at) = last.and_then(|hand| found.iter().position(|&b| b == hand)) {
             let hand = found.remove(at);
             found.push(hand);
         }
@@ -226,6 +241,7 @@ impl RxPool {
                 .store(0, Ordering::Relaxed);
         }
         failpoint!("shm.rx.header_zeroed");
+        let order = self.next_order();
         self.set(
             index,
             RxMeta {
@@ -233,8 +249,18 @@ impl RxPool {
                 attempts: 0,
                 holder: self.slot,
                 tag: 0,
+                order,
             },
         );
+    }
+
+    /// Counts one buffer more.
+    pub(crate) fn next_order(&self) -> u32 {
+        let counter = &self.arena.slot(self.slot()).rx_order;
+        // Relaxed: only the pool's slot provides.
+        let order = counter.load(Ordering::Relaxed).wrapping_add(1);
+        counter.store(order, Ordering::Relaxed);
+        (order & ORDER_MASK) as u32
     }
 
     /// Puts a message that another arena held into a buffer of this one, which nobody else uses.
@@ -249,14 +275,13 @@ impl RxPool {
 
     /// Step 3: the kernel filled it, we have to serve it. Keeps the number of attempts, for an heir that holds it anew.
     pub fn hold(&self, index: u16, tag: u16) {
-        let attempts = self.meta(index).attempts;
         self.set(
             index,
             RxMeta {
                 state: RxState::Held,
-                attempts,
                 holder: self.slot,
                 tag,
+                ..self.meta(index)
             },
         );
     }
@@ -363,7 +388,7 @@ mod tests {
         for pool in [&zero, &one] {
             (0..8).for_each(|i| pool.provide(i));
         }
-        assert_eq!(arena.journal(SlotId(0)), []);
+        assert_eq!(arena.journal(SlotId(0), None), []);
         assert_eq!(zero.bytes(3), None);
         for index in [1, 2, 3, 4, 5] {
             fill(&zero, index);
@@ -382,10 +407,10 @@ mod tests {
         one.pass(0, SlotId(0)); // passed to us
         let b = |slot, index| BufferRef { slot, index };
         assert_eq!(
-            arena.journal(SlotId(0)),
+            arena.journal(SlotId(0), arena.slot(SlotId(0)).at_hand()),
             [b(0, 1), b(0, 2), b(1, 0), b(0, 4)]
         );
-        assert_eq!(arena.journal(SlotId(1)), [b(0, 3)]);
+        assert_eq!(arena.journal(SlotId(1), None), [b(0, 3)]);
         assert_eq!(zero.for_a_new_ring().collect::<Vec<_>>(), [0, 5, 6, 7]);
         assert_eq!(zero.released().collect::<Vec<_>>(), [5]);
         assert_eq!(zero.passed().collect::<Vec<_>>(), [(3, SlotId(1))]);
@@ -395,5 +420,33 @@ mod tests {
             (RxState::Held, 2, 0, 7)
         );
         assert_eq!(zero.bytes(4).map(<[u8]>::len), Some(8192));
+    }
+
+    #[test]
+    fn messages_are_listed_as_they_came() {
+        let layout = Layout {
+            rx_buffers: 8,
+            ..Layout::new(24 << 20, 1, 1, 1)
+        };
+        let arena = Arena::heap(&layout, [1; 16]).unwrap();
+        let pool = arena.rx(SlotId(0));
+        (0..8).for_each(|i| pool.provide(i));
+        // The kernel has gone round: 5 came back before 2, and 2 before 0.
+        for index in [5, 2, 0] {
+            fill(&pool, index);
+            pool.hold(index, 0);
+            pool.done(index, SlotId(0));
+            pool.provide(index);
+        }
+        for index in [7, 5, 2, 0] {
+            fill(&pool, index);
+        }
+        pool.hold(7, 0);
+        pool.begin(7, SlotId(0));
+        let b = |index| BufferRef { slot: 0, index };
+        let came = [b(7), b(5), b(2), b(0)];
+        assert_eq!(arena.journal(SlotId(0), None), came);
+        let suspect = arena.slot(SlotId(0)).at_hand();
+        assert_eq!(arena.journal(SlotId(0), suspect), [b(5), b(2), b(0), b(7)]);
     }
 }

@@ -50,6 +50,8 @@ pub struct SlotHeader {
     pub last_exit: AtomicU64,
     /// 1: this slot's own thread was the end of its process, by a fault or because it hung; 0: it was not, or nobody knows.
     pub blamed: AtomicU64,
+    /// Receive buffers provided so far; see `rx`.
+    pub rx_order: AtomicU64,
 }
 
 const _: () =

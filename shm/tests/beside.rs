@@ -291,7 +291,7 @@ fn counts_at_all(p: &Participant) -> [i64; 2] {
 /// What nobody holds or has to serve goes to the kernel; what a dead one held is served first.
 fn provide(p: &mut Participant) {
     let pool = p.arena().rx(SlotId(0));
-    for BufferRef { slot, index } in p.arena().journal(SlotId(0)) {
+    for BufferRef { slot, index } in p.arena().journal(SlotId(0), None) {
         let pool = p.arena().rx(SlotId(slot));
         pool.begin(index, SlotId(0));
         pool.done(index, SlotId(0));

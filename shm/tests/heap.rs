@@ -203,7 +203,7 @@ fn buffers_go_round() {
     b.receive(|from, mail| {
         assert_eq!((from, mail), (SlotId(0), Mail::Serve(buffer)));
         assert_eq!(pool.begin(1, SlotId(1)), 1);
-        assert_eq!(arena.journal(SlotId(1)), [buffer]);
+        assert_eq!(arena.journal(SlotId(1), None), [buffer]);
         assert_eq!(pool.bytes(1).map(|b| b[100]), Some(1));
         pool.done(1, SlotId(1));
     });

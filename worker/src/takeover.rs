@@ -7,7 +7,7 @@ use crate::{quarantine, slot::Begin};
 
 /// What an heir finds.
 pub(crate) struct Inheritance {
-    /// Messages read but not served, the one that was at hand last.
+    /// Messages read but not served, as they came; the suspect last.
     pub(crate) journal: Vec<BufferRef>,
     /// The one that was at hand, if it is suspect: its reader died by a fault of its own while serving it.
     pub(crate) suspect: Option<BufferRef>,
@@ -37,8 +37,10 @@ pub(crate) fn recover(begin: &Begin, participant: &mut Participant) -> Inheritan
     let at_hand = header.at_hand();
     participant.recover(ParticipantId(begin.slot));
     failpoint::failpoint!("takeover.recovered");
-    let journal = begin.arena.journal(SlotId(begin.slot));
-    let suspect = at_hand.filter(|buffer| begin.fault && journal.last() == Some(buffer));
+    // A message that nobody suspects keeps its place: the next one may be its caller's as well.
+    let suspect = at_hand.filter(|_| begin.fault);
+    let journal = begin.arena.journal(SlotId(begin.slot), suspect);
+    let suspect = suspect.filter(|buffer| journal.last() == Some(buffer));
     let poison = suspect.is_some_and(|buffer| quarantine::judge(begin, participant, buffer));
     Inheritance {
         journal,

@@ -112,7 +112,7 @@ pub fn facts(participants: &[Participant]) -> Facts {
         });
     }
     for slot in (0..arena.layout().slots).map(SlotId) {
-        for buffer in arena.journal(slot) {
+        for buffer in arena.journal(slot, None) {
             facts.insert(
                 format!("buffer {buffer:?}"),
                 format!("to serve by {slot:?}"),
