@@ -3,12 +3,14 @@
 //! All orphans wait on one listening socket, the one that the dead supervisor had given to each of them, and a connection goes to one of them.
 //!
 //! ```text
-//! connect --> Orphan { who, which slots, which configuration } + its pidfd
+//! connect <-- Hail
+//!         --> Orphan { who, which slots, which configuration } + its pidfd
 //!             <-- Surrender (of one orphan): Estate, Doorbells, Sockets ... Surrendered, with duplicates of all that is shared
 //!             <-- Adopt: the connection is the control channel from here on
 //! ```
 //!
-//! Whatever else comes before `Adopt`, or nothing for some seconds, or the end: the connection is dropped and the next one awaited. So a
+//! Whatever else comes before `Adopt`, or nothing for some seconds (for the `Hail`, which is sent with the connection: a moment), or the end: the connection is
+//! dropped and the next one awaited. So a
 //! supervisor that dies while it adopts leaves orphans behind as it found them. Nobody but the account that we were started by, and root, is
 //! listened to.
 
@@ -24,6 +26,8 @@ use crate::process::Process;
 
 /// How long whoever connected may take for each step.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For the first word, which is there before we are: who connects and says nothing keeps a supervisor waiting.
+const FIRST_WORD: Duration = Duration::from_millis(100);
 
 /// Returns with a new supervisor.
 pub(crate) fn wait_for_adoption(process: &mut Process) -> anyhow::Result<()> {
@@ -71,6 +75,13 @@ fn present(process: &Process, connection: BorrowedFd<'_>) -> anyhow::Result<()> 
         uid == 0 || uid == process.owner,
         "the account {uid} has no right to"
     );
+    os::block_for(connection, Some(FIRST_WORD))?;
+    let (mut bytes, mut fds) = (Vec::new(), Vec::new());
+    let length = os::recv_with_fds(connection, &mut bytes, &mut fds)?;
+    anyhow::ensure!(
+        length > 0 && control::decode::<ToWorker>(&bytes)? == ToWorker::Hail,
+        "whoever connected wants something else"
+    );
     os::block_for(connection, Some(PATIENCE))?;
     let pidfd = os::pidfd_open(std::process::id())?;
     let orphan = FromWorker::Orphan {
@@ -82,7 +93,6 @@ fn present(process: &Process, connection: BorrowedFd<'_>) -> anyhow::Result<()> 
         listeners: process.listeners.keys().copied().collect(),
     };
     send(connection, &orphan, &[pidfd.as_fd()])?;
-    let (mut bytes, mut fds) = (Vec::new(), Vec::new());
     loop {
         fds.clear();
         let length = os::recv_with_fds(connection, &mut bytes, &mut fds)?;

@@ -322,7 +322,7 @@ impl Process {
                     queries::answer(&mut self.participant, &request, connection);
                 }
             }
-            ToWorker::Surrender | ToWorker::Adopt => {
+            ToWorker::Hail | ToWorker::Surrender | ToWorker::Adopt => {
                 bail!("the supervisor adopts a worker that it has")
             }
         }

@@ -109,6 +109,8 @@ pub enum ToWorker {
     /// This arena is nobody else's: fill it. Descriptor: where from, blocking. Answer: [`FromWorker::Imported`] or
     /// [`FromWorker::CarryFailed`].
     Import,
+    /// To an orphan, at once after connecting: whoever says this first wants to adopt. It answers with [`FromWorker::Orphan`].
+    Hail,
 }
 
 /// An arena to be made, by whoever knows how its own program lays it out.

@@ -75,6 +75,7 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
         Just(ToWorker::StandBy),
         Just(ToWorker::Export),
         Just(ToWorker::Import),
+        Just(ToWorker::Hail),
         Just(ToWorker::Surrender),
         Just(ToWorker::Adopt),
         table_request().prop_map(|request| ToWorker::Query { request }),
@@ -417,6 +418,7 @@ fn variants_keep_their_numbers() {
         (ToWorker::StandBy, 12),
         (ToWorker::Export, 13),
         (ToWorker::Import, 14),
+        (ToWorker::Hail, 15),
     ];
     for (message, wanted) in to_worker {
         assert_eq!(number(&message), wanted, "{message:?}");

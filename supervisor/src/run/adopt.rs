@@ -1,7 +1,7 @@
 //! Finding what a dead supervisor left: its workers, and all that they hold for us (DESIGN §1, "The supervisor's own death").
 //!
 //! ```text
-//! connect to <control>.adopt ──refused──> nobody lives: what the service manager keeps, or a fresh start
+//! connect to <control>.adopt, Hail ──refused──> nobody lives: what the service manager keeps, or a fresh start
 //!    │ Orphan + its pidfd
 //!    ├─ Surrender ──> arena, sockets, doorbells, configuration
 //!    │ the arena's process directory tells whom else to expect
@@ -135,11 +135,19 @@ fn living(memory: &Memory) -> Vec<Living> {
     census::living(memory.directory(), memory.layout().aux)
 }
 
+/// The first word goes with the connection, so that whoever takes it need not wait for us.
+fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let connection = os::seqpacket_connect(path)?;
+    let hail = control::encode(&ToWorker::Hail).map_err(io::Error::other)?;
+    os::send_with_fds(connection.as_fd(), &hail, &[])?;
+    Ok(connection)
+}
+
 /// The first orphan that answers; `None`: nobody holds the socket.
 fn first(path: &Path) -> Result<Option<Orphan>, Trouble> {
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
-        let connection = match os::seqpacket_connect(path) {
+        let connection = match connect(path) {
             Ok(connection) => connection,
             Err(error)
                 if matches!(
@@ -256,7 +264,7 @@ fn take_others(path: &Path, memory: &Memory, orphans: &mut Vec<Orphan>) -> Vec<L
         }
         let connection = match waiting.take() {
             Some(connection) => Ok(connection),
-            None => os::seqpacket_connect(path),
+            None => connect(path),
         };
         let Ok(connection) = connection else {
             std::thread::sleep(LOOK);
