@@ -95,7 +95,7 @@ fn nobody_survives_but_the_descriptor_store() {
     for round in 1..=3_u64 {
         let load = Load::start(&server, 20, 3, &[]);
         server.kill_all();
-        server.run_again_by(&manager.hand_over().line);
+        server.run_again_by(&manager);
         server.wait_ready();
         load.end().assert_no_call_failed();
         kept.assert_all_there(&server);
@@ -104,7 +104,7 @@ fn nobody_survives_but_the_descriptor_store() {
     // What systemd does after the death of the supervisor alone: the store is handed over, and the workers are there.
     let pids: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
     server.kill_supervisor();
-    server.run_again_by(&manager.hand_over().line);
+    server.run_again_by(&manager);
     server.wait_ready();
     let after: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
     assert_eq!(pids, after, "nobody was replaced");
@@ -124,6 +124,30 @@ fn nobody_survives_but_the_descriptor_store() {
     eventually("a clean stop empties the store", LIMIT, || {
         manager.names().is_empty().then_some(())
     });
+}
+
+/// A store that has no room for everything, or was filled when the supervisor died: what it lacks is made.
+#[test]
+fn the_descriptor_store_may_lack_sockets_and_doorbells() {
+    let _shared = shared();
+    let manager = Manager::start();
+    let mut server = Server::spawn_with_env(DEFAULT, &[("NOTIFY_SOCKET", &manager.socket())]);
+    let whole = 4 + 2 + 2;
+    let is_whole = || (manager.names().len() == whole).then_some(());
+    server.wait_ready();
+    let kept = Registrations::make(&server, 20);
+    let all = ["udp-0-0", "udp-0-1"];
+    for lost in [&["udp-0-1"][..], &["udp-0-0", "bell-1"], &all, &["adopt"]] {
+        eventually("all is stored", LIMIT, is_whole);
+        server.kill_all();
+        lost.iter().for_each(|name| manager.lose(name));
+        server.run_again_by(&manager);
+        server.wait_ready();
+        kept.assert_all_there(&server);
+    }
+    let log = server.log();
+    assert!(log.contains("did not keep all sockets"), "{log}");
+    assert_eq!(server.stop_and_look(), LEFT);
 }
 
 /// What a clean stop leaves in the directory of a server.
@@ -231,6 +255,12 @@ fn the_file_counts_after_the_adoption() {
             .contains("`workers.count`: changed in the file, unchanged until")
             .then_some(())
     });
+    let log = server.log();
+    assert!(
+        log.contains("reloading: the file is not what the adopted workers"),
+        "{log}"
+    );
+    assert!(!log.contains("SIGHUP"), "{log}");
     server.kill_supervisor();
     server.write_config("[workers]\ncount = 0\n");
     adopted(&mut server);
@@ -315,6 +345,66 @@ fn garbage_on_the_adopt_socket() {
     assert!(silent.iter().all(Result::is_ok));
     adopted(&mut server);
     assert_eq!(server.restarts(), 0);
+    assert!(server.stop().success());
+}
+
+/// With nobody else left those who were stopped are continued rather than given up with all that they have.
+#[test]
+fn workers_that_were_all_stopped_go_on() {
+    let _shared = shared();
+    let mut server = Server::start();
+    let kept = Registrations::make(&server, 5);
+    let pids: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    server.kill_supervisor();
+    for pid in &pids {
+        kill(Pid::from_raw(*pid), Signal::SIGSTOP).expect("our worker");
+    }
+    adopted(&mut server);
+    assert!(
+        server.log().contains("goes on (SIGCONT)"),
+        "{}",
+        server.log()
+    );
+    let after: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    assert_eq!(pids, after, "nobody was replaced");
+    kept.assert_all_there(&server);
+    assert_eq!(server.restarts(), 0);
+    assert!(server.stop().success());
+}
+
+/// The file of the adopt socket is gone, as after a careless clean-up: nobody can reach the workers, and every command says so.
+#[test]
+fn a_removed_adopt_socket_is_named() {
+    let _shared = shared();
+    let mut server = Server::start();
+    let pids: Vec<i32> = server.workers().iter().map(|w| w.pid).collect();
+    server.kill_supervisor();
+    let path = server.dir().join("control.adopt");
+    std::fs::remove_file(&path).expect("the file");
+    let outputs = ["stop", "status"].map(|command| server.command(&[command]));
+    for (out, code) in outputs
+        .iter()
+        .zip([3, 3])
+        .chain([(&server.run_beside(), 4)])
+    {
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(code), "{text}");
+        let file = path.display().to_string();
+        assert!(
+            text.contains(&file) && text.contains("was removed"),
+            "{text}"
+        );
+        assert!(text.contains("`kill "), "{text}");
+        assert!(
+            pids.iter().all(|pid| text.contains(&pid.to_string())),
+            "{text}"
+        );
+    }
+    // The remedy helps.
+    for pid in &pids {
+        kill(Pid::from_raw(*pid), Signal::SIGTERM).expect("our worker");
+    }
+    adopted(&mut server);
     assert!(server.stop().success());
 }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use nix::fcntl::{FcntlArg, fcntl};
 
 /// Descriptors by name.
 type Store = BTreeMap<String, OwnedFd>;
@@ -59,43 +58,23 @@ impl Manager {
         self.store().keys().cloned().collect()
     }
 
-    /// A shell line that runs `"$@"` with everything that is kept, and the environment for it. No other test may run meanwhile, since the
-    /// descriptors are open to every process that is started.
+    /// Has `command` start with everything that is kept. It has to set `LISTEN_PID` to its own number.
     #[track_caller]
-    pub fn hand_over(&self) -> HandOver {
+    pub fn hand_over(&self, command: &mut Command) {
         let store = self.store();
-        let raw: Vec<i32> = store
-            .values()
-            .map(|fd| fcntl(fd.as_fd(), FcntlArg::F_DUPFD(500)).expect("a free number"))
-            .collect();
-        let moves: Vec<String> = (3..)
-            .zip(&raw)
-            .map(|(to, from): (i32, _)| format!("{to}<&{from} {from}<&-"))
-            .collect();
-        let names: Vec<&str> = store.keys().map(String::as_str).collect();
-        HandOver {
-            line: format!(
-                "exec {}; LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={} exec \"$@\"",
-                moves.join(" "),
-                raw.len(),
-                names.join(":")
-            ),
-            raw,
+        let (mut names, mut fds) = (Vec::new(), Vec::new());
+        for (name, fd) in store.iter() {
+            names.push(name.as_str());
+            fds.push(fd.try_clone().expect("a free descriptor"));
         }
+        command.env("LISTEN_FDS", fds.len().to_string());
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        os::hand_over_descriptors(command, fds).expect("free descriptors");
     }
-}
 
-/// Closes the duplicates once the server has been started.
-pub struct HandOver {
-    pub line: String,
-    raw: Vec<i32>,
-}
-
-impl Drop for HandOver {
-    fn drop(&mut self) {
-        for raw in &self.raw {
-            let _ = nix::unistd::close(*raw);
-        }
+    /// Loses a descriptor, as a manager does whose store is full.
+    pub fn lose(&self, name: &str) {
+        self.store().remove(name);
     }
 }
 

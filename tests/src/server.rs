@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::binary::{tandem, tandem_with_failpoints};
 use crate::machine::{Process, eventually, free_port, fresh_address, group_members, process};
+use crate::manager::Manager;
 use crate::ua::Ua;
 
 /// How long a start, a stop or a reload may take before the test fails. Generous: CI has two cores.
@@ -198,12 +199,14 @@ impl Server {
             .push(i32::try_from(self.child.id()).expect("a pid fits"));
     }
 
-    /// As [`Server::run_again`], started by a shell that runs `line`, in which `"$@"` is the server's own command.
-    pub fn run_again_by(&mut self, line: &str) {
+    /// As [`Server::run_again`], by a service manager that hands over what it keeps.
+    #[track_caller]
+    pub fn run_again_by(&mut self, manager: &Manager) {
+        // The shell knows the number that the server will have.
         let wrapped = [
             vec![
                 "-c".to_owned(),
-                line.to_owned(),
+                "LISTEN_PID=$$ exec \"$@\"".to_owned(),
                 "sh".to_owned(),
                 self.program.display().to_string(),
                 "run".to_owned(),
@@ -211,14 +214,9 @@ impl Server {
             self.arguments.clone(),
         ]
         .concat();
-        self.child = command(
-            "bash".as_ref(),
-            self.dir.path(),
-            &wrapped,
-            &self.environment,
-        )
-        .spawn()
-        .expect("a shell can be started");
+        let mut command = command("sh".as_ref(), self.dir.path(), &wrapped, &self.environment);
+        manager.hand_over(&mut command);
+        self.child = command.spawn().expect("a shell can be started");
         self.groups
             .push(i32::try_from(self.child.id()).expect("a pid fits"));
     }

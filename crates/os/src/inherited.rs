@@ -1,9 +1,14 @@
-//! Descriptors that the service manager kept for us (sd_listen_fds(3)).
+//! Descriptors that the service manager kept for us (sd_listen_fds(3)), and how it hands them over.
 
 use std::ffi::OsStr;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use nix::errno::Errno;
+
+use crate::process::duplicate_from;
 
 /// The first one; they follow each other.
 const FIRST: RawFd = 3;
@@ -38,6 +43,39 @@ pub fn inherited_descriptors() -> Vec<(String, OwnedFd)> {
         .collect()
 }
 
+/// Has `command` start with these as its descriptors 3, 4, ...; `LISTEN_PID` is for the program to set, which alone knows its number.
+///
+/// The other side of [`inherited_descriptors`], for those who play the service manager. A shell's redirections are no way to do it: shells keep
+/// descriptors of their own from 10 on, and lose what they are told to put there.
+pub fn hand_over_descriptors(command: &mut Command, fds: Vec<OwnedFd>) -> io::Result<()> {
+    let end = RawFd::try_from(fds.len())
+        .ok()
+        .and_then(|count| FIRST.checked_add(count))
+        .ok_or(io::ErrorKind::InvalidInput)?;
+    // Out of the way of each other, and nothing that the standard library opens for the child may lie where they go.
+    let fds: Vec<OwnedFd> = fds
+        .iter()
+        .map(|fd| duplicate_from(fd, end))
+        .collect::<io::Result<_>>()?;
+    let mut taken = Vec::new();
+    if let Some(any) = fds.first() {
+        let fill = |_| duplicate_from(&any.as_fd(), FIRST);
+        taken = (FIRST..end).map(fill).collect::<io::Result<_>>()?;
+    }
+    let place = move || {
+        // Held until the command itself is dropped.
+        let _ = &taken;
+        for (to, from) in (FIRST..).zip(&fds) {
+            // SAFETY: two numbers; what `to` was is ours to overwrite, as nothing of the standard library's lies there.
+            Errno::result(unsafe { libc::dup2(from.as_raw_fd(), to) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: the hook only calls dup2, which is async-signal-safe, on plain numbers, and allocates nothing.
+    unsafe { command.pre_exec(place) };
+    Ok(())
+}
+
 /// One name for each descriptor; none if they are another process's.
 fn names(pid: &OsStr, count: &OsStr, names: &OsStr, me: u32) -> Vec<String> {
     let number = |text: &OsStr| text.to_str()?.parse::<usize>().ok();
@@ -55,6 +93,24 @@ fn names(pid: &OsStr, count: &OsStr, names: &OsStr, me: u32) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_arrives_where_it_belongs() {
+        // More than ten, and in the way of each other.
+        let mut fds = Vec::new();
+        for _ in 0..20 {
+            fds.push(std::fs::File::open("/dev/null").unwrap().into());
+            fds.push(std::fs::File::open("/dev/zero").unwrap().into());
+        }
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            "for fd in $(seq 3 42); do readlink /proc/$$/fd/$fd; done",
+        ]);
+        hand_over_descriptors(&mut command, fds).unwrap();
+        let out = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert_eq!(out, "/dev/null\n/dev/zero\n".repeat(20));
+    }
 
     #[test]
     fn only_for_us_and_each_with_its_name() {

@@ -5,7 +5,7 @@
 //! - [`seqpacket_pair`], [`seqpacket_listen`], [`send_with_fds`], [`recv_with_fds`]: whole messages with descriptors between processes.
 //! - [`spawn_worker`], [`pidfd_open`], [`pidfd_signal`], [`reap`]: processes, named by descriptors that never name a stranger.
 //! - [`Executable`], [`program_of`]: programs held open, so that what is run stays the same whatever becomes of their names.
-//! - [`inherited_descriptors`]: what a service manager kept for us.
+//! - [`inherited_descriptors`], [`hand_over_descriptors`]: what a service manager kept for us, and how it does.
 //! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`], [`die_with_parent`], [`give_way`]: what a process of ours does to itself at its start.
 //! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages.
 //! - [`threads`], [`ask_for_stack`], [`answer_for_stacks`]: where a thread is that does not answer.
@@ -35,7 +35,7 @@ pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
 pub use executable::{Executable, FileIdentity, program_of, take_descriptor};
 pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
-pub use inherited::inherited_descriptors;
+pub use inherited::{hand_over_descriptors, inherited_descriptors};
 pub use process::{
     CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, is_stopped, pid_of, pidfd_open,
     pidfd_signal, pin_current_thread, reap, spawn_worker, start_ticks, take_control_channel,

@@ -9,6 +9,7 @@ use control::stream::{StreamError, read_message, write_message};
 use control::{ClientReply, ClientRequest};
 
 use super::{FAILED, NO_SERVER};
+use crate::run::Orphans;
 
 /// Longest silence of the server. A rolling restart says something at each worker.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
@@ -85,24 +86,13 @@ fn unreachable(control: &Path, error: &io::Error) -> Failure {
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
     );
-    let orphans = if nobody {
-        crate::run::orphans(control)
-    } else {
-        Vec::new()
-    };
+    if nobody {
+        let orphans = crate::run::orphans(control);
+        if !orphans.pids.is_empty() {
+            return without_supervisor(control, orphans);
+        }
+    }
     let (message, remedy) = match error.kind() {
-        _ if !orphans.is_empty() => (
-            format!(
-                "{} still {} without a supervisor on {path}",
-                numbered(&orphans),
-                if orphans.len() == 1 {
-                    "serves"
-                } else {
-                    "serve"
-                }
-            ),
-            "run `tandem run` as you started it: it takes them over, and then every command works, `tandem stop` as well",
-        ),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
             format!("no server answers on {path}"),
             "start one with `tandem run`, or name its control socket with --control or TANDEM_CONTROL",
@@ -117,6 +107,31 @@ fn unreachable(control: &Path, error: &io::Error) -> Failure {
         code: NO_SERVER,
         message,
         remedy: remedy.into(),
+    }
+}
+
+fn without_supervisor(control: &Path, orphans: Orphans) -> Failure {
+    let mut message = format!(
+        "{} still {} without a supervisor on {}",
+        numbered(&orphans.pids),
+        if orphans.pids.len() == 1 {
+            "serves"
+        } else {
+            "serve"
+        },
+        control.display()
+    );
+    let remedy = match orphans.cut_off {
+        None => "run `tandem run` as you started it: it takes them over, and then every command works, `tandem stop` as well".to_owned(),
+        Some((file, remedy)) => {
+            message.push_str(&format!(", and nobody can take them over: their socket {} was removed", file.display()));
+            remedy
+        }
+    };
+    Failure {
+        code: NO_SERVER,
+        message,
+        remedy,
     }
 }
 

@@ -12,6 +12,10 @@
 //!
 //! An orphan is who its pidfd says, and is believed if the directory has that pid with that start time. Who lives by the directory and does not
 //! come in time can't be a worker of ours; it is killed before anybody else gets its seat.
+//!
+//! If nobody answers at all, those who hold the socket and were stopped (SIGSTOP) are continued: with no other survivor they are the ones to go on with.
+//! Descriptors that the service manager kept count once nobody is left, and for what survivors do not bring. Survivors may be dying still: the kernel
+//! takes a process's memory down before its death is known, so both proofs are waited for, an answer and a death.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,16 +28,19 @@ use control::{FromWorker, Secret, ToWorker};
 use shm::Place;
 
 use super::census::{self, Living};
-use super::claim::adopt_path;
+use super::claim::{adopt_path, outlast};
 use super::fleet::ProcessId;
 use super::holder;
 use super::memory::Memory;
+use super::store::Kept;
 use super::trouble::Trouble;
 
 /// How long the first orphan may take to answer, and each further one.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked whether those who are still expected live.
 const LOOK: Duration = Duration::from_millis(20);
+/// A silence after which it is looked who was stopped.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// All that is shared, as one survivor or the service manager has it.
 #[derive(Debug)]
@@ -88,42 +95,79 @@ pub(crate) fn anybody(control: &Path) -> bool {
     os::seqpacket_connect(&adopt_path(control)).is_ok()
 }
 
-/// What a dead supervisor of this control socket left, if anything; `stored` is what the service manager kept.
-pub(crate) fn find(control: &Path, stored: Option<Estate>) -> Result<Option<Remains>, Trouble> {
+/// What a dead supervisor of this control socket left, if anything; `kept` is what the service manager kept.
+pub(crate) fn find(control: &Path, kept: Option<Kept>) -> Result<Option<Remains>, Trouble> {
     let path = adopt_path(control);
-    if let Some(estate) = stored {
-        let memory = attach(&estate)?;
-        if living(&memory).is_empty() {
-            return Ok(Some(Remains {
-                estate,
-                memory,
-                orphans: Vec::new(),
-                silent: Vec::new(),
-            }));
-        }
-        // The arena is the same, and survivors know more.
-        return match first(&path)? {
-            Some(orphan) => take_all(&path, orphan).map(Some),
-            None => Ok(Some(Remains {
-                silent: living(&memory),
-                estate,
-                memory,
-                orphans: Vec::new(),
-            })),
+    let Some(kept) = kept else {
+        return match first(&path, || true)? {
+            First::Orphan(orphan) => take_all(&path, *orphan, None).map(Some),
+            First::Nobody => reachable(&path).map(|()| None),
+            First::Silent => Err(silent(&path)),
         };
+    };
+    // The arena is the same, and survivors know more. The store holds the adopt socket too, so that a connection says nothing: the directory does.
+    let memory = attach(&kept.control, &kept.data)?;
+    if let First::Orphan(orphan) = first(&path, || !living(&memory).is_empty())? {
+        return take_all(&path, *orphan, Some(kept)).map(Some);
     }
-    match first(&path)? {
-        Some(orphan) => take_all(&path, orphan).map(Some),
-        None => Ok(None),
-    }
+    let estate = kept.into_estate(memory.layout().slots).map_err(|error| {
+        Trouble::new(
+            format!("what the service manager kept can't be completed: {error}"),
+            "stop the unit, which empties the store, and start it again",
+        )
+    })?;
+    Ok(Some(Remains {
+        silent: living(&memory),
+        estate,
+        memory,
+        orphans: Vec::new(),
+    }))
 }
 
-fn attach(estate: &Estate) -> Result<Memory, Trouble> {
+fn silent(path: &Path) -> Trouble {
+    Trouble::new(
+        format!(
+            "workers of a dead supervisor hold {} and do not answer: {}",
+            path.display(),
+            numbers(&holder::of_unix(path))
+        ),
+        "kill them and start again: registrations are those of the last snapshot then, and calls that ring are lost",
+    )
+}
+
+/// An error if workers wait on a socket of this path whose file is not there any more.
+fn reachable(path: &Path) -> Result<(), Trouble> {
+    let waiting = || holder::of_unix(path);
+    if outlast(|| waiting().is_empty().then_some(())).is_some() {
+        return Ok(());
+    }
+    let pids = waiting();
+    Err(Trouble::new(
+        format!(
+            "workers of a dead supervisor serve on ({}), and nobody can take them over: their socket {} was removed",
+            numbers(&pids),
+            path.display()
+        ),
+        cut_off_remedy(&pids),
+    ))
+}
+
+/// What to do about workers that wait on a socket without a file.
+pub(crate) fn cut_off_remedy(pids: &[u32]) -> String {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    format!(
+        "nothing brings the file back: `kill {}`, then `tandem run`. Registrations are those of the last snapshot then, and calls that ring are lost. \
+         Keep whatever cleans that directory away from it",
+        pids.join(" ")
+    )
+}
+
+fn attach(control: &OwnedFd, data: &OwnedFd) -> Result<Memory, Trouble> {
     let copy = |fd: &OwnedFd| {
         fd.try_clone()
             .map_err(|error| Trouble::new(format!("a descriptor can't be duplicated: {error}"), ""))
     };
-    Memory::adopt(copy(&estate.control)?, copy(&estate.data)?).map_err(|error| {
+    Memory::adopt(copy(control)?, copy(data)?).map_err(|error| {
         Trouble::new(
             format!("the running workers' memory can't be shared: {error}"),
             "start the `tandem` that they were started with; or end them, which ends the calls that ring, and start anew",
@@ -143,11 +187,33 @@ fn connect(path: &Path) -> io::Result<OwnedFd> {
     Ok(connection)
 }
 
-/// The first orphan that answers; `None`: nobody holds the socket.
-fn first(path: &Path) -> Result<Option<Orphan>, Trouble> {
-    let until = Instant::now() + PATIENCE;
+enum First {
+    Orphan(Box<Orphan>),
+    /// Nobody holds the socket, or nobody is left who could answer.
+    Nobody,
+    /// Somebody holds it, and does not answer.
+    Silent,
+}
+
+/// The first orphan that answers, for as long as there `may_be` one.
+fn first(path: &Path, may_be: impl Fn() -> bool) -> Result<First, Trouble> {
+    let (mut until, mut look_at) = (Instant::now() + PATIENCE, Instant::now() + SILENCE);
+    let mut waiting: Option<OwnedFd> = None;
     while Instant::now() < until {
-        let connection = match connect(path) {
+        if !may_be() {
+            return Ok(First::Nobody);
+        }
+        if Instant::now() >= look_at {
+            look_at = until;
+            if continue_stopped(path) > 0 {
+                until = Instant::now() + PATIENCE;
+            }
+        }
+        let connection = match waiting.take() {
+            Some(connection) => Ok(connection),
+            None => connect(path),
+        };
+        let connection = match connection {
             Ok(connection) => connection,
             Err(error)
                 if matches!(
@@ -155,7 +221,7 @@ fn first(path: &Path) -> Result<Option<Orphan>, Trouble> {
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
                 ) =>
             {
-                return Ok(None);
+                return Ok(First::Nobody);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 std::thread::sleep(LOOK);
@@ -169,26 +235,47 @@ fn first(path: &Path) -> Result<Option<Orphan>, Trouble> {
             }
         };
         check_owner(path, &connection)?;
-        match hear(&connection, until.saturating_duration_since(Instant::now())) {
+        match hear(&connection, LOOK) {
             Ok(Said::Orphan(orphan, pidfd)) => match orphan_of(*orphan, connection, pidfd) {
-                Ok(orphan) => return Ok(Some(orphan)),
+                Ok(orphan) => return Ok(First::Orphan(Box::new(orphan))),
                 Err(error) => {
                     tracing::warn!("a worker of the last supervisor is not taken: {error}")
                 }
             },
-            Ok(Said::Nothing) => {}
+            Ok(Said::Nothing) => waiting = Some(connection),
             // It was dying: ask again.
             Err(error) => tracing::debug!(%error, "an orphan went away"),
         }
     }
-    let pids = numbers(&holder::of_unix(path));
-    Err(Trouble::new(
-        format!(
-            "workers of a dead supervisor hold {} and do not answer: {pids}",
-            path.display()
-        ),
-        "kill them and start again; registrations and calls that ring are lost then",
-    ))
+    Ok(First::Silent)
+}
+
+/// Lets those go on who hold the socket, and so are workers of the supervisor before us, and whom a signal has stopped. How many there were.
+fn continue_stopped(path: &Path) -> usize {
+    let stopped = |pid: &u32| os::is_stopped(*pid).unwrap_or(false);
+    let mut count = 0;
+    for pid in holder::of_unix(path).into_iter().filter(stopped) {
+        // Asked again while a pidfd is held: the number may have become another's.
+        let Ok(pidfd) = os::pidfd_open(pid) else {
+            continue;
+        };
+        if !holder::of_unix(path).contains(&pid) {
+            continue;
+        }
+        match os::pidfd_signal(pidfd.as_fd(), libc::SIGCONT) {
+            Ok(()) => {
+                count += 1;
+                tracing::warn!(
+                    pid,
+                    "a worker of the last supervisor was stopped, and nobody else answers: it goes on (SIGCONT)"
+                );
+            }
+            Err(error) => {
+                tracing::warn!(pid, %error, "a worker of the last supervisor is stopped and can't be continued")
+            }
+        }
+    }
+    count
 }
 
 /// `1, 2`.
@@ -220,9 +307,9 @@ fn check_owner(path: &Path, connection: &OwnedFd) -> Result<(), Trouble> {
     }
 }
 
-fn take_all(path: &Path, first: Orphan) -> Result<Remains, Trouble> {
+fn take_all(path: &Path, first: Orphan, kept: Option<Kept>) -> Result<Remains, Trouble> {
     let mut estate = surrender(&first.connection)?;
-    let memory = attach(&estate)?;
+    let memory = attach(&estate.control, &estate.data)?;
     let mut orphans = vec![first];
     if !known(&memory, &orphans[0]) {
         return Err(Trouble::new(
@@ -235,10 +322,23 @@ fn take_all(path: &Path, first: Orphan) -> Result<Remains, Trouble> {
         ));
     }
     let silent = take_others(path, &memory, &mut orphans);
-    // Of a reload that did not reach everybody the newest configuration counts: its listeners came before it.
-    let newest = orphans.iter().max_by_key(|orphan| orphan.config_version);
-    if let Some(newest) = newest.filter(|newest| newest.config_version > estate.config_version) {
-        estate = surrender(&newest.connection)?;
+    // Of a reload that did not reach everybody the newest configuration counts: its listeners came before it. A spare may have been left without any.
+    let wealth = |orphan: &&Orphan| (orphan.config_version, orphan.listeners.len());
+    if let Some(richest) = orphans.iter().max_by_key(wealth)
+        && wealth(&richest) > wealth(&&orphans[0])
+    {
+        estate = surrender(&richest.connection)?;
+    }
+    let slots = memory.layout().slots;
+    for found in kept
+        .into_iter()
+        .flat_map(|kept| kept.whole_listeners(slots))
+    {
+        // Of one that a reload has removed the sockets are closed here; its number is not used again.
+        if !estate.listeners.iter().any(|has| has.id == found.id) {
+            tracing::debug!(address = %found.address, "sockets of the service manager's");
+            estate.listeners.push(found);
+        }
     }
     Ok(Remains {
         estate,
@@ -445,5 +545,45 @@ fn receive(connection: &OwnedFd) -> io::Result<(FromWorker, Vec<OwnedFd>)> {
     match os::recv_with_fds(connection.as_fd(), &mut bytes, &mut fds)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         _ => Ok((control::decode(&bytes).map_err(io::Error::other)?, fds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// The service manager's store holds the adopt socket as well: that it can be connected to is no sign of life.
+    #[test]
+    fn the_dying_are_waited_for_until_they_are_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.adopt");
+        let _held = os::seqpacket_listen(&path).unwrap();
+        let looks = Cell::new(0);
+        let begun = Instant::now();
+        let found = first(&path, || {
+            looks.set(looks.get() + 1);
+            looks.get() < 5
+        });
+        assert!(matches!(found, Ok(First::Nobody)));
+        assert_eq!(looks.get(), 5);
+        assert!(begun.elapsed() < PATIENCE);
+    }
+
+    #[test]
+    fn a_socket_without_its_file_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.adopt");
+        assert!(reachable(&path).is_ok());
+        let held = os::seqpacket_listen(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let trouble = reachable(&path).unwrap_err();
+        assert!(
+            trouble.cause.contains("control.adopt was removed"),
+            "{trouble}"
+        );
+        drop(held);
+        assert!(reachable(&path).is_ok());
     }
 }

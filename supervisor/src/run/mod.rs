@@ -93,8 +93,21 @@ pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
 }
 
 /// Workers that serve without a supervisor, as far as we may see them.
-pub(crate) fn orphans(control: &Path) -> Vec<u32> {
-    holder::of_unix(&claim::adopt_path(control))
+#[derive(Debug)]
+pub(crate) struct Orphans {
+    pub(crate) pids: Vec<u32>,
+    /// If nobody can take them over: the file that is missing, and what to do.
+    pub(crate) cut_off: Option<(PathBuf, String)>,
+}
+
+pub(crate) fn orphans(control: &Path) -> Orphans {
+    let path = claim::adopt_path(control);
+    let pids = holder::of_unix(&path);
+    let cut_off = !pids.is_empty() && !path.exists();
+    Orphans {
+        cut_off: cut_off.then(|| (path, adopt::cut_off_remedy(&pids))),
+        pids,
+    }
 }
 
 /// In the place of another program, which left this table.
@@ -143,7 +156,7 @@ fn start(
     let source = Source::new(args);
     // With workers to take over a wrong file is no reason to leave them alone: they keep the configuration they have.
     let loaded = match source.load() {
-        Err(trouble) if stored.estate.is_none() && !adopt::anybody(places.control) => {
+        Err(trouble) if stored.kept.is_none() && !adopt::anybody(places.control) => {
             return Err(trouble);
         }
         loaded => loaded,
@@ -155,7 +168,7 @@ fn start(
         Some(listener) => ControlSocket::inherited(places.control, listener)?,
         None => ControlSocket::claim(places.control)?,
     };
-    let remains = adopt::find(places.control, stored.estate.take())?;
+    let remains = adopt::find(places.control, stored.kept.take())?;
     // It is filled anew with what there is; a name in it is not looked at twice.
     store::clear(&mut stored.names);
     if let Some(remains) = remains {

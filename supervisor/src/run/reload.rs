@@ -53,12 +53,17 @@ pub(crate) struct Reload {
 
 impl Supervisor {
     pub(super) fn reload_by_signal(&mut self) {
+        self.reload_unasked("SIGHUP");
+    }
+
+    /// A reload that nobody waits for the result of.
+    fn reload_unasked(&mut self, why: &str) {
         let busy = self.reload.is_some() || self.upgrade.is_some() || self.switch.is_some();
         if busy || !self.fleet.everybody_serves() {
             self.reload_again = true;
             return;
         }
-        tracing::info!("reloading: SIGHUP");
+        tracing::info!("reloading: {why}");
         if let Err(trouble) = self.begin_reload(None) {
             self.reload_refused(&trouble);
         }
@@ -158,7 +163,7 @@ impl Supervisor {
     pub(super) fn reload_after_adoption(&mut self) {
         match self.source.load() {
             Ok((asked, _)) if config::diff(&self.config, &asked).is_empty() => {}
-            Ok(_) => self.reload_by_signal(),
+            Ok(_) => self.reload_unasked("the file is not what the adopted workers serve by"),
             Err(trouble) => self.reload_refused(&trouble),
         }
     }

@@ -5,13 +5,14 @@
 //! `FDPOLL=0`, or a socket with an error to report would be thrown out of the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use sd_notify::NotifyState;
 
 use super::adopt::{Estate, Sockets};
-use super::sockets::Listener;
+use super::sockets::{Listener, RECEIVE_BYTES};
 use super::supervisor::Supervisor;
 
 const CONTROL: &str = "arena-control";
@@ -22,25 +23,47 @@ const ADOPT: &str = "adopt";
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
     /// `None` if it kept nothing, or not enough.
-    pub(crate) estate: Option<Estate>,
+    pub(crate) kept: Option<Kept>,
     pub(crate) names: BTreeSet<String>,
+}
+
+/// What is needed to go on. A store that was filled when we died, or that has no room for everything (`FileDescriptorStoreMax=`), may lack doorbells and
+/// sockets.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) control: OwnedFd,
+    pub(crate) data: OwnedFd,
+    config_file: OwnedFd,
+    config_version: u64,
+    adopt: Option<OwnedFd>,
+    bells: BTreeMap<u16, OwnedFd>,
+    listeners: BTreeMap<u32, KeptListener>,
+}
+
+#[derive(Debug)]
+struct KeptListener {
+    asked: SocketAddr,
+    address: SocketAddr,
+    fds: BTreeMap<u16, OwnedFd>,
 }
 
 pub(crate) fn inherited() -> Inherited {
     let found = os::inherited_descriptors();
     let names: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
-    let estate = sort(found);
-    if estate.is_none() && !names.is_empty() {
-        tracing::warn!("the service manager's store is not whole: it is not used");
+    let kept = sort(found);
+    if kept.is_none() && !names.is_empty() {
+        tracing::warn!(
+            "the service manager's store lacks the memory or the configuration: it is not used"
+        );
     }
-    Inherited { estate, names }
+    Inherited { kept, names }
 }
 
-fn sort(found: Vec<(String, OwnedFd)>) -> Option<Estate> {
+fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
     let (mut control, mut data, mut adopt) = (None, None, None);
     let mut configs = BTreeMap::new();
     let mut bells = BTreeMap::new();
-    let mut listeners: BTreeMap<u32, (bool, BTreeMap<u16, OwnedFd>)> = BTreeMap::new();
+    let mut listeners: BTreeMap<u32, KeptListener> = BTreeMap::new();
     for (name, fd) in found {
         let mut parts = name.split('-');
         match (parts.next()?, parts.next(), parts.next()) {
@@ -54,44 +77,93 @@ fn sort(found: Vec<(String, OwnedFd)>) -> Option<Estate> {
                 bells.insert(slot.parse::<u16>().ok()?, fd);
             }
             (kind @ ("udp" | "any"), Some(id), Some(slot)) => {
-                let listener = listeners
-                    .entry(id.parse().ok()?)
-                    .or_insert((kind == "any", BTreeMap::new()));
-                listener.1.insert(slot.parse().ok()?, fd);
+                let address = UdpSocket::from(fd.try_clone().ok()?).local_addr().ok()?;
+                let port = if kind == "any" { 0 } else { address.port() };
+                let listener = listeners.entry(id.parse().ok()?);
+                let listener = listener.or_insert_with(|| KeptListener {
+                    asked: SocketAddr::new(address.ip(), port),
+                    address,
+                    fds: BTreeMap::new(),
+                });
+                listener.fds.insert(slot.parse().ok()?, fd);
             }
             _ => tracing::warn!(name, "the service manager kept what is not ours"),
         }
     }
-    let slots = bells.len();
     // The newest: an older one is what a supervisor had no time to remove.
     let (config_version, config_file) = configs.pop_last()?;
-    let listeners = listeners
-        .into_iter()
-        .filter(|(_, (_, fds))| fds.len() == slots)
-        .map(|(id, (any, fds))| sockets(id, any, fds.into_values().collect()))
-        .collect::<Option<Vec<_>>>()?;
-    Some(Estate {
+    Some(Kept {
         control: control?,
         data: data?,
         config_file,
         config_version,
         adopt,
-        doorbells: bells.into_values().collect(),
+        bells,
         listeners,
-        secret: None,
     })
 }
 
-fn sockets(id: u32, any: bool, fds: Vec<OwnedFd>) -> Option<Sockets> {
-    let copy = fds.first()?.try_clone().ok()?;
-    let address = UdpSocket::from(copy).local_addr().ok()?;
-    let asked = SocketAddr::new(address.ip(), if any { 0 } else { address.port() });
-    Some(Sockets {
-        id,
-        asked,
-        address,
-        fds,
-    })
+impl Kept {
+    /// Whole, for a server of so many slots whose processes are all dead: a doorbell that is missing is as good as any, a socket is opened beside the
+    /// others of its listener.
+    pub(crate) fn into_estate(mut self, slots: u16) -> io::Result<Estate> {
+        let doorbells =
+            (0..slots).map(|slot| self.bells.remove(&slot).map_or_else(os::eventfd, Ok));
+        let doorbells = doorbells.collect::<io::Result<_>>()?;
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        for (id, kept) in self.listeners {
+            listeners.push(kept.into_sockets(id, slots)?);
+        }
+        Ok(Estate {
+            control: self.control,
+            data: self.data,
+            config_file: self.config_file,
+            config_version: self.config_version,
+            adopt: self.adopt,
+            doorbells,
+            listeners,
+            secret: None,
+        })
+    }
+
+    /// The listeners that are whole, for survivors that were not given them.
+    pub(crate) fn whole_listeners(self, slots: u16) -> Vec<Sockets> {
+        let whole = self.listeners.into_iter().filter(|(_, kept)| {
+            kept.fds.len() == usize::from(slots) && kept.fds.keys().copied().eq(0..slots)
+        });
+        whole
+            .filter_map(|(id, kept)| kept.into_sockets(id, slots).ok())
+            .collect()
+    }
+}
+
+impl KeptListener {
+    fn into_sockets(mut self, id: u32, slots: u16) -> io::Result<Sockets> {
+        let missing = (0..slots)
+            .filter(|slot| !self.fds.contains_key(slot))
+            .count();
+        if missing > 0 {
+            tracing::warn!(
+                address = %self.address,
+                missing,
+                "the service manager did not keep all sockets of this listener: the missing ones are opened, and what waited in them is lost. \
+                 See `FileDescriptorStoreMax=`"
+            );
+        }
+        let mut fds = Vec::with_capacity(usize::from(slots));
+        for slot in 0..slots {
+            fds.push(match self.fds.remove(&slot) {
+                Some(fd) => fd,
+                None => os::udp_socket(self.address, true, RECEIVE_BYTES)?,
+            });
+        }
+        Ok(Sockets {
+            id,
+            asked: self.asked,
+            address: self.address,
+            fds,
+        })
+    }
 }
 
 fn socket_names(listener: &Listener) -> impl Iterator<Item = String> {
@@ -205,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_store_in_any_order() {
-        let estate = sort(named(&WHOLE)).unwrap();
+        let estate = sort(named(&WHOLE)).unwrap().into_estate(2).unwrap();
         assert_eq!((estate.config_version, estate.doorbells.len()), (10, 2));
         let [udp, any] = &estate.listeners[..] else {
             panic!("{:?}", estate.listeners)
@@ -216,16 +288,50 @@ mod tests {
     }
 
     #[test]
-    fn a_store_without_its_arena_is_none_and_half_a_listener_is_left_out() {
+    fn a_store_without_its_arena_or_its_configuration_is_none() {
         for missing in ["arena-control", "arena-data"] {
             let names: Vec<&str> = WHOLE.into_iter().filter(|name| *name != missing).collect();
             assert!(sort(named(&names)).is_none(), "{missing}");
         }
-        let names: Vec<&str> = WHOLE
-            .into_iter()
-            .filter(|name| *name != "udp-3-1")
-            .collect();
-        assert_eq!(sort(named(&names)).unwrap().listeners.len(), 1);
+        assert!(sort(named(&["arena-control", "arena-data", "bell-0"])).is_none());
         assert!(sort(named(&["bell-x"])).is_none());
+    }
+
+    #[test]
+    fn what_the_store_lacks_is_made() {
+        let first = os::udp_socket("127.0.0.1:0".parse().unwrap(), true, RECEIVE_BYTES).unwrap();
+        let copy = UdpSocket::from(first.try_clone().unwrap());
+        let address = copy.local_addr().unwrap();
+        let mut found = named(&["arena-control", "arena-data", "config-1", "bell-1"]);
+        found.push(("udp-7-1".to_owned(), first));
+        let inode = |fd: &OwnedFd| {
+            let raw = std::os::fd::AsRawFd::as_raw_fd(fd);
+            std::fs::read_link(format!("/proc/self/fd/{raw}")).unwrap()
+        };
+        let given = inode(&copy.into());
+        let estate = sort(found).unwrap().into_estate(3).unwrap();
+        assert_eq!(estate.doorbells.len(), 3);
+        let [listener] = &estate.listeners[..] else {
+            panic!("{:?}", estate.listeners)
+        };
+        assert_eq!((listener.id, listener.address), (7, address));
+        // The one that was kept is in its place, and the others have the same port.
+        let at: Vec<bool> = listener.fds.iter().map(|fd| inode(fd) == given).collect();
+        assert_eq!(at, [false, true, false]);
+        for fd in &listener.fds {
+            let socket = UdpSocket::from(fd.try_clone().unwrap());
+            assert_eq!(socket.local_addr().unwrap(), address);
+        }
+    }
+
+    #[test]
+    fn survivors_are_given_whole_listeners_only() {
+        let kept = sort(named(&WHOLE[..10])).unwrap();
+        let ids: Vec<u32> = kept
+            .whole_listeners(2)
+            .iter()
+            .map(|found| found.id)
+            .collect();
+        assert_eq!(ids, [3]);
     }
 }
