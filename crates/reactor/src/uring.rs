@@ -73,6 +73,8 @@ pub struct UringDriver<P> {
     scratch: Scratch,
     sockets: Box<[Socket]>,
     polls: Vec<Poll>,
+    /// Some socket or poll is to be armed: while all are, a turn does not look at them.
+    unarmed: bool,
     /// Events of submissions between turns.
     backlog: Vec<Event>,
     spin: Duration,
@@ -188,6 +190,7 @@ impl<P: Pool> UringDriver<P> {
             scratch: Scratch::new(entries as usize, options.send_bytes),
             sockets: vec![socket; sockets as usize].into(),
             polls: Vec::new(),
+            unarmed: false,
             backlog: Vec::new(),
             spin: options.spin,
             closing: false,
@@ -206,9 +209,10 @@ impl<P: Pool> UringDriver<P> {
 
     /// Queues receives and polls that are due. Nothing while closing.
     fn rearm(&mut self) {
-        if self.closing {
+        if self.closing || !self.unarmed {
             return;
         }
+        self.unarmed = false;
         let mut now = None;
         for index in 0..self.sockets.len() {
             let due = match self.sockets[index].state {
@@ -221,6 +225,7 @@ impl<P: Pool> UringDriver<P> {
             if due && self.push(&self.receive(index as u16)) {
                 self.sockets[index].state = State::Armed;
             }
+            self.unarmed |= !matches!(self.sockets[index].state, State::Empty | State::Armed);
         }
         for index in 0..self.polls.len() {
             if self.polls[index].armed {
@@ -236,6 +241,7 @@ impl<P: Pool> UringDriver<P> {
                     .encode(),
                 );
             self.polls[index].armed = self.push(&entry);
+            self.unarmed |= !self.polls[index].armed;
         }
     }
 
@@ -349,6 +355,7 @@ impl<P: Pool> UringDriver<P> {
             scratch,
             sockets,
             polls,
+            unarmed,
             backlog,
             ..
         } = self;
@@ -379,12 +386,14 @@ impl<P: Pool> UringDriver<P> {
                         _ if entry.failures > FAILURES_MAX => State::Paused(os::now() + PAUSE),
                         _ => State::Ready,
                     };
+                    *unarmed = true;
                 }
                 Some(Operation::Poll { index }) => {
                     let Some(poll) = polls.get_mut(index as usize) else {
                         continue;
                     };
                     poll.armed = more;
+                    *unarmed |= !more;
                     if result >= 0 {
                         backlog.push(Event::Poll { token: poll.token });
                     }
@@ -402,6 +411,20 @@ impl<P: Pool> UringDriver<P> {
                 Some(Operation::Send { .. } | Operation::Cancel) | None => {}
             }
         }
+    }
+
+    /// When the first paused socket goes on.
+    fn resume(&self) -> Option<Instant> {
+        if !self.unarmed {
+            return None;
+        }
+        self.sockets
+            .iter()
+            .filter_map(|socket| match socket.state {
+                State::Paused(until) => Some(until),
+                _ => None,
+            })
+            .min()
     }
 
     /// Receives and polls that the kernel still has.
@@ -469,6 +492,7 @@ impl<P: Pool> Driver for UringDriver<P> {
             entry.failures = 0;
             entry.state = State::Ready;
         }
+        self.unarmed = true;
         Ok(())
     }
 
@@ -514,6 +538,7 @@ impl<P: Pool> Driver for UringDriver<P> {
             fd,
             armed: false,
         });
+        self.unarmed = true;
         Ok(())
     }
 
@@ -559,11 +584,7 @@ impl<P: Pool> Driver for UringDriver<P> {
         if self.ready() {
             self.enter(0, None, EnterFlags::GETEVENTS)?;
         } else {
-            let resume = self.sockets.iter().filter_map(|socket| match socket.state {
-                State::Paused(until) => Some(until),
-                _ => None,
-            });
-            let until = resume.chain(deadline).min();
+            let until = self.resume().into_iter().chain(deadline).min();
             self.wait(until)?;
         }
         self.drain();
