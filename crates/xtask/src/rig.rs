@@ -122,7 +122,10 @@ impl Server {
         let (file, control) = (dir.join("tandem.toml"), dir.join("tandem.sock"));
         std::fs::write(&file, config)?;
         let binary = target_dir().join("release/tandem");
-        let child = Command::new(&binary)
+        // As the scripts start the other one.
+        let child = Command::new("nice")
+            .args(["-n", "-15"])
+            .arg(&binary)
             .arg("run")
             .arg("-c")
             .arg(&file)
