@@ -5,6 +5,7 @@
 //! - [`peer::Peer`], [`message::Message`], [`ua::Ua`]: a SIP client that never retransmits;
 //! - [`sipp::Sipp`], [`baresip::Baresip`], [`sipsak`]: the outside clients;
 //! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
+//! - [`flow`]: call flows in text files, and what plays them;
 //! - [`manager::Manager`]: stands for systemd and its descriptor store;
 //! - [`machine`]: waiting for conditions, free addresses, `/proc`, and who may run at the same time.
 //!
@@ -13,6 +14,7 @@
 
 pub mod baresip;
 pub mod binary;
+pub mod flow;
 pub mod machine;
 pub mod manager;
 pub mod message;

@@ -119,6 +119,23 @@ impl Server {
         server
     }
 
+    /// Starts at this address without waiting, with failpoints if `plan` has any.
+    #[track_caller]
+    pub fn spawn_planned(ip: Ipv4Addr, port: u16, config: &str, plan: &str) -> Self {
+        if plan.is_empty() {
+            return Self::spawn_at(ip, port, config, &[]);
+        }
+        let environment = [("TANDEM_FAILPOINTS", plan)];
+        Self::launch(
+            tandem_with_failpoints(),
+            ip,
+            port,
+            config,
+            &[],
+            &environment,
+        )
+    }
+
     #[track_caller]
     fn launch(
         program: &Path,

@@ -30,6 +30,8 @@ enum Chore {
     Setup,
     /// Everything: setup, build, unit and black-box tests with real processes
     Test(test::Options),
+    /// Call flows of `tests/flows` against real servers
+    Flows(test::Flows),
     /// tidy, formatting, clippy and documentation without warnings, then `test`
     Ci {
         /// Stop before the tests
@@ -64,6 +66,7 @@ fn run() -> anyhow::Result<()> {
         Chore::Tidy => tidy::run(),
         Chore::Setup => setup::run(),
         Chore::Test(options) => test::run(&options),
+        Chore::Flows(options) => test::flows(&options),
         Chore::Ci { no_test } => {
             tidy::run()?;
             test::lint()?;

@@ -60,6 +60,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let mut test = cargo(&["test", "--no-fail-fast"]);
     if options.black_box {
         test.args(["--package", "blackbox", "--test", "black_box"]);
+        test.args(["--test", "flows"]);
     } else {
         test.arg("--workspace");
     }
@@ -85,6 +86,30 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     // The arena with one thing left out at a time: what looks for faults has to find each.
     let mut broken = cargo(&["test", "--package", "shm", "--test", "broken"]);
     shell::run(broken.args(["--features", "failpoints"]).args(profile))
+}
+
+#[derive(Args)]
+pub(crate) struct Flows {
+    /// Only flows with one of these in their names, such as `rfc3665/3.2` or `crash`
+    names: Vec<String>,
+}
+
+/// Plays flows, and says one line for each.
+pub(crate) fn flows(options: &Flows) -> anyhow::Result<()> {
+    let mut test = cargo(&[
+        "test",
+        "--quiet",
+        "--package",
+        "blackbox",
+        "--test",
+        "flows",
+    ]);
+    // A path as a shell completes it is a name as well.
+    let names = options.names.iter().map(|name| {
+        let name = name.strip_suffix(".flow").unwrap_or(name);
+        name.strip_prefix("tests/flows/").unwrap_or(name)
+    });
+    shell::run(test.arg("--").args(names))
 }
 
 /// Formatting, clippy and documentation, all without a warning.

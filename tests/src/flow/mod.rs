@@ -1,0 +1,16 @@
+//! Flows as documents: call flows in text files, played against the server. `tests/flows/README.md` has the format.
+//!
+//! - [`syntax`]: what a file says; [`parse`] reads it, and every fault has file and line;
+//! - [`pattern`]: texts with `...` and `$variables`;
+//! - [`party`]: a user agent that fills in whatever a flow leaves out;
+//! - [`rules`]: what every message of the server has to keep, written or not;
+//! - [`engine`]: plays the steps over a [`engine::Stage`];
+//! - [`real`]: the stage of real processes and UDP sockets.
+
+pub mod engine;
+pub mod parse;
+pub mod party;
+pub mod pattern;
+pub mod real;
+pub mod rules;
+pub mod syntax;
