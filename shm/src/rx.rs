@@ -273,6 +273,26 @@ impl RxPool {
         self.set(index, meta);
     }
 
+    /// Step 2 for a world without a kernel: fills a provided buffer with a header, not all zero, and what follows it. False if the buffer
+    /// is not with the kernel, or too small.
+    pub fn fill(&self, index: u16, header: [u64; RX_HEADER_BYTES / 8], payload: &[u8]) -> bool {
+        let fits = payload.len() <= self.buffer_bytes() - RX_HEADER_BYTES;
+        let provided = self.meta(index).state == RxState::Idle && !self.filled(index);
+        if !fits || !provided || header == [0; RX_HEADER_BYTES / 8] {
+            return false;
+        }
+        // SAFETY: the header is within the buffer, which is longer (checked by the geometry).
+        let to = unsafe { self.buffer(index).add(RX_HEADER_BYTES) };
+        // SAFETY: as many bytes inside the buffer (checked); it is the kernel's, whom we play, until the header is set.
+        unsafe { core::ptr::copy_nonoverlapping(payload.as_ptr(), to.as_ptr(), payload.len()) };
+        for (n, word) in (0..).zip(header) {
+            // SYNC rx-header: Release, the payload comes before it.
+            let at = self.at(index) + n * 8;
+            self.arena.0.map.word(at).store(word, Ordering::Release);
+        }
+        true
+    }
+
     /// Step 3: the kernel filled it, we have to serve it. Keeps the number of attempts, for an heir that holds it anew.
     pub fn hold(&self, index: u16, tag: u16) {
         self.set(
@@ -373,8 +393,12 @@ mod tests {
     use crate::Layout;
 
     fn fill(pool: &RxPool, index: u16) {
-        // SAFETY: the first eight of the buffer's bytes; this thread plays the kernel.
-        unsafe { pool.buffer(index).cast::<u64>().write(0x1234) };
+        assert!(pool.fill(index, [0x1234, 0], b"a datagram"));
+        assert_eq!(
+            pool.bytes(index)
+                .map(|bytes| &bytes[RX_HEADER_BYTES..][..10]),
+            Some(&b"a datagram"[..])
+        );
     }
 
     #[test]

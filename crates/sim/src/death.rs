@@ -1,0 +1,100 @@
+//! Deaths: where a slot that is run may die, and how it does.
+//!
+//! A death is an unwinding that nobody on the way stops: what the slot had on its heap and stack is of no use afterwards, and the arena
+//! is as it was at the point. Points are those of `worker/src/slot.rs` and `takeover.rs`, by the same names, in this crate's copy
+//! of the loop; and with the feature `failpoints` every failpoint of the code below it, in the middle of the arena's operations.
+
+use std::{cell::RefCell, panic};
+
+/// Where a slot dies the next time that it is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// At the nth point that it passes, counted from 1.
+    Nth(u32),
+    /// At this point, the nth time that it passes it.
+    At(&'static str, u32),
+}
+
+/// What an unwinding carries that is a death.
+struct Died(&'static str);
+
+struct Reaper {
+    /// Only while a slot is run do points count.
+    running: bool,
+    aim: Option<Aim>,
+}
+
+thread_local! {
+    static REAPER: RefCell<Reaper> = const { RefCell::new(Reaper { running: false, aim: None }) };
+}
+
+#[cfg(feature = "failpoints")]
+thread_local! {
+    /// A deliberate bug, by its failpoint's name.
+    static MUTANT: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+/// A point of a slot's loop.
+pub(crate) fn point(name: &'static str) {
+    if REAPER.with_borrow_mut(|reaper| reaper.passes(name)) {
+        panic::resume_unwind(Box::new(Died(name)));
+    }
+}
+
+impl Reaper {
+    /// Whether the slot dies here.
+    fn passes(&mut self, name: &'static str) -> bool {
+        if !self.running {
+            return false;
+        }
+        let left = match &mut self.aim {
+            Some(Aim::Nth(left)) => left,
+            Some(Aim::At(at, left)) if *at == name => left,
+            _ => return false,
+        };
+        *left = left.saturating_sub(1);
+        let dies = *left == 0;
+        if dies {
+            self.aim = None;
+        }
+        dies
+    }
+}
+
+/// Runs a slot; where it died, if it did. An aim that it does not reach stays for the next run.
+pub(crate) fn run<R>(aim: &mut Option<Aim>, work: impl FnOnce() -> R) -> Result<R, &'static str> {
+    #[cfg(feature = "failpoints")]
+    let _kept = hooked();
+    REAPER.with_borrow_mut(|reaper| {
+        reaper.running = true;
+        reaper.aim = aim.take();
+    });
+    let result = panic::catch_unwind(panic::AssertUnwindSafe(work));
+    REAPER.with_borrow_mut(|reaper| {
+        reaper.running = false;
+        *aim = reaper.aim.take();
+    });
+    result.map_err(|payload| match payload.downcast::<Died>() {
+        Ok(died) => died.0,
+        // A fault of ours, or an invariant that does not hold.
+        Err(payload) => panic::resume_unwind(payload),
+    })
+}
+
+/// Has this thread's code do a deliberate wrong, one of the failpoints with `broken` in their names, from now on.
+#[cfg(feature = "failpoints")]
+pub fn set_mutant(name: Option<&'static str>) {
+    MUTANT.set(name);
+}
+
+#[cfg(feature = "failpoints")]
+fn hooked() -> failpoint::Hooked {
+    let mutant = MUTANT.get();
+    failpoint::hook(move |name| {
+        if name.contains(".broken.") {
+            return (mutant == Some(name)).then_some(failpoint::Action::Error);
+        }
+        point(name);
+        None
+    })
+}

@@ -1,0 +1,159 @@
+//! The outside that answers the machine's questions: a small script-free router with a resolver, which may be slow or wrong.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Settings, Target};
+use sip::{
+    Method,
+    uri::{Host, Uri},
+};
+use stdx::Rng;
+
+/// What the outside says, and when. Chances are of a thousand.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Users of the first domain must prove themselves; each one's password is [`password`].
+    pub digest: bool,
+    /// What is not ours goes where it says.
+    pub open: bool,
+    /// Users of the first domain that exist, registered or not.
+    pub known: Vec<String>,
+    pub hosts: BTreeMap<String, Vec<SocketAddr>>,
+    /// Where requests for these users go, instead of to their bindings.
+    pub targets: BTreeMap<String, Vec<Target>>,
+    pub rejects: BTreeMap<String, u16>,
+    /// Answers that do not come within the turn, and how long they take at most.
+    pub late: u32,
+    pub late_by: Duration,
+    /// Questions that nobody answers: after this time whoever asks for us gives up, as every outside call has a deadline.
+    pub never: u32,
+    pub deadline: Duration,
+    /// Answers that come twice.
+    pub twice: u32,
+}
+
+/// The password of a user.
+pub fn password(user: &str) -> String {
+    format!("{user}'s own")
+}
+
+/// When an answer comes.
+pub(crate) enum When {
+    Now,
+    After(Duration),
+    /// Not at all: given up after this.
+    Never(Duration),
+}
+
+impl Policy {
+    pub(crate) fn when(&self, rng: &mut Rng) -> When {
+        if self.late == 0 && self.never == 0 {
+            return When::Now;
+        }
+        let dice = rng.below(1000);
+        if dice < self.never {
+            When::Never(self.deadline)
+        } else if dice < self.never + self.late {
+            When::After(self.late_by * rng.below(1000) / 1000)
+        } else {
+            When::Now
+        }
+    }
+
+    /// What is said when no answer came in time.
+    pub(crate) fn given_up(kind: AskKind) -> Answer {
+        match kind {
+            AskKind::Admit => Answer::Admitted(Admission::Reject { code: 503 }),
+            AskKind::Credentials => Answer::Credentials(None),
+            AskKind::Route => Answer::Routed(Decision::Reject { code: 503 }),
+            AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
+        }
+    }
+
+    pub(crate) fn answer(&self, kind: AskKind, question: &Question<'_>) -> Answer {
+        match kind {
+            AskKind::Admit => Answer::Admitted(self.admit(question)),
+            AskKind::Credentials => {
+                Answer::Credentials(question.credentials().and_then(|(user, _)| {
+                    let user = std::str::from_utf8(user).ok()?;
+                    self.known
+                        .iter()
+                        .any(|known| known == user)
+                        .then(|| Secret::Password(password(user).into_bytes()))
+                }))
+            }
+            AskKind::Route => Answer::Routed(self.route(question)),
+            AskKind::Resolve { branch } => Answer::Resolved(
+                question
+                    .next_hop(branch)
+                    .map_or(Vec::new(), |uri| self.resolve(uri)),
+            ),
+        }
+    }
+
+    fn admit(&self, question: &Question<'_>) -> Admission {
+        let message = &question.message;
+        let method = message.request().map(|line| line.method);
+        let who = match method {
+            Some(Method::Register) => message.to(),
+            _ => message.from(),
+        };
+        let domain = question.settings().domains.first();
+        let ours = who.is_ok_and(|who| match (who.uri.host, domain) {
+            (Some(Host::Name(name)), Some(domain)) => name.eq_ignore_ascii_case(&domain.name),
+            _ => false,
+        });
+        match domain {
+            Some(domain) if self.digest && ours && method != Some(Method::Options) => {
+                Admission::Authenticate {
+                    realm: domain.name.clone(),
+                    sha256: false,
+                }
+            }
+            _ => Admission::Allow,
+        }
+    }
+
+    fn route(&self, question: &Question<'_>) -> Decision {
+        let settings: &Settings = question.settings();
+        let Some(line) = question.message.request() else {
+            return Decision::Reject { code: 400 };
+        };
+        let Ok(uri) = Uri::parse(line.uri) else {
+            return Decision::Reject { code: 400 };
+        };
+        let served = settings.domain_of(&uri).is_some();
+        let for_server = uri.user.is_none() && (served || settings.listener_named(&uri).is_some());
+        if for_server && matches!(line.method, Method::Register | Method::Options) {
+            return Decision::Location { known: false };
+        }
+        let user = std::str::from_utf8(uri.user.unwrap_or_default()).unwrap_or_default();
+        if let Some(&code) = self.rejects.get(user).filter(|_| served) {
+            return Decision::Reject { code };
+        }
+        if let Some(targets) = self.targets.get(user).filter(|_| served) {
+            return Decision::Targets(targets.clone());
+        }
+        match (served, self.open) {
+            (true, _) => Decision::Location {
+                known: self.known.iter().any(|known| known == user),
+            },
+            (false, true) => Decision::Dns,
+            (false, false) => Decision::Reject { code: 403 },
+        }
+    }
+
+    fn resolve(&self, uri: &[u8]) -> Vec<SocketAddr> {
+        let Ok(uri) = Uri::parse(uri) else {
+            return Vec::new();
+        };
+        match uri.host {
+            Some(Host::Name(name)) => std::str::from_utf8(name)
+                .ok()
+                .and_then(|name| self.hosts.get(name))
+                .cloned()
+                .unwrap_or_default(),
+            _ => proxy::literal_address(&uri).into_iter().collect(),
+        }
+    }
+}
