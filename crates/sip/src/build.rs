@@ -5,7 +5,7 @@
 
 use crate::header::{HeaderName, Method};
 use crate::message::{Header, Message, is_token, unfold};
-use crate::patch::{Decimal, FieldName, check_text};
+use crate::patch::{Decimal, FieldName, check_text, is_request_uri};
 
 /// Max-Forwards of a request we start (§8.1.1.6).
 const MAX_FORWARDS: &[u8] = b"70";
@@ -24,6 +24,8 @@ pub enum BuildError {
     Missing(HeaderName),
     #[error("CSeq is malformed")]
     CSeq,
+    #[error("Request-URI holds white space or control characters")]
+    Uri,
     #[error("text of a header holds CR, LF or NUL")]
     LineBreak,
     #[error("header name is not a token")]
@@ -263,6 +265,10 @@ fn hop_by_hop(
     out: &mut Vec<u8>,
 ) -> Result<(), BuildError> {
     let line = invite.request().ok_or(BuildError::NotARequest)?;
+    // What could be read of a malformed request line may hold anything; see `Layout::partial`.
+    if !is_request_uri(line.uri) {
+        return Err(BuildError::Uri);
+    }
     let via = invite
         .first_value(HeaderName::Via)
         .ok_or(BuildError::Missing(HeaderName::Via))?;

@@ -1,6 +1,7 @@
 //! Bytes to SIP messages and back: spans, typed headers, URIs, patches.
 //!
 //! - [`message`]: [`parse`] turns one datagram into a [`Message`], a view of the buffer through a reusable [`Layout`];
+//! - [`message::frame`] finds where each message of a stream ends;
 //! - [`header`] and [`uri`]: typed views of header values and URIs, parsed on demand, borrowing the same buffer;
 //! - [`patch`]: edits over a message, visible to the next reader at once, written out by gather;
 //! - [`build`]: the messages a proxy makes itself: responses, ACK for a non-2xx, CANCEL.

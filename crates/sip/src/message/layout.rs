@@ -515,15 +515,15 @@ impl Layout {
 
 /// A header name and its colon.
 #[derive(Clone, Copy)]
-struct NameAt {
-    name: HeaderName,
+pub(super) struct NameAt {
+    pub(super) name: HeaderName,
     end: usize,
-    colon: usize,
+    pub(super) colon: usize,
 }
 
 /// The name at `start`: `token *( SP / HTAB ) ":"` (§7.3.1).
 #[inline]
-fn header_name(bytes: &[u8], start: usize) -> Option<NameAt> {
+pub(super) fn header_name(bytes: &[u8], start: usize) -> Option<NameAt> {
     // A name we know is a token, whatever else was between: usually it need not be walked byte by byte.
     if let Some(colon) = scan::near_colon(bytes, start) {
         let name = HeaderName::of(bytes.get(start..colon).unwrap_or_default());
@@ -582,7 +582,7 @@ fn version_digits(version: &[u8]) -> Option<&[u8]> {
 }
 
 /// A length of at most nine digits after leading zeros: more could not be in the buffer anyway, and is no length.
-fn decimal(text: &[u8]) -> Option<usize> {
+pub(super) fn decimal(text: &[u8]) -> Option<usize> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -1,6 +1,7 @@
 //! One message: its buffer, the table of spans over it, and the views that read both.
 
 mod error;
+pub mod frame;
 mod layout;
 mod scan;
 mod typed;

@@ -138,7 +138,7 @@ impl<'a> Patch<'a> {
             .message
             .request_uri_span()
             .ok_or(PatchError::NoRequestUri)?;
-        if uri.is_empty() || uri.iter().any(|b| *b <= b' ' || *b == 0x7f) {
+        if !is_request_uri(uri) {
             return Err(PatchError::Uri);
         }
         let text = self.space.keep(uri);
@@ -286,8 +286,8 @@ impl<'a> Patch<'a> {
         Ok(removed)
     }
 
-    /// Puts `text` in the place of `span`, which lies inside one header value, or is the Request-URI. The same span
-    /// may be replaced again.
+    /// Puts `text` in the place of `span`, which lies inside one header value, or is the Request-URI, and does not begin
+    /// in the middle of a fold. The same span may be replaced again.
     pub fn replace_value(&mut self, span: Span, text: &[u8]) -> Result<(), PatchError> {
         if self.message.request_uri_span() == Some(span) {
             return self.set_request_uri(text);
@@ -296,7 +296,7 @@ impl<'a> Patch<'a> {
         let header = self
             .message
             .header_around(span)
-            .filter(|_| span.start <= span.end)
+            .filter(|_| span.start <= span.end && !self.cuts_fold(span))
             .ok_or(PatchError::Outside)?;
         if self.space.is_removed(header.line) {
             return Err(PatchError::Overlap);
@@ -376,6 +376,14 @@ impl<'a> Patch<'a> {
         for piece in self.segments() {
             out.extend_from_slice(piece);
         }
+    }
+
+    /// Whether text in the place of this span would follow a line end, or part the CR from its LF: then it would be a line
+    /// of its own, and whatever it says a header.
+    fn cuts_fold(&self, span: Span) -> bool {
+        let byte = |at: Option<u32>| self.message.bytes().get(at? as usize).copied();
+        matches!(byte(span.start.checked_sub(1)), Some(b'\r' | b'\n'))
+            || byte(span.end.checked_sub(1)) == Some(b'\r')
     }
 
     // ---- the edited message, line by line ------------------------------------------------------------------------
@@ -499,6 +507,11 @@ pub(crate) fn check_text(text: &[u8]) -> Result<(), PatchError> {
         None => Ok(()),
         Some(at) => Err(PatchError::LineBreak(crate::span::ByteAt::new(at))),
     }
+}
+
+/// Whether `uri` can stand in a request line: not empty, no white space, no control character.
+pub(crate) fn is_request_uri(uri: &[u8]) -> bool {
+    !uri.is_empty() && uri.iter().all(|b| *b > b' ' && *b != 0x7f)
 }
 
 /// The first value in `list`, and from the second one to the end if there is one. `None` in an empty list.
