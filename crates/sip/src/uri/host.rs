@@ -44,6 +44,7 @@ impl<'a> Host<'a> {
             let inner = inner.strip_suffix(b"]").ok_or(HostError::V6)?;
             return ascii(inner)
                 .and_then(|t| t.parse().ok())
+                .or_else(|| v6_with_three_colons(inner))
                 .map(Self::V6)
                 .ok_or(HostError::V6);
         }
@@ -125,6 +126,16 @@ fn without_root_dot(name: &[u8]) -> &[u8] {
     name.strip_suffix(b".").unwrap_or(name)
 }
 
+/// `2001:db8:::192.0.2.1`: what the grammar of RFC 3261 has by mistake, with one colon too many before an IPv4 address.
+/// RFC 5118 §4.10 wants both forms understood.
+fn v6_with_three_colons(text: &[u8]) -> Option<Ipv6Addr> {
+    // The longest text of an IPv6 address has 45 bytes.
+    let at = memchr::memmem::find(text.get(..text.len().min(46))?, b":::")?;
+    let (front, back) = (text.get(..at)?, text.get(at.checked_add(1)?..)?);
+    v4(back.strip_prefix(b"::")?)?;
+    ascii(&[front, back].concat())?.parse().ok()
+}
+
 /// Four numbers to 255 without leading zeros.
 fn v4(text: &[u8]) -> Option<Ipv4Addr> {
     let mut octets = [0_u8; 4];
@@ -187,6 +198,10 @@ mod tests {
             Ok(Host::V6("::ffff:192.0.2.10".parse().unwrap()))
         );
         assert_eq!(
+            Host::parse(b"[2001:db8:::192.0.2.1]"),
+            Ok(Host::V6("2001:db8::192.0.2.1".parse().unwrap()))
+        );
+        assert_eq!(
             Host::parse(b"3gpp.mnc001.3gppnetwork.org"),
             Ok(Host::Name(b"3gpp.mnc001.3gppnetwork.org"))
         );
@@ -205,7 +220,10 @@ mod tests {
             ("192.0.2.010", HostError::V4),
             ("12345", HostError::V4),
             ("2001:db8::1", HostError::Name),
-            ("[2001:db8:::192.0.2.1]", HostError::V6),
+            ("[2001:db8:::10]", HostError::V6),
+            ("[2001:db8::::192.0.2.1]", HostError::V6),
+            ("[2001::db8:::192.0.2.1]", HostError::V6),
+            ("[2001:db8:::192.0.2.1%1]", HostError::V6),
             ("[fe80::1%eth0]", HostError::V6),
             ("[::1", HostError::V6),
             ("[]", HostError::V6),

@@ -287,6 +287,8 @@ fn written_values(message: Message<'_>, text: &[u8]) -> Vec<Vec<u8>> {
     values
 }
 
+type Edit<'e> = Box<dyn Fn(&mut Patch<'_>) -> Result<(), sip::PatchError> + 'e>;
+
 fn patch_everything(message: Message<'_>, texts: &[Vec<u8>], places: &[(Index, Index)]) {
     let mut before = Vec::new();
     Patch::new(message).write(&mut before);
@@ -303,10 +305,10 @@ fn patch_everything(message: Message<'_>, texts: &[Vec<u8>], places: &[(Index, I
     let lengthless = |header: &Vec<u8>| {
         header != b"content-length" && header != b"l" && header != b"content-type"
     };
-    let edits: Vec<Box<dyn Fn(&mut Patch<'_>) -> Result<(), sip::PatchError>>> = values
+    let edits: Vec<Edit<'_>> = values
         .iter()
         .flat_map(|value| {
-            let mut edits: Vec<Box<dyn Fn(&mut Patch<'_>) -> Result<(), sip::PatchError>>> = vec![
+            let mut edits: Vec<Edit<'_>> = vec![
                 Box::new(|p| p.set_request_uri(value)),
                 Box::new(|p| p.push_top(HeaderName::Route, value)),
                 Box::new(|p| p.append(HeaderName::Route, value)),
@@ -362,7 +364,7 @@ fn patch_everything(message: Message<'_>, texts: &[Vec<u8>], places: &[(Index, I
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn nothing_copied_or_handed_in_becomes_a_header(
