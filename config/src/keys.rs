@@ -167,7 +167,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "duration, `\"100ms\"` to `\"1h\"`",
                 default: r#""2s""#,
                 effect: Reload,
-                doc: "How long a slot may leave its doorbell unanswered, which is rung once a second. Then its worker is killed, with the stack of the thread that hangs in the log, and the spare takes over.",
+                doc: "How long a slot may leave its doorbell unanswered, which is rung once a second, and a worker its orders unread. Then the worker is killed, with the stack of the thread that hangs in the log, and the spare takes over.",
                 example: r#"hang_timeout = "2s""#,
             },
             Key {

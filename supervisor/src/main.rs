@@ -43,9 +43,11 @@ fn main() -> ExitCode {
                 run::Places {
                     control: &control,
                     state,
-                    worker_arguments: arguments("worker"),
-                    helper_arguments: arguments("helper"),
-                    own_arguments: own_arguments(named),
+                    arguments: run::Arguments {
+                        worker: arguments("worker"),
+                        helper: arguments("helper"),
+                        own: own_arguments(named),
+                    },
                 },
             )
         }

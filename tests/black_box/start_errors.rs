@@ -35,6 +35,34 @@ fn port_taken() {
     );
 }
 
+/// The limit of file sizes counts for shared memory, and the kernel's way to say so is a signal that kills.
+#[test]
+fn limit_of_file_sizes() {
+    let _shared = shared();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("tandem.toml");
+    let config = DEFAULT
+        .replace("{ip}", &fresh_address().to_string())
+        .replace("{port}", "0");
+    std::fs::write(&file, config).expect("a configuration file");
+    let out = std::process::Command::new("sh")
+        .args(["-c", "ulimit -f 10000; exec \"$@\"", "sh"])
+        .arg(blackbox::binary::tandem())
+        .arg("run")
+        .arg("-c")
+        .arg(&file)
+        .env("TANDEM_CONTROL", dir.path().join("control"))
+        .env("TANDEM_STATE", dir.path().join("state"))
+        .env_remove("NOTIFY_SOCKET")
+        .output()
+        .expect("a shell can be started");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(4), "{said}");
+    for text in ["arena of 64MiB", "limit of file sizes", "ulimit -f"] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+}
+
 /// Two servers on one address: SO_REUSEPORT must not let the second steal from the first.
 #[test]
 fn second_server_on_the_same_address() {

@@ -98,9 +98,7 @@ fn a_stopped_spare_holds_up_nobody() {
     println!("taken over {:?} after the death", killed.elapsed());
     assert_eq!(phone.register(60).status(), 200);
     assert!(
-        server
-            .log()
-            .contains("without slots was stopped from outside"),
+        server.log().contains("a worker was stopped from outside"),
         "{}",
         server.log()
     );
@@ -172,5 +170,40 @@ fn an_endless_loop_is_found_and_named() {
     ] {
         assert!(log.contains(text), "{text}: {log}");
     }
+    assert!(server.stop().success());
+}
+
+/// Every process hangs at the third ring of its control thread, spares before they have a seat and workers while their slots serve. Each is found, says
+/// where it was, and is replaced; no phone notices, and no message is blamed.
+#[test]
+fn control_threads_that_hang_are_found() {
+    let _shared = shared();
+    let config = DEFAULT.replace("[workers]", "[workers]\nhang_timeout = \"500ms\"");
+    let server = Server::start_with_failpoints(&config, "worker.rung=hang@3");
+    let phone = server.ua("alice");
+    let spare = server.workers().into_iter().find(|w| w.role == "spare");
+    let spare = spare.expect("a spare").pid;
+    // Two rings, the third, and the timeout.
+    let limit = Duration::from_millis(3500) + SLACK;
+    eventually("the end of the spare", limit, || {
+        assert_eq!(phone.register(60).status(), 200);
+        process(spare).is_none_or(|p| p.state == 'Z').then_some(())
+    });
+    eventually("heirs of both workers", LIMIT, || {
+        assert_eq!(phone.register(60).status(), 200);
+        (server.try_restarts()? >= 2).then_some(())
+    });
+    let log = server.log();
+    for text in [
+        "takes no orders",
+        "stack of thread",
+        "failpoint::enabled::hit",
+        "worker/src/process.rs",
+        "its control thread hung, killed by the supervisor",
+    ] {
+        assert!(log.contains(text), "{text}: {log}");
+    }
+    assert!(!log.contains("slots do not answer"), "{log}");
+    assert_eq!(server.run(&["quarantine", "list", "--json"]).trim(), "[]");
     assert!(server.stop().success());
 }

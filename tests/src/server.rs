@@ -474,6 +474,13 @@ impl Server {
         self.signalling().iter().map(|w| w.restarts).sum()
     }
 
+    /// The same, or nothing while the server does not answer.
+    pub fn try_restarts(&self) -> Option<u64> {
+        let workers = workers_of(&self.try_status()?);
+        let signalling = workers.iter().filter(|w| w.role == "signalling");
+        Some(signalling.map(|w| w.restarts).sum())
+    }
+
     /// One counter of `tandem stats --json`.
     #[track_caller]
     pub fn counter(&self, name: &str) -> u64 {

@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail};
 use config::Config;
 use control::{FromWorker, Secret, SlotAssign, ToWorker};
 use crossbeam_channel::Sender;
+use failpoint::failpoint;
 use shm::{Arena, Participant, ParticipantId, SlotId};
 use stdx::hash::Key;
 use sync::Ordering;
@@ -286,7 +287,9 @@ impl Process {
                     self.start(*slot, recover, fault && (blamed || nobody))?;
                 }
             }
+            // Without slots: the supervisor looks whether we read.
             ToWorker::Pin { slots } => {
+                failpoint!("worker.rung");
                 for SlotAssign { slot, core } in slots {
                     self.order(slot, Command::Pin(core));
                 }

@@ -52,6 +52,7 @@ pub const NAMES: &[&str] = &[
     "worker.begun",
     "worker.done",
     "worker.given_back",
+    "worker.rung",
     "worker.served",
     "worker.settled",
     "worker.submitted",

@@ -232,11 +232,35 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
+/// Bytes that were sent on this socket and that the other end has not read, the kernel's own overhead included; 0: all of it was read.
+pub fn unread_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request (SIOCOUTQ by its other name) writes one int, which is ours and lives through the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    Errno::result(result)?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nix::fcntl::FdFlag;
     use std::os::fd::AsFd as _;
+
+    #[test]
+    fn what_was_read_is_no_longer_unread() {
+        let (ours, theirs) = seqpacket_pair().unwrap();
+        assert_eq!(unread_bytes(ours.as_fd()).unwrap(), 0);
+        for message in [b"one", b"two"] {
+            send_with_fds(ours.as_fd(), message, &[theirs.as_fd()]).unwrap();
+        }
+        let (mut bytes, mut fds) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            assert!(unread_bytes(ours.as_fd()).unwrap() > 0);
+            recv_with_fds(theirs.as_fd(), &mut bytes, &mut fds).unwrap();
+        }
+        assert_eq!(unread_bytes(ours.as_fd()).unwrap(), 0);
+    }
 
     #[test]
     fn messages_keep_their_borders_and_bring_descriptors() {

@@ -28,7 +28,7 @@ mod user;
 
 pub use channel::{
     FDS_MAX, block_for, never_block, peer_uid, recv_with_fds, send_with_fds, seqpacket_accept,
-    seqpacket_connect, seqpacket_listen, seqpacket_pair,
+    seqpacket_connect, seqpacket_listen, seqpacket_pair, unread_bytes,
 };
 pub use clock::{boot_id, now, unix_now};
 pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
@@ -37,9 +37,9 @@ pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use inherited::{hand_over_descriptors, inherited_descriptors};
 pub use process::{
-    CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, is_stopped, pid_of, pidfd_open,
-    pidfd_signal, pin_current_thread, reap, spawn_worker, start_ticks, take_control_channel,
-    unpin_current_thread,
+    CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, is_stopped,
+    outlive_file_size_limit, pid_of, pidfd_open, pidfd_signal, pin_current_thread, reap,
+    spawn_worker, start_ticks, take_control_channel, unpin_current_thread,
 };
 pub use stack::{STACK_SIGNAL, Thread, answer_for_stacks, ask_for_stack, threads};
 pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};

@@ -264,6 +264,19 @@ pub fn die_with_parent(parent: u32) -> io::Result<()> {
     }
 }
 
+/// From now on writing behind the limit of file sizes (RLIMIT_FSIZE) is an error (`EFBIG`) for this process and those that it starts, instead of a death
+/// without a word.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    // SAFETY: to ignore a signal runs no handler; nobody here has another disposition for it.
+    unsafe {
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGXFSZ,
+            nix::sys::signal::SigHandler::SigIgn,
+        )
+    }?;
+    Ok(())
+}
+
 /// Lets this process, from its main thread on, give way to others: 19 is the nicest.
 pub fn give_way(nice: i32) -> io::Result<()> {
     // SAFETY: takes three numbers; no memory is passed.

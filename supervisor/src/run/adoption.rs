@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 
 use config::{Config, Listen};
 use control::ToWorker;
@@ -18,29 +17,20 @@ use shm::Place;
 
 use super::adopt::{Estate, Orphan, Remains, Sockets};
 use super::census::{self, Living};
-use super::claim::{AdoptSocket, ControlSocket};
+use super::claim::AdoptSocket;
 use super::fleet::{Fleet, Patience, ProcessId, State};
 use super::helpers::Helpers;
-use super::images::Images;
-use super::links::{CHANNEL_BYTES, Link};
+use super::links::{CHANNEL_BYTES, Ear, Link};
 use super::memory::Memory;
 use super::snapshots::{self, Snapshots};
 use super::sockets::Listener;
-use super::source::Source;
 use super::supervisor::{Left, Parts, Supervisor, Token};
 use super::trouble::Trouble;
-use super::{Places, limits, pins};
+use super::{Ground, limits};
 use crate::about::VERSION;
 
 /// A supervisor over what another one left.
-pub(crate) fn begin(
-    source: Source,
-    control: ControlSocket,
-    remains: Remains,
-    own_secret: control::Secret,
-    state: PathBuf,
-    places: Places<'_>,
-) -> Result<Supervisor, Trouble> {
+pub(crate) fn begin(mut ground: Ground<'_>, remains: Remains) -> Result<Supervisor, Trouble> {
     let Remains {
         estate,
         memory,
@@ -74,17 +64,16 @@ pub(crate) fn begin(
     let (listeners, extras, next_listener) =
         sort_listeners(&mut config, sockets, head.next_listener)?;
     let adopt = match adopt {
-        Some(listener) => AdoptSocket::adopted(places.control, listener),
-        None => AdoptSocket::make(places.control)?,
+        Some(listener) => AdoptSocket::adopted(ground.control_path, listener),
+        None => AdoptSocket::make(ground.control_path)?,
     };
-    let secret = secret.unwrap_or(own_secret);
-    if secret != own_secret {
+    let own_secret = ground.secret;
+    ground.secret = secret.unwrap_or(own_secret);
+    if ground.secret != own_secret {
         tracing::warn!(
             "the running workers seal routes by another secret than this state directory's, and keep theirs"
         );
     }
-    let allowed = pins::allowed();
-    let cores = pins::cores(&config.workers.pin, slots, &allowed);
     let states = states_of(&config, &memory, &orphans, &silent);
     let census = census::take(
         &memory,
@@ -95,8 +84,8 @@ pub(crate) fn begin(
     tracing::info!(
         version = VERSION,
         pid = std::process::id(),
-        config = source.name(),
-        control = %places.control.display(),
+        config = ground.source.name(),
+        control = %ground.control_path.display(),
         workers = orphans.len(),
         silent = silent.len(),
         "taking over the workers of the supervisor before this one"
@@ -107,32 +96,25 @@ pub(crate) fn begin(
         memory.participant(Fleet::aux_wanted(config.workers.count)),
         true,
     );
-    let ours = snapshots::claim(&state);
-    let mut snapshots = Snapshots::new(state, ours, config.memory.snapshot, false);
+    let ours = snapshots::claim(&ground.state);
+    let mut snapshots = Snapshots::new(ground.state.clone(), ours, config.memory.snapshot, false);
     snapshots.go_on_from_file(config.memory.snapshot);
-    let mut supervisor = Supervisor::new(Parts {
-        images: Images::of_ourselves()?,
-        source,
+    let parts = Parts {
         config,
         memory,
         doorbells,
         listeners,
-        cores,
         fleet,
-        control,
         adopt,
         left: Some(Left {
             config_file,
             config_version: config_version.max(head.config_version),
             next_listener,
         }),
-        secret,
-        own_arguments: places.own_arguments,
-        worker_arguments: places.worker_arguments,
-        helper_arguments: places.helper_arguments,
         helpers,
         snapshots,
-    })?;
+    };
+    let mut supervisor = Supervisor::new(ground, parts)?;
     supervisor.take_in(config_version, orphans, silent, extras)?;
     Ok(supervisor)
 }
@@ -258,6 +240,7 @@ impl Supervisor {
                 pidfd: orphan.pidfd,
                 channel: orphan.connection,
                 serving: orphan.serving,
+                ear: Ear::default(),
             };
             self.watch(link.pidfd.as_fd(), Token::Death(id))
                 .map_err(unwatched)?;
@@ -307,5 +290,6 @@ fn mute(pid: u32, pidfd: OwnedFd) -> io::Result<Link> {
         pidfd,
         channel,
         serving: BTreeSet::new(),
+        ear: Ear::default(),
     })
 }

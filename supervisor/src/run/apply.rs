@@ -69,6 +69,7 @@ impl Supervisor {
         | Input::Hung(id)
         | Input::Stopped(id)
         | Input::Hangs(id)
+        | Input::Deaf(id)
         | Input::Answered(id)
         | Input::StoodBy(id)
         | Input::Exited { process: id, .. }) = input
@@ -170,7 +171,7 @@ impl Supervisor {
             return Err(std::io::ErrorKind::NotFound.into());
         };
         self.links
-            .spawn(id, &program.executable, &self.worker_arguments)?;
+            .spawn(id, &program.executable, &self.arguments.worker)?;
         let Some(link) = self.links.get(id) else {
             return Ok(());
         };

@@ -16,6 +16,8 @@ pub(crate) enum Cause {
     Hung,
     /// Killed by us because somebody had stopped it (SIGSTOP).
     Stopped,
+    /// Killed by us because its control thread took no orders. What its slots did was none of it.
+    Deaf,
     /// `fork` or `exec` failed with this errno.
     NotStarted(i32),
     /// It died while there was no supervisor, or the kernel can't tell.
@@ -41,6 +43,7 @@ impl Cause {
             Self::NotStarted(errno) => (5, errno),
             Self::Unwatched => (6, 0),
             Self::Stopped => (7, 0),
+            Self::Deaf => (8, 0),
         };
         kind << 32 | u64::from(number as u32)
     }
@@ -56,6 +59,7 @@ impl Cause {
             5 => Some(Self::NotStarted(number)),
             6 => Some(Self::Unwatched),
             7 => Some(Self::Stopped),
+            8 => Some(Self::Deaf),
             _ => None,
         }
     }
@@ -63,7 +67,9 @@ impl Cause {
     /// Whether the message at hand may have caused it: a fault, an abort or the watchdog, not a kill from outside (DESIGN §1).
     pub(crate) fn suspect(self) -> bool {
         match self {
-            Self::Planned | Self::Stopped | Self::NotStarted(_) | Self::Unwatched => false,
+            Self::Planned | Self::Stopped | Self::Deaf | Self::NotStarted(_) | Self::Unwatched => {
+                false
+            }
             Self::Hung | Self::Code(_) => true,
             Self::Signal(number) => !matches!(
                 number,
@@ -83,6 +89,7 @@ impl fmt::Display for Cause {
             Self::Planned => f.write_str("planned restart"),
             Self::Hung => f.write_str("hung, killed by the supervisor"),
             Self::Stopped => f.write_str("stopped from outside, killed by the supervisor"),
+            Self::Deaf => f.write_str("its control thread hung, killed by the supervisor"),
             Self::Unwatched => f.write_str("unknown: nobody watched"),
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::NotStarted(errno) => write!(
@@ -111,6 +118,11 @@ mod tests {
             (Cause::Code(101), true, "exit code 101"),
             (Cause::Planned, false, "planned restart"),
             (Cause::Hung, true, "hung, killed by the supervisor"),
+            (
+                Cause::Deaf,
+                false,
+                "its control thread hung, killed by the supervisor",
+            ),
             (Cause::Unwatched, false, "unknown: nobody watched"),
         ] {
             assert_eq!(Cause::unpack(cause.pack()), Some(cause));

@@ -83,6 +83,8 @@ pub(crate) enum Input {
     Stopped(ProcessId),
     /// The process has stopped answering and was asked for its stack: it ends by itself, or is killed after a moment.
     Hangs(ProcessId),
+    /// The process's control thread takes no orders and was asked for its stack, as with [`Input::Hangs`].
+    Deaf(ProcessId),
     /// Planned restart of these seats, one after the other.
     Restart {
         ticket: Ticket,
@@ -457,7 +459,8 @@ impl Fleet {
             Input::Exited { process, cause } => self.on_exited(now, process, cause, out),
             Input::Hung(id) => self.on_lost(id, Cause::Hung, out),
             Input::Stopped(id) => self.on_lost(id, Cause::Stopped, out),
-            Input::Hangs(id) => self.on_hangs(now, id),
+            Input::Hangs(id) => self.on_hangs(now, id, Cause::Hung),
+            Input::Deaf(id) => self.on_hangs(now, id, Cause::Deaf),
             Input::Restart { ticket, seats } => self.on_restart(ticket, seats, out),
             Input::Upgrade { ticket, image } => self.on_upgrade(ticket, image, out),
             Input::Downgrade { ticket, image } => self.on_downgrade(now, ticket, image, out),
@@ -522,11 +525,11 @@ impl Fleet {
         }
     }
 
-    fn on_hangs(&mut self, now: Instant, id: ProcessId) {
+    fn on_hangs(&mut self, now: Instant, id: ProcessId, cause: Cause) {
         if let Some(process) = self.processes.get_mut(&id)
             && process.lost.is_none()
         {
-            process.lost = Some(Cause::Hung);
+            process.lost = Some(cause);
             let latest = now.saturating_add(self.patience.stack);
             process.overdue = Some(process.overdue.map_or(latest, |due| due.min(latest)));
         }

@@ -237,7 +237,7 @@ impl Supervisor {
         let (control, data) = self.memory.files().ok_or(io::ErrorKind::Unsupported)?;
         let start = Start {
             program: &program.executable,
-            arguments: &self.helper_arguments,
+            arguments: &self.arguments.helper,
             arena: [control, data],
             user: self.config.workers.user.as_deref(),
         };

@@ -8,10 +8,12 @@
 //!
 //! What the kernel knows of each thread is logged in either case. The loop never waits for the stack.
 //!
-//! A process that has no slots yet, the spare above all, runs nothing that could loop, but it can be stopped; a take-over would then wait for it. So the kernel is
-//! asked each second whether it is, and it is replaced by the same rule. It takes the place of a slot behind the last one: its participant's number.
+//! The control thread of each process is rung as well, by an order that does nothing (`links`): a spare whose control thread hangs, in an endless loop or on
+//! a lock, would take no seat, and a take-over would wait for it. It takes the place of a slot behind the last one: its participant's number. That is no word
+//! against the message that a slot has at hand. A process that starts reads no orders until it is attached, and has some seconds more.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use os::Thread;
 use stdx::Instant;
@@ -19,6 +21,9 @@ use stdx::Instant;
 use super::fleet::{Input, ProcessId, State};
 use super::supervisor::Supervisor;
 use super::watchdog::{Beat, Output};
+
+/// How old a process that starts may become before it has to read its orders.
+const YOUNG: Duration = Duration::from_secs(3);
 
 impl Supervisor {
     /// Rings the doorbells that are due and sees to those who did not answer.
@@ -29,20 +34,27 @@ impl Supervisor {
         }
         let mut outputs = Vec::new();
         let mut beats = self.beats();
-        beats.extend(self.beats_without_slots(now));
+        beats.extend(self.beats_of_control_threads(now));
         self.watchdog.step(now, timeout, &beats, &mut outputs);
         let mut hung: BTreeMap<ProcessId, Vec<u16>> = BTreeMap::new();
+        let mut deaf = Vec::new();
         for output in outputs {
             match output {
-                Output::Ring { slot } => self.ring_slot(slot),
+                Output::Ring { slot, process } if slot >= self.config.slots() => {
+                    self.ring_control_thread(process);
+                }
+                Output::Ring { slot, .. } => self.ring_slot(slot),
                 Output::Hung { slot, process } if slot >= self.config.slots() => {
-                    self.on_stopped(process);
+                    deaf.push(process);
                 }
                 Output::Hung { slot, process } => hung.entry(process).or_default().push(slot),
             }
         }
+        // If everything in a process hangs it is the slots that count: one of them may have the message that did it.
+        deaf.retain(|process| !hung.contains_key(process));
         hung.into_iter()
             .for_each(|(process, slots)| self.on_hung_slots(process, &slots));
+        deaf.into_iter().for_each(|process| self.on_deaf(process));
     }
 
     fn beats(&self) -> Vec<Beat> {
@@ -63,34 +75,67 @@ impl Supervisor {
             .collect()
     }
 
-    /// Of processes that serve nothing yet: all is well, unless they are stopped.
-    fn beats_without_slots(&self, now: Instant) -> impl Iterator<Item = Beat> {
-        self.fleet
-            .processes()
-            .filter_map(move |(process, entry)| match entry.state {
-                State::Starting | State::Spare | State::Assigned(_) => {
-                    let pid = self.links.get(process)?.pid;
+    fn beats_of_control_threads(&mut self, now: Instant) -> Vec<Beat> {
+        let mut beats = Vec::new();
+        for (process, entry) in self.fleet.processes() {
+            let Some(link) = self.links.get_mut(process) else {
+                continue;
+            };
+            let heard_ns = link.heard(now);
+            let heartbeat_ns = match entry.state {
+                State::Starting => {
+                    let young = now.saturating_duration_since(entry.started_at) < YOUNG;
                     // One that can't be asked is dying.
-                    let stopped = os::is_stopped(pid).unwrap_or(false);
-                    Some(Beat {
-                        slot: self.memory.participant(entry.aux),
-                        process,
-                        heartbeat_ns: if stopped { 0 } else { now.as_nanos() },
-                    })
+                    if young && !os::is_stopped(link.pid).unwrap_or(false) {
+                        now.as_nanos()
+                    } else {
+                        heard_ns
+                    }
                 }
-                _ => None,
-            })
+                State::Spare | State::Assigned(_) | State::Serving(_) => heard_ns,
+                // They finish what they do before they read on.
+                State::Halting(_) | State::Halted(_) | State::Leaving(_) => continue,
+            };
+            beats.push(Beat {
+                slot: self.memory.participant(entry.aux),
+                process,
+                heartbeat_ns,
+            });
+        }
+        beats
     }
 
-    /// A process without slots.
-    fn on_stopped(&mut self, id: ProcessId) {
-        if let Some(link) = self.links.get(id) {
-            tracing::error!(
-                pid = link.pid,
-                "a worker without slots was stopped from outside: it is replaced"
-            );
-            self.feed(Input::Stopped(id));
+    fn ring_control_thread(&mut self, id: ProcessId) {
+        if let Some(link) = self.links.get_mut(id)
+            && let Err(error) = link.ring()
+        {
+            // Its death or its silence will tell.
+            tracing::debug!(pid = link.pid, %error, "a control thread can't be rung");
         }
+    }
+
+    /// A process whose control thread takes no orders.
+    fn on_deaf(&mut self, id: ProcessId) {
+        let Some(pid) = self.links.get(id).map(|link| link.pid) else {
+            return;
+        };
+        if os::is_stopped(pid).unwrap_or(false) {
+            tracing::error!(pid, "a worker was stopped from outside: it is replaced");
+            return self.feed(Input::Stopped(id));
+        }
+        let timeout_ms = self.config.workers.hang_timeout.as_millis() as u64;
+        tracing::error!(
+            pid,
+            timeout_ms,
+            "the control thread of a worker takes no orders: the worker is replaced"
+        );
+        let threads = os::threads(pid).unwrap_or_default();
+        threads.iter().for_each(|thread| log_thread(pid, thread));
+        // The control thread is the first one of its process.
+        if let Err(error) = os::ask_for_stack(pid, pid, true) {
+            tracing::warn!(pid, %error, "a thread can't be asked for its stack");
+        }
+        self.feed(Input::Deaf(id));
     }
 
     fn ring_slot(&self, slot: u16) {

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use control::{FDS_PER_MESSAGE_MAX, FromWorker, ToWorker};
+use control::{FDS_PER_MESSAGE_MAX, FromWorker, TableRequest, ToWorker};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
+use stdx::Instant;
 
 use super::fleet::ProcessId;
 use super::sockets::Listener;
@@ -22,6 +23,19 @@ pub(crate) struct Link {
     pub(crate) channel: OwnedFd,
     /// Slots that it reported as served.
     pub(crate) serving: BTreeSet<u16>,
+    pub(crate) ear: Ear,
+}
+
+/// What is known of a process's control thread: it is rung by an order that does nothing, and whether it has read its orders is for the
+/// kernel to say. So it has to know of no ring and to answer none, whatever its version.
+#[derive(Debug, Default)]
+pub(crate) struct Ear {
+    /// When it was last seen to have read everything. Unit: ns of the monotonic clock.
+    heard_ns: u64,
+    /// It was given a client's question, which may take as long as the tables are large.
+    asked: bool,
+    /// It was rung since then: once that is read the question has been answered.
+    rung_behind: bool,
 }
 
 /// By process. Dropping a link closes its descriptors; the process is reaped before.
@@ -51,6 +65,7 @@ impl Links {
             pidfd: child.pidfd,
             channel: ours,
             serving: BTreeSet::new(),
+            ear: Ear::default(),
         };
         Ok(self.links.entry(id).or_insert(link))
     }
@@ -91,6 +106,39 @@ impl Link {
     pub(crate) fn send(&self, message: &ToWorker, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = control::encode(message).map_err(io::Error::other)?;
         os::send_with_fds(self.channel.as_fd(), &bytes, fds)
+    }
+
+    /// When the process's control thread last took its orders, as far as is known `now`; another value than before is a sign of life.
+    pub(crate) fn heard(&mut self, now: Instant) -> u64 {
+        let all_read = os::unread_bytes(self.channel.as_fd()).is_ok_and(|bytes| bytes == 0);
+        let ear = &mut self.ear;
+        if all_read && ear.rung_behind {
+            (ear.asked, ear.rung_behind) = (false, false);
+        }
+        if all_read || ear.asked {
+            ear.heard_ns = now.as_nanos();
+        }
+        ear.heard_ns
+    }
+
+    /// Gives the control thread something to read, unless it has something.
+    pub(crate) fn ring(&mut self) -> io::Result<()> {
+        if os::unread_bytes(self.channel.as_fd())? == 0 {
+            self.send(&ToWorker::Pin { slots: Vec::new() }, &[])?;
+            self.ear.rung_behind = self.ear.asked;
+        }
+        Ok(())
+    }
+
+    /// Passes a client's question on with its connection.
+    pub(crate) fn ask(
+        &mut self,
+        request: TableRequest,
+        connection: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        self.send(&ToWorker::Query { request }, &[connection])?;
+        (self.ear.asked, self.ear.rung_behind) = (true, false);
+        Ok(())
     }
 
     /// The next message; `None` when nothing waits or the channel has ended.
@@ -169,6 +217,7 @@ mod tests {
             pidfd,
             channel: ours,
             serving: BTreeSet::new(),
+            ear: Ear::default(),
         };
         (link, theirs)
     }
@@ -210,6 +259,37 @@ mod tests {
         drop(theirs);
         assert_eq!(link.receive().unwrap(), Some(failed));
         assert_eq!(link.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn who_reads_its_orders_is_heard() {
+        let (mut link, theirs) = link();
+        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
+        let heard = |link: &mut Link, ms| link.heard(at(ms)) == at(ms).as_nanos();
+        assert!(heard(&mut link, 1));
+        // Of many rings one is enough to be read.
+        (0..3).for_each(|_| link.ring().unwrap());
+        assert!(!heard(&mut link, 2));
+        assert_eq!(next(&theirs), (ToWorker::Pin { slots: vec![] }, 0));
+        assert!(heard(&mut link, 3));
+    }
+
+    #[test]
+    fn a_long_answer_is_no_hang() {
+        let (mut link, theirs) = link();
+        let at = |ms: u64| Instant::from_nanos(ms * 1_000_000);
+        let heard = |link: &mut Link, ms| link.heard(at(ms)) == at(ms).as_nanos();
+        let connection = os::eventfd().unwrap();
+        link.ask(TableRequest::Audit, connection.as_fd()).unwrap();
+        assert!(heard(&mut link, 1), "not read yet");
+        assert!(matches!(next(&theirs), (ToWorker::Query { .. }, 1)));
+        assert!(heard(&mut link, 2));
+        link.ring().unwrap();
+        assert!(heard(&mut link, 3), "read, but busy with it");
+        next(&theirs);
+        assert!(heard(&mut link, 4), "done");
+        link.ring().unwrap();
+        assert!(!heard(&mut link, 5), "and now it hangs");
     }
 
     #[test]

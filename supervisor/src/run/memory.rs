@@ -348,6 +348,16 @@ fn explain(layout: &Layout, error: CreateError) -> Trouble {
             "lower `memory.limit`, or give the machine, container or unit (`MemoryMax=`) more memory",
         ),
         CreateError::Os {
+            errno: Errno::EFBIG,
+            ..
+        } => Trouble::new(
+            format!(
+                "the arena of {} is above the limit of file sizes, which counts for shared memory too",
+                size(layout.limit)
+            ),
+            "raise that limit (`ulimit -f unlimited`, `LimitFSIZE=infinity` in the unit), or lower `memory.limit`",
+        ),
+        CreateError::Os {
             errno: Errno::EOPNOTSUPP,
             ..
         } => Trouble::new(

@@ -68,17 +68,35 @@ use trouble::Trouble;
 pub(crate) struct Places<'a> {
     pub(crate) control: &'a Path,
     pub(crate) state: Option<&'a Path>,
-    /// Arguments of a worker process.
-    pub(crate) worker_arguments: Vec<String>,
-    /// Arguments of a helper process.
-    pub(crate) helper_arguments: Vec<String>,
-    /// What a program that runs in our place is started with.
-    pub(crate) own_arguments: Vec<OsString>,
+    pub(crate) arguments: Arguments,
+}
+
+/// What processes are started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) worker: Vec<String>,
+    pub(crate) helper: Vec<String>,
+    /// A program that runs in our place.
+    pub(crate) own: Vec<OsString>,
+}
+
+/// What every start has, whatever it finds.
+pub(crate) struct Ground<'a> {
+    pub(crate) source: Source,
+    pub(crate) control: ControlSocket,
+    pub(crate) control_path: &'a Path,
+    pub(crate) secret: control::Secret,
+    pub(crate) state: PathBuf,
+    pub(crate) images: Images,
+    pub(crate) arguments: Arguments,
 }
 
 pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
     // For `ps`: a program that is run by descriptor has a number for its name.
     let _ = nix::sys::prctl::set_name(c"tandem");
+    if let Err(error) = os::outlive_file_size_limit() {
+        tracing::debug!(%error, "the limit of file sizes may end this process");
+    }
     let started = match args.succession {
         Some(table) => go_on(args, places, table),
         None => start(args, places, None),
@@ -168,31 +186,33 @@ fn start(
         Some(listener) => ControlSocket::inherited(places.control, listener)?,
         None => ControlSocket::claim(places.control)?,
     };
+    let ground = Ground {
+        source,
+        control,
+        control_path: places.control,
+        secret,
+        state,
+        images: Images::of_ourselves()?,
+        arguments: places.arguments,
+    };
     let remains = adopt::find(places.control, stored.kept.take())?;
     // It is filled anew with what there is; a name in it is not looked at twice.
     store::clear(&mut stored.names);
     if let Some(remains) = remains {
-        return adoption::begin(source, control, remains, secret, state, places);
+        return adoption::begin(ground, remains);
     }
     if succeeds {
-        control.leave();
+        ground.control.leave();
         return Err(Trouble::new("no worker could be taken over", ""));
     }
     let (config, warnings) = loaded?;
     warnings
         .iter()
         .for_each(|warning| tracing::warn!("{warning}"));
-    open(source, config, control, secret, state, places)
+    open(ground, config)
 }
 
-fn open(
-    source: Source,
-    config: Config,
-    control: ControlSocket,
-    secret: control::Secret,
-    state: PathBuf,
-    places: Places<'_>,
-) -> Result<Supervisor, Trouble> {
+fn open(ground: Ground<'_>, config: Config) -> Result<Supervisor, Trouble> {
     limits::check_user(config.workers.user.as_deref())?;
     limits::check_memory(&config)?;
     limits::raise_descriptors(config.slots(), config.workers.count, config.listen.len())?;
@@ -215,43 +235,38 @@ fn open(
     tracing::info!(
         version = VERSION,
         pid = std::process::id(),
-        config = source.name(),
-        control = %places.control.display(),
+        config = ground.source.name(),
+        control = %ground.control_path.display(),
         "starting"
     );
-    let images = Images::of_ourselves()?;
     let fleet = Fleet::new(config.workers.count, aux, Patience::default());
-    let adopt = AdoptSocket::make(places.control)?;
+    let adopt = AdoptSocket::make(ground.control_path)?;
     let mut helpers = Helpers::new(memory.participant(aux), false);
-    let ours = snapshots::claim(&state);
+    let ours = snapshots::claim(&ground.state);
     let restoring = snapshots::Restoring {
-        directory: &state,
+        directory: &ground.state,
         ours: ours.is_some(),
         config: &config,
-        program: images.get(fleet::Image(0)).map(|ours| &ours.executable),
-        arguments: &places.helper_arguments,
+        program: ground
+            .images
+            .get(fleet::Image(0))
+            .map(|ours| &ours.executable),
+        arguments: &ground.arguments.helper,
     };
     let (memory, restored) = restoring.run(memory, &mut helpers)?;
-    let snapshots = Snapshots::new(state, ours, config.memory.snapshot, restored);
-    Supervisor::new(Parts {
-        source,
+    let snapshots = Snapshots::new(ground.state.clone(), ours, config.memory.snapshot, restored);
+    let parts = Parts {
         config,
         memory,
         doorbells,
         listeners,
-        cores,
         fleet,
-        images,
-        control,
         adopt,
         left: None,
-        secret,
-        own_arguments: places.own_arguments,
-        worker_arguments: places.worker_arguments,
-        helper_arguments: places.helper_arguments,
         helpers,
         snapshots,
-    })
+    };
+    Supervisor::new(ground, parts)
 }
 
 fn make_state_dir(given: Option<&Path>) -> Result<PathBuf, Trouble> {

@@ -95,7 +95,7 @@ impl Succession {
         };
         let mut keep = vec![self.control.as_fd(), ourselves.as_fd()];
         keep.extend(self.asker.as_ref().map(|fd| fd.as_fd()));
-        let error = run_in_our_place(&self.other, &places.own_arguments, &table, &keep);
+        let error = run_in_our_place(&self.other, &places.arguments.own, &table, &keep);
         Trouble::new(format!("{}; and {error}", why.cause), why.remedy.clone())
     }
 }
@@ -147,7 +147,7 @@ impl Supervisor {
             version = program.version,
             "the supervisor becomes the new program"
         );
-        let error = run_in_our_place(&program.executable, &self.own_arguments, &table, &keep);
+        let error = run_in_our_place(&program.executable, &self.arguments.own, &table, &keep);
         Trouble::new(format!("the supervisor can't become it: {error}"), "")
     }
 

@@ -3,14 +3,13 @@
 //! It never blocks but in `epoll_wait`, and never reads a byte from the network.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use config::Config;
-use control::{ClientReply, ClientRequest, FromWorker, Quarantined, TableRequest, ToWorker};
+use control::{ClientReply, ClientRequest, FromWorker, Quarantined, TableRequest};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,6 +26,7 @@ use super::links::Links;
 use super::memory::Memory;
 use super::notify;
 use super::pages::Pages;
+use super::pins;
 use super::rates::Rates;
 use super::reload::Reload;
 use super::snapshots::Snapshots;
@@ -37,6 +37,7 @@ use super::switch::Switch;
 use super::trouble::Trouble;
 use super::upgrade::Upgrade;
 use super::watchdog::Watchdog;
+use super::{Arguments, Ground};
 
 /// How often rates are taken and first messages looked for.
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,9 +72,7 @@ pub(crate) struct Supervisor {
     pub(super) watchdog: Watchdog,
     pub(super) started: Instant,
     pub(super) secret: control::Secret,
-    pub(super) worker_arguments: Vec<String>,
-    pub(super) own_arguments: Vec<OsString>,
-    pub(super) helper_arguments: Vec<String>,
+    pub(super) arguments: Arguments,
     pub(super) helpers: Helpers,
     pub(super) snapshots: Snapshots,
     pub(super) inputs: VecDeque<Input>,
@@ -153,30 +152,22 @@ pub(crate) struct Left {
     pub(crate) next_listener: u32,
 }
 
-/// Everything that [`super::start`] has opened.
+/// What a start has made or found, beside what every start has.
 pub(crate) struct Parts {
-    pub(crate) source: Source,
     pub(crate) config: Config,
     pub(crate) memory: Memory,
     pub(crate) doorbells: Vec<OwnedFd>,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) cores: Vec<Option<u16>>,
     pub(crate) fleet: Fleet,
-    pub(crate) images: Images,
-    pub(crate) control: ControlSocket,
     pub(crate) adopt: AdoptSocket,
     /// Of what another supervisor left: its configuration, and where numbers go on.
     pub(crate) left: Option<Left>,
-    pub(crate) secret: control::Secret,
-    pub(crate) worker_arguments: Vec<String>,
-    pub(crate) own_arguments: Vec<OsString>,
-    pub(crate) helper_arguments: Vec<String>,
     pub(crate) helpers: Helpers,
     pub(crate) snapshots: Snapshots,
 }
 
 impl Supervisor {
-    pub(crate) fn new(parts: Parts) -> Result<Self, Trouble> {
+    pub(crate) fn new(ground: Ground<'_>, parts: Parts) -> Result<Self, Trouble> {
         let refused = |what: &str, error: Errno| {
             Trouble::new(format!("the kernel gives no {what}: {error}"), "")
         };
@@ -195,7 +186,7 @@ impl Supervisor {
             .add(&signals, readable(Token::Signals))
             .map_err(|error| refused("epoll", error))?;
         epoll
-            .add(&parts.control.listener, readable(Token::Accept))
+            .add(&ground.control.listener, readable(Token::Accept))
             .map_err(|error| refused("epoll", error))?;
         let now = os::now();
         let adopted = parts.left.is_some();
@@ -207,18 +198,23 @@ impl Supervisor {
                 next_listener: parts.listeners.len() as u32,
             },
         };
+        let cores = pins::cores(
+            &parts.config.workers.pin,
+            parts.config.slots(),
+            &pins::allowed(),
+        );
         let supervisor = Self {
             next_listener: left.next_listener,
-            source: parts.source,
+            source: ground.source,
             config: parts.config,
             config_version: left.config_version,
             config_file: left.config_file,
             memory: parts.memory,
             doorbells: parts.doorbells,
             listeners: parts.listeners,
-            cores: parts.cores,
+            cores,
             fleet: parts.fleet,
-            images: parts.images,
+            images: ground.images,
             links: Links::default(),
             clients: Clients::default(),
             reload: None,
@@ -229,10 +225,8 @@ impl Supervisor {
             pages: Pages::default(),
             watchdog: Watchdog::new(now),
             started: now,
-            secret: parts.secret,
-            worker_arguments: parts.worker_arguments,
-            own_arguments: parts.own_arguments,
-            helper_arguments: parts.helper_arguments,
+            secret: ground.secret,
+            arguments: ground.arguments,
             helpers: parts.helpers,
             snapshots: parts.snapshots,
             inputs: VecDeque::new(),
@@ -245,7 +239,7 @@ impl Supervisor {
             next_second: now.saturating_add(SECOND),
             epoll,
             signals,
-            control: parts.control,
+            control: ground.control,
             adopt: parts.adopt,
             adopted,
             stored: BTreeSet::new(),
@@ -703,7 +697,7 @@ impl Supervisor {
         let link = self
             .fleet
             .anyone_serving()
-            .and_then(|process| self.links.get(process));
+            .and_then(|process| self.links.get_mut(process));
         let Some((link, connection)) = link.zip(self.clients.fd(id)) else {
             return self.refuse(
                 id,
@@ -715,8 +709,7 @@ impl Supervisor {
         };
         let pid = link.pid;
         // One open file: what is set on ours holds for the worker's.
-        let sent = Clients::lend(connection)
-            .and_then(|()| link.send(&ToWorker::Query { request }, &[connection]));
+        let sent = Clients::lend(connection).and_then(|()| link.ask(request, connection));
         self.unwatch(connection);
         if let Err(error) = sent {
             tracing::warn!(pid, %error, "a worker takes no command");

@@ -136,7 +136,7 @@ impl Supervisor {
         let program = self.images.get(image).map(|program| &program.executable);
         let maker = match program {
             Some(program) if self.fleet.is_steady() => {
-                Maker::start(program, &self.worker_arguments, plan, os::now())
+                Maker::start(program, &self.arguments.worker, plan, os::now())
                     .and_then(|maker| self.watch(maker.fd(), Token::Maker).map(|()| maker))
                     .map_err(|error| error.to_string())
             }

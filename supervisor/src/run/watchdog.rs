@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Who was not scheduled itself can't blame others: if the machine's own step comes late, every wait begins anew. The cost is a
-//! write and a load per slot and second, and a look into `/proc` for each process without slots; nothing else wakes up while everybody
+//! write and a load per slot and second, and a message for each process; nothing else wakes up while everybody
 //! answers, unless the timeout is below a second.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(super) struct Beat {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    Ring { slot: u16 },
+    Ring { slot: u16, process: ProcessId },
     Hung { slot: u16, process: ProcessId },
 }
 
@@ -126,7 +126,10 @@ impl Watchdog {
             } else if ring {
                 slot.heartbeat_ns = beat.heartbeat_ns;
                 slot.waiting_since.get_or_insert(now);
-                out.push(Output::Ring { slot: beat.slot });
+                out.push(Output::Ring {
+                    slot: beat.slot,
+                    process: beat.process,
+                });
             }
         }
         self.expected = self.deadline(timeout);
@@ -178,7 +181,7 @@ mod tests {
                 self.watchdog
                     .step(self.now, self.timeout, &self.beats, &mut out);
                 for output in out {
-                    if let Output::Ring { slot } = output
+                    if let Output::Ring { slot, .. } = output
                         && live.contains(&slot)
                     {
                         self.beats[usize::from(slot)].heartbeat_ns += 1;
