@@ -67,6 +67,7 @@ impl Active {
             },
             dialog_key,
             branches_max: usize::from(config.limits.branches_max),
+            forking: proxy::Forking::default(),
         };
         Self {
             settings: Arc::new(settings),

@@ -10,6 +10,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    net::SocketAddr,
     os::fd::AsFd,
     sync::Arc,
     time::Duration,
@@ -72,6 +73,18 @@ pub(crate) fn run_slot(begin: Begin) {
         // The other slots of this process go to the heir as well: half a worker is no worker.
         std::process::exit(1);
     }
+}
+
+/// Whether an error of sending says something of the way to the address: a full queue or an oversized datagram does not.
+fn says_unreachable(errno: i32) -> bool {
+    let busy = [
+        nix::libc::EAGAIN,
+        nix::libc::ENOBUFS,
+        nix::libc::ENOMEM,
+        nix::libc::EMSGSIZE,
+        nix::libc::EINTR,
+    ];
+    !busy.contains(&errno)
 }
 
 struct Slot {
@@ -199,6 +212,7 @@ impl Slot {
         }
         self.answer_asks(None);
         self.tick_overdue();
+        self.answer_asks(None);
         let mut env = Env {
             now: self.now,
             turn: self.turn,
@@ -334,7 +348,12 @@ impl Slot {
                         index: buffer,
                     });
                 }
-                Event::SendFailed { .. } => self.count(Counter::SendFailed),
+                Event::SendFailed { socket, to, errno } => {
+                    self.count(Counter::SendFailed);
+                    if says_unreachable(errno) {
+                        self.on_unreachable(socket, to);
+                    }
+                }
                 Event::Starved { .. } => self.count(Counter::Starved),
                 Event::ReceiveFailed { .. } => self.count(Counter::ReceiveFailed),
                 Event::Poll { .. } => {}
@@ -473,6 +492,29 @@ impl Slot {
         }
     }
 
+    /// What was sent there waits for no answer.
+    fn on_unreachable(&mut self, socket: SocketIndex, to: SocketAddr) {
+        let socket = self.sockets.get(usize::from(socket.0));
+        let Some(listener) = socket.and_then(|socket| Some(socket.as_ref()?.listener)) else {
+            return;
+        };
+        let mut env = Env {
+            now: self.now,
+            turn: self.turn,
+            arena: &mut self.participant,
+        };
+        let input = Input::Unreachable { listener, to };
+        self.proxy.step(&mut env, input, &mut self.out);
+        self.answer_asks(None);
+        let mut env = Env {
+            now: self.now,
+            turn: self.turn,
+            arena: &mut self.participant,
+        };
+        self.proxy.settle(&mut env, None, &mut self.out);
+        self.dispatch();
+    }
+
     /// Gives what was settled to the driver and the wheel.
     fn dispatch(&mut self) {
         for send in &self.out.sends {
@@ -551,6 +593,13 @@ impl Slot {
                 arena: &mut self.participant,
             };
             self.proxy.step(&mut env, Input::Tick(id), &mut self.out);
+            // The next hop or target may have a name.
+            self.answer_asks(None);
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
             self.proxy.settle(&mut env, None, &mut self.out);
             self.dispatch();
         }

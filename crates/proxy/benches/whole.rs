@@ -48,6 +48,7 @@ impl World {
             registrar: registrar::Policy::default(),
             dialog_key: stdx::hash::Key([9; 16]),
             branches_max: 12,
+            forking: proxy::Forking::default(),
         };
         Self {
             participant,

@@ -80,7 +80,12 @@ pub enum Decision {
     Location {
         known: bool,
     },
-    /// To these targets, all at once.
+    /// As [`Decision::Location`], for the bindings of this URI's AOR in place of the Request-URI's: of a number, say.
+    LocationOf {
+        uri: Vec<u8>,
+        known: bool,
+    },
+    /// To these targets: those of equal q at once, one q after another (§16.6).
     Targets(Vec<Target>),
     /// Where the Request-URI says.
     Dns,
@@ -100,4 +105,10 @@ pub struct Target {
     pub path: Option<Vec<u8>>,
     /// The listener to send from; `None` chooses by address family.
     pub listener: Option<u32>,
+    /// Preference in thousandths, as of a binding (§20.10): what has less is tried after what has more.
+    pub q: u16,
+    /// URIs to send to when `next_hop` is found dead or says that it can't, one after another.
+    pub backups: Vec<Vec<u8>>,
+    /// Whether the proxy follows redirections of this target by itself (§16.7 step 4), as a domain may want it too.
+    pub recurse: bool,
 }

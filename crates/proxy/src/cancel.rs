@@ -37,7 +37,9 @@ impl Step<'_, '_> {
         if matches!(branch.cancel, Cancel::Sent(_) | Cancel::Done) {
             return;
         }
-        if branch.client.is_none() {
+        branch.rest = None;
+        branch.hop_at = None;
+        if branch.sent.is_none() {
             // Its address is still being looked up: it was never sent.
             branch.waiting = None;
             branch.code = 487;

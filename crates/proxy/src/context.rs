@@ -107,12 +107,34 @@ pub struct Branch {
     pub timer_c: Option<Instant>,
     /// Where it goes, while the address is being asked for.
     pub waiting: Option<Box<Target>>,
+    /// Where else it may go, should this hop fail.
+    pub rest: Option<Box<Rest>>,
+    /// When a hop that has shown no sign of life is given up for the next one.
+    pub hop_at: Option<Instant>,
+}
+
+/// What is left of a target when it has been sent to its first hop.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    pub target: Target,
+    /// Further addresses, best first.
+    pub hops: Vec<SocketAddr>,
 }
 
 impl Branch {
     /// Whether a final response may still come.
     pub fn is_pending(&self) -> bool {
         self.code == 0
+    }
+
+    /// Whether it was answered with a redirection.
+    pub fn is_redirected(&self) -> bool {
+        matches!(self.code, 300..=399)
+    }
+
+    /// Whether others have to wait for it: a branch that we cancelled may still answer, but nobody waits for that.
+    pub fn is_active(&self) -> bool {
+        self.is_pending() && matches!(self.cancel, Cancel::No)
     }
 }
 
@@ -151,6 +173,15 @@ pub struct Context {
     pub best: Option<Kept>,
     /// Challenges of other branches' 401 and 407, as header lines (§16.7 step 7).
     pub challenges: Option<Block>,
+    /// Contacts of other branches' 3xx, as header lines.
+    pub contacts: Option<Block>,
+    /// Targets whose turn has not come: those of one group are tried at once, when all before them have failed (§16.6).
+    pub groups: Vec<Vec<Target>>,
+    /// When the group at hand has had its time.
+    pub group_at: Option<Instant>,
+    /// Whether redirections are followed here (§16.7 step 4), and hashes of the URIs that have been targets, each of which is one only once.
+    pub recurses: bool,
+    pub tried: Vec<u64>,
     /// The last response sent upstream, for retransmission.
     pub last: Option<Kept>,
     /// The realm that credentials are wanted for; empty before and without.
@@ -200,10 +231,13 @@ impl Context {
                 Cancel::Sent(machine) => machine.deadline(),
                 Cancel::No | Cancel::Wanted | Cancel::Done => None,
             };
-            [client, cancel, branch.timer_c]
+            [client, cancel, branch.timer_c, branch.hop_at]
         });
         let trying = self.trying_at.filter(|_| self.stage != Stage::Answered);
-        branches.chain([server, trying]).flatten().min()
+        branches
+            .chain([server, trying, self.group_at])
+            .flatten()
+            .min()
     }
 
     /// Whether an answer to a question is needed to go on.
@@ -212,6 +246,25 @@ impl Context {
             Stage::Admission | Stage::Credentials | Stage::Routing => true,
             Stage::Forwarding => self.branches.iter().any(|branch| branch.waiting.is_some()),
             Stage::Answered => false,
+        }
+    }
+
+    /// Whether the request itself may be needed for another copy of it.
+    pub fn may_go_on(&self) -> bool {
+        self.stage == Stage::Forwarding
+            && (self.recurses
+                || !self.groups.is_empty()
+                || self.branches.iter().any(|branch| branch.rest.is_some()))
+    }
+
+    /// Leaves it at the branches that there are.
+    pub fn stop_here(&mut self) {
+        self.recurses = false;
+        self.groups = Vec::new();
+        self.group_at = None;
+        for branch in &mut self.branches {
+            branch.rest = None;
+            branch.hop_at = None;
         }
     }
 

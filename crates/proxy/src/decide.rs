@@ -127,6 +127,10 @@ impl Step<'_, '_> {
             Decision::Targets(targets) => self.forward(context, hand, &targets),
             Decision::Dns => self.forward_as_addressed(context, hand),
             Decision::Location { known } => self.on_location(context, hand, known),
+            Decision::LocationOf { uri, known } => match Uri::parse(&uri) {
+                Ok(uri) => self.forward_to_bindings(context, hand, &uri, known),
+                Err(_) => self.end_with(context, hand, 404, Counter::NotFound, b""),
+            },
         }
     }
 
@@ -148,8 +152,19 @@ impl Step<'_, '_> {
             self.answer_options(context, hand);
             return;
         }
+        self.forward_to_bindings(context, hand, &uri, known);
+    }
+
+    /// To whoever has registered for this URI's AOR.
+    fn forward_to_bindings(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        uri: &Uri<'_>,
+        known: bool,
+    ) {
         let mut targets = Vec::new();
-        let found = crate::registration::targets(self.env, &uri, &mut targets);
+        let found = crate::registration::targets(self.env, uri, &mut targets);
         match (targets.is_empty(), found || known) {
             (false, _) => self.forward(context, hand, &targets),
             (true, true) => self.end_with(context, hand, 480, Counter::Unavailable, b""),

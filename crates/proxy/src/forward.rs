@@ -20,8 +20,8 @@ use crate::{
     step::{Hand, Step},
 };
 
-/// Most branches of one request: each has a child in the record, besides four for the request and responses.
-const BRANCHES_MAX: usize = shm::CHILDREN_MAX - 4;
+/// Most branches of one request, hops that failed included: each has a child in the record, besides five for the request and responses.
+pub(crate) const BRANCHES_MAX: usize = shm::CHILDREN_MAX - 5;
 
 impl Step<'_, '_> {
     /// Forwards a request to where its Route set and Request-URI say.
@@ -29,7 +29,7 @@ impl Step<'_, '_> {
         self.forward(context, hand, &[Target::default()]);
     }
 
-    /// Forwards a request to all targets at once (§16.6, §16.7: a parallel fork).
+    /// Forwards a request to its targets (§16.6): those that are preferred at once, the others when these have failed.
     pub(crate) fn forward(&mut self, context: &mut Context, hand: &Hand<'_>, targets: &[Target]) {
         if targets.is_empty() {
             self.end_with(context, hand, 480, Counter::Unavailable, b"");
@@ -41,8 +41,15 @@ impl Step<'_, '_> {
             return;
         }
         let branches_max = self.settings.branches_max.min(BRANCHES_MAX);
-        let count = targets.len().min(branches_max);
-        if breadth_of_each(hand, count) == Some(0) {
+        let by_q;
+        let targets = match self.in_groups(context, targets, branches_max) {
+            Some(first) => {
+                by_q = first;
+                by_q.as_slice()
+            }
+            None => targets.get(..branches_max).unwrap_or(targets),
+        };
+        if breadth_of_each(hand, targets.len()) == Some(0) {
             self.end_with(context, hand, 440, Counter::TooBroad, b"");
             return;
         }
@@ -62,23 +69,50 @@ impl Step<'_, '_> {
         }
         context.stage = Stage::Forwarding;
         self.touch(context);
-        for number in (0..=u8::MAX).take(count) {
-            context.branches.push(Branch::new(number, context));
-        }
-        for (number, target) in (0..).zip(targets.iter().take(count)) {
-            match next_hop(&hand.message, &hand.intake.route, target) {
-                NextHop::Address(to) => self.launch(context, hand, number, target, to),
-                NextHop::Name(uri) => self.resolve(context, number, target, uri),
-                NextHop::Nowhere(code) => {
-                    self.fail_branch(context, number, code, Counter::Unroutable)
-                }
-            }
-        }
+        self.begin_recursion(context, hand, targets);
+        self.start_group(context, hand, targets);
         if context.branches.iter().any(Branch::is_pending) {
             // §17.2.1: at once, rather than after 200 ms, because nothing tells us how quick the callee is.
             self.say_trying(context, Some(hand));
         }
         self.conclude(context, Some(hand));
+    }
+
+    /// Begins a branch for each of these targets.
+    pub(crate) fn start_group(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        targets: &[Target],
+    ) {
+        let first = context.branches.len();
+        let numbers = || (0..BRANCHES_MAX as u8).skip(first);
+        for (number, _) in numbers().zip(targets) {
+            context.branches.push(Branch::new(number, context));
+        }
+        for (number, target) in numbers().zip(targets) {
+            self.start_branch(context, hand, number, target);
+        }
+        self.time_group(context);
+    }
+
+    /// Begins one branch, that is there already.
+    pub(crate) fn start_branch(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        number: u8,
+        target: &Target,
+    ) {
+        match next_hop(&hand.message, &hand.intake.route, target) {
+            NextHop::Address(to) => self.launch_to(context, hand, number, target, &[to]),
+            NextHop::Name(uri) => self.resolve(context, number, target, uri),
+            NextHop::Nowhere(code) => {
+                self.leave_rest(context, number, target, &[]);
+                self.fail_branch(context, number, code, Counter::Unroutable);
+                self.try_next(context, number, Some(hand));
+            }
+        }
     }
 
     /// Asks for the address of a branch's next hop.
@@ -108,22 +142,18 @@ impl Step<'_, '_> {
             return;
         };
         self.touch(context);
-        let address = addresses.first();
         if context.method == Method::Ack {
-            match address {
+            match addresses.first() {
                 Some(&to) => self.send_stateless(hand, &target, to, context.listener),
                 None => self.env.count(Counter::AckUnmatched),
             }
             self.end_silently(context);
             return;
         }
-        match address {
-            Some(&to) => self.launch(context, hand, number, &target, to),
-            None => self.fail_branch(context, number, 500, Counter::Unroutable),
-        }
+        self.launch_to(context, hand, number, &target, addresses);
         self.conclude(context, Some(hand));
         let sent = context.branches.iter().any(|branch| branch.sent.is_some());
-        if sent && !context.waits() {
+        if sent && !context.waits() && !context.may_go_on() {
             // What was sent says as much.
             let request = context.request.take();
             self.release(request);
@@ -131,7 +161,7 @@ impl Step<'_, '_> {
     }
 
     /// Sends one copy and starts its client transaction (§16.6 steps 8 to 11).
-    fn launch(
+    pub(crate) fn launch(
         &mut self,
         context: &mut Context,
         hand: &Hand<'_>,
@@ -160,7 +190,7 @@ impl Step<'_, '_> {
             target,
             listener,
             came_in_by: context.listener,
-            breadth: breadth_of_each(hand, context.branches.len()),
+            breadth: breadth_of_each(hand, open_branches(context)),
             realm: &context.realm,
             branch: BranchText {
                 place: Place::Transaction { row, number },
@@ -183,6 +213,7 @@ impl Step<'_, '_> {
         let (now, timers) = (self.env.now, &self.settings.timers);
         let (invite, reliability) = (context.is_invite(), Reliability::Unreliable);
         let timer_c = invite.then(|| now.saturating_add(self.settings.timer_c));
+        let hop_timeout = now.saturating_add(self.settings.forking.hop_timeout);
         if let Some(branch) = context.branch(number) {
             branch.client = Some(if invite {
                 Client::Invite(InviteClient::new(now, timers, reliability))
@@ -193,8 +224,10 @@ impl Step<'_, '_> {
             branch.listener = listener;
             branch.sent = Some(sent);
             branch.timer_c = timer_c;
+            branch.hop_at = branch.rest.is_some().then_some(hop_timeout);
         }
         self.env.count(Counter::Forwarded);
+        self.note_flight(context.id, listener, to);
         self.queue_from(start, listener, to);
     }
 
@@ -278,6 +311,15 @@ impl Step<'_, '_> {
     }
 }
 
+/// How many copies there are that may still bring an answer, of which each has its share of the breadth.
+fn open_branches(context: &Context) -> usize {
+    context
+        .branches
+        .iter()
+        .filter(|branch| branch.is_active())
+        .count()
+}
+
 /// Max-Breadth of a request that has none (RFC 5393 §5.3.3).
 const BREADTH_DEFAULT: usize = 60;
 
@@ -301,7 +343,7 @@ const OPTIONS_HEADERS: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGIS
 
 impl Branch {
     /// A branch that has not been sent.
-    fn new(number: u8, context: &Context) -> Self {
+    pub(crate) fn new(number: u8, context: &Context) -> Self {
         Self {
             number,
             client: None,
@@ -313,6 +355,8 @@ impl Branch {
             cancel: Cancel::No,
             timer_c: None,
             waiting: None,
+            rest: None,
+            hop_at: None,
         }
     }
 }

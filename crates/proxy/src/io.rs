@@ -1,6 +1,6 @@
 //! What goes into the machine and what comes out of it.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use shm::Participant;
 use stdx::Instant;
@@ -42,6 +42,12 @@ pub enum Input<'m> {
     Datagram(Datagram<'m>),
     /// A deadline that was armed for this context has come. Early, late and repeated ticks are harmless.
     Tick(ContextId),
+    /// What was just sent by this listener to this address did not leave, and would not leave now (§17.1.4, §18.4). Only for errors that
+    /// say something of the way there: a full queue or an oversized datagram says nothing of the next one.
+    Unreachable {
+        listener: u32,
+        to: SocketAddr,
+    },
     /// An answer, in any order. `at_hand` is the datagram being served, if this is still its turn.
     Answer {
         id: AskId,
@@ -80,6 +86,28 @@ pub struct Outputs {
     pub asks: Vec<Ask>,
     /// Deadlines to tick at. A later one for the same context replaces nothing: ticks are cheap and idempotent.
     pub arms: Vec<(Instant, ContextId)>,
+    /// What was found out about next hops, for whoever chooses among addresses. Nothing depends on it being looked at.
+    pub hops: Vec<(SocketAddr, HopState)>,
+}
+
+/// What a request that was sent to a next hop has told about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopState {
+    /// It has answered a request, whatever it said.
+    Answered,
+    /// It did not answer in time (Timer B or F, or the shorter limit where there was another hop to go to).
+    Silent,
+    /// The kernel knows no way there.
+    Unreachable,
+    /// It has said 503 (RFC 3261 §21.5.4), and for how long it wants to be left alone, if it did.
+    Busy { retry_after: Option<Duration> },
+}
+
+impl HopState {
+    /// Whether others are to be asked first for some time.
+    pub fn is_bad(self) -> bool {
+        self != Self::Answered
+    }
 }
 
 impl Outputs {
@@ -88,6 +116,7 @@ impl Outputs {
         self.sends.clear();
         self.asks.clear();
         self.arms.clear();
+        self.hops.clear();
     }
 
     /// The text of one send.

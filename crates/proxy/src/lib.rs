@@ -3,7 +3,8 @@
 //! - [`Proxy`]: inputs in ([`Input`]), outputs out ([`Outputs`]); one for each slot.
 //! - [`ask`]: what it asks of the outside, and the answers.
 //! - `intake`, `request`: requests as they come (§16.3, §16.4, §17.2.3); `forward`, `copy`: on their way downstream (§16.5, §16.6).
-//! - `response`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
+//! - `serial`, `hops`: target after target by q, hop after hop of one target (§16.6, RFC 3263 §4.3).
+//! - `response`, `redirect`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
 //! - `decide`, `registration`, `digest`: what follows from answers (§10.3, §16.5, §22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
 //! - `branch`, `dialog`: what we put into Via and Record-Route, and know again.
@@ -34,16 +35,19 @@ mod decide;
 mod dialog;
 mod digest;
 mod forward;
+mod hops;
 mod intake;
 mod io;
 mod local;
 mod persist;
 #[allow(clippy::module_inception, reason = "the machine has the crate's name")]
 mod proxy;
+mod redirect;
 mod registration;
 mod request;
 mod response;
 mod route;
+mod serial;
 mod settings;
 mod settle;
 mod step;
@@ -53,7 +57,7 @@ mod upstream;
 pub use ask::{Admission, Answer, Ask, AskId, AskKind, Decision, Secret, Target};
 pub use context::ContextId;
 pub use digest::local_name;
-pub use io::{Datagram, Disposition, Env, Input, Outputs, Send};
+pub use io::{Datagram, Disposition, Env, HopState, Input, Outputs, Send};
 pub use proxy::{Proxy, Question};
 pub use route::literal_address;
-pub use settings::{Domain, Listener, PORT_DEFAULT, Settings};
+pub use settings::{Domain, Forking, Listener, PORT_DEFAULT, Settings};

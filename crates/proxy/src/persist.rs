@@ -1,7 +1,7 @@
 //! A context as bytes in the arena, for the heir (DESIGN §3, table `transaction`).
 //!
 //! ```text
-//! TransactionRow | source, reply_to | server's machine | request, best, challenges, last | realm | branches u8, (length u16 | branch)*
+//! TransactionRow | source, reply_to | server's machine | request, best, challenges, last | realm | branches u8, (length u16 | branch, its plan) | plan
 //! ```
 //!
 //! The header is `tables`'; a release may add to it, at the end of a branch and behind the last one, without a new version: what a reader does not know, it
@@ -26,7 +26,7 @@ use transaction::{
 
 use crate::{
     ask::Target,
-    context::{Branch, Cancel, Client, Context, ContextId, Kept, Row, Server, Stage},
+    context::{Branch, Cancel, Client, Context, ContextId, Kept, Rest, Row, Server, Stage},
     settings::Settings,
 };
 
@@ -79,6 +79,107 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
             *length = bytes.to_le_bytes();
         }
     }
+    encode_plan(context, &mut to);
+}
+
+/// Bits of the byte that begins the plan of a context: which parts of it follow.
+const GROUPS: u8 = 1;
+const RECURSES: u8 = 2;
+const CONTACTS: u8 = 4;
+/// Those of a branch.
+const REST: u8 = 1;
+const HOP_AT: u8 = 2;
+const BACKUPS: u8 = 4;
+
+/// What is to come after the branches that there are; nothing at all for most requests.
+fn encode_plan(context: &Context, to: &mut Writer<'_>) {
+    let part = |bit: u8, is_there: bool| if is_there { bit } else { 0 };
+    let parts = part(GROUPS, !context.groups.is_empty())
+        | part(RECURSES, context.recurses)
+        | part(CONTACTS, context.contacts.is_some());
+    if parts == 0 {
+        return;
+    }
+    to.byte(parts);
+    if !context.groups.is_empty() {
+        to.word(context.group_at.map_or(0, Instant::as_nanos));
+        to.list(&context.groups, |to, group| {
+            to.list(group, |to, target| to.target(target));
+        });
+    }
+    if context.recurses {
+        to.list(&context.tried, |to, &mark| to.word(mark));
+    }
+    if context.contacts.is_some() {
+        to.child(context.contacts);
+    }
+}
+
+fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Option<()> {
+    // A release that knew of no plan, or a request that has none.
+    let Some(parts) = from.byte() else {
+        return Some(());
+    };
+    if parts & GROUPS != 0 {
+        context.group_at = from.instant()?;
+        context.groups = from.list(|from| from.list(Reader::target))?;
+    }
+    if parts & RECURSES != 0 {
+        context.recurses = true;
+        context.tried = from.list(Reader::word)?;
+    }
+    if parts & CONTACTS != 0 {
+        context.contacts = from.child()?;
+    }
+    Some(())
+}
+
+fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
+    let part = |bit: u8, is_there: bool| if is_there { bit } else { 0 };
+    let backups = branch
+        .waiting
+        .as_ref()
+        .map(|target| &target.backups)
+        .filter(|backups| !backups.is_empty());
+    let parts = part(REST, branch.rest.is_some())
+        | part(HOP_AT, branch.hop_at.is_some())
+        | part(BACKUPS, backups.is_some());
+    if parts == 0 {
+        return;
+    }
+    to.byte(parts);
+    if let Some(rest) = &branch.rest {
+        to.target(&rest.target);
+        to.list(&rest.hops, |to, hop| to.address(hop));
+    }
+    if branch.hop_at.is_some() {
+        to.word(branch.hop_at.map_or(0, Instant::as_nanos));
+    }
+    if let Some(backups) = backups {
+        to.list(backups, |to, uri| to.text(Some(uri)));
+    }
+}
+
+fn decode_branch_plan(from: &mut Reader<'_>, branch: &mut Branch) -> Option<()> {
+    let Some(parts) = from.byte() else {
+        return Some(());
+    };
+    if parts & REST != 0 {
+        branch.rest = Some(Box::new(Rest {
+            target: from.target()?,
+            hops: from.list(Reader::address)?,
+        }));
+    }
+    if parts & HOP_AT != 0 {
+        branch.hop_at = from.instant()?;
+    }
+    if parts & BACKUPS != 0 {
+        let backups = from.list(Reader::text)?;
+        if let Some(target) = &mut branch.waiting {
+            target.backups = backups.into_iter().flatten().collect();
+        }
+    }
+    Some(())
 }
 
 fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
@@ -110,6 +211,7 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
             to.half(target.listener.map_or(0, |id| id.wrapping_add(1)));
         }
     }
+    encode_branch_plan(branch, to);
 }
 
 /// Whether an heir must take this record over before it serves anything: it is under way, or a turn after `done` changed it.
@@ -153,7 +255,7 @@ pub fn decode(
             decode_branch(&mut branch)
         })
         .collect::<Option<Vec<_>>>()?;
-    Some(Box::new(Context {
+    let mut context = Box::new(Context {
         id,
         settings: Arc::clone(settings),
         key: record.key.to_vec(),
@@ -178,11 +280,22 @@ pub fn decode(
         dirty: false,
         turn: row.turn.get(),
         armed: None,
-    }))
+        contacts: None,
+        groups: Vec::new(),
+        group_at: None,
+        recurses: false,
+        tried: Vec::new(),
+    });
+    decode_plan(&mut from, &mut context)?;
+    if context.request.is_none() {
+        // There was no memory to keep it.
+        context.stop_here();
+    }
+    Some(context)
 }
 
 fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
-    Some(Branch {
+    let mut branch = Branch {
         number: from.byte()?,
         rang: from.byte()? != 0,
         code: from.short()?,
@@ -210,10 +323,15 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
                 next_hop: from.text()?,
                 path: from.text()?,
                 listener: from.half()?.checked_sub(1),
+                ..Target::default()
             })),
             _ => return None,
         },
-    })
+        rest: None,
+        hop_at: None,
+    };
+    decode_branch_plan(from, &mut branch)?;
+    Some(branch)
 }
 
 /// Only what the proxy tells apart matters; the request line itself is in the stored request.
@@ -271,6 +389,23 @@ impl Writer<'_> {
             }
         };
         self.byte(place);
+    }
+    /// At most 255 things.
+    fn list<T>(&mut self, list: &[T], each: impl Fn(&mut Self, &T)) {
+        let count = u8::try_from(list.len()).unwrap_or(u8::MAX);
+        self.byte(count);
+        for one in list.iter().take(usize::from(count)) {
+            each(self, one);
+        }
+    }
+    fn target(&mut self, target: &Target) {
+        self.text(target.uri.as_deref());
+        self.text(target.next_hop.as_deref());
+        self.text(target.path.as_deref());
+        self.half(target.listener.map_or(0, |id| id.wrapping_add(1)));
+        self.short(target.q);
+        self.byte(u8::from(target.recurse));
+        self.list(&target.backups, |to, uri| to.text(Some(uri)));
     }
     fn kept(&mut self, kept: Option<Kept>) {
         self.short(kept.map_or(0, |kept| kept.code));
@@ -343,6 +478,21 @@ impl Reader<'_> {
                 .get(usize::from(place))
                 .map(|&block| Some(block)),
         }
+    }
+    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let count = self.byte()?;
+        (0..count).map(|_| each(self)).collect()
+    }
+    fn target(&mut self) -> Option<Target> {
+        Some(Target {
+            uri: self.text()?,
+            next_hop: self.text()?,
+            path: self.text()?,
+            listener: self.half()?.checked_sub(1),
+            q: self.short()?,
+            recurse: self.byte()? != 0,
+            backups: self.list(Reader::text)?.into_iter().flatten().collect(),
+        })
     }
     fn kept(&mut self) -> Option<Option<Kept>> {
         let code = self.short()?;

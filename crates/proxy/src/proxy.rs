@@ -9,6 +9,7 @@ use tables::Counter;
 use crate::{
     ask::AskId,
     context::{Context, ContextId, Contexts},
+    hops::Flights,
     intake::{Intake, Way},
     io::{Datagram, Disposition, Env, Input, Outputs},
     settings::Settings,
@@ -29,6 +30,8 @@ pub struct Proxy {
     /// The layout of the datagram at hand, and the context that it became.
     layout: Option<Box<Layout>>,
     pub(crate) at_hand: Option<AtHand>,
+    /// What was sent lately, for errors of the kernel.
+    flights: Flights,
     /// Room for reading stored messages and for writing bodies.
     pub(crate) room: Room,
     /// Where the outputs of the datagram at hand begin.
@@ -61,6 +64,7 @@ impl Proxy {
             dirty: VecDeque::new(),
             layout: None,
             at_hand: None,
+            flights: Flights::default(),
             room: Room::default(),
             mark: Mark::default(),
             adopting: None,
@@ -91,6 +95,12 @@ impl Proxy {
             Input::Datagram(datagram) => self.on_datagram(env, datagram, out),
             Input::Tick(id) => {
                 self.run(env, out, |step| step.on_tick(id));
+                Disposition::Served
+            }
+            Input::Unreachable { listener, to } => {
+                for id in self.flights.take(listener, to) {
+                    self.run(env, out, |step| step.on_unreachable(id, listener, to));
+                }
                 Disposition::Served
             }
             Input::Answer {
@@ -145,6 +155,7 @@ impl Proxy {
             contexts: &mut self.contexts,
             dirty: &mut self.dirty,
             room: &mut self.room,
+            flights: &mut self.flights,
             env,
             out,
         })

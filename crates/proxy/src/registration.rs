@@ -27,13 +27,15 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
             next_hop: None,
             path: (!binding.path.is_empty()).then(|| binding.path.to_vec()),
             listener: Some(binding.listener),
+            q: binding.q,
+            ..Target::default()
         }));
     });
     found.is_some()
 }
 
 /// A contact as a Request-URI: without headers (§16.6 step 2, §19.1.1 table 1).
-fn request_uri(contact: &[u8]) -> Vec<u8> {
+pub(crate) fn request_uri(contact: &[u8]) -> Vec<u8> {
     // A question mark may also stand in the user part.
     let headers = match contact.contains(&b'?').then(|| Uri::parse(contact)) {
         Some(Ok(uri)) => uri.headers.text().len(),

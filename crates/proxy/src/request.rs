@@ -140,6 +140,11 @@ impl Step<'_, '_> {
                 branches: Vec::new(),
                 best: None,
                 challenges: None,
+                contacts: None,
+                groups: Vec::new(),
+                group_at: None,
+                recurses: false,
+                tried: Vec::new(),
                 last: None,
                 realm: Vec::new(),
                 sha256: false,
@@ -277,6 +282,7 @@ impl Step<'_, '_> {
         self.reply_by(message, datagram.listener, way, 200, None, b"");
         if context.is_invite() && context.stage != Stage::Answered {
             context.cancelled = true;
+            context.stop_here();
             self.touch(&mut context);
             self.cancel_pending(&mut context);
             if context.branches.is_empty() {

@@ -105,6 +105,11 @@ impl Step<'_, '_> {
             self.on_late_response(context, number, message, datagram, code);
             return;
         };
+        if !branch.rang && branch.code == 0 {
+            let to = branch.to;
+            branch.hop_at = None;
+            self.note_answer(to, message, code);
+        }
         let (now, timers) = (self.env.now, &self.settings.timers);
         let input = ClientInput::Response(code);
         let mut actions = Actions::new();
@@ -135,10 +140,21 @@ impl Step<'_, '_> {
         datagram: &Datagram<'_>,
         code: u16,
     ) {
+        let open = context.stage == Stage::Forwarding;
+        let unwanted = context.branch(number).is_some_and(|branch| {
+            branch.rang = true;
+            matches!(branch.cancel, Cancel::Wanted)
+        });
         match code {
             // A 2xx is passed on all the same (§16.7 step 5, §13.2.2.4), and whoever sent a failure may stop sending it.
-            200..300 if context.is_invite() => {
-                self.pass_stateless(message, datagram, Some(context.listener))
+            200..300 if context.is_invite() || open => {
+                self.touch(context);
+                self.on_success(context, number, message, datagram, code);
+            }
+            // A hop that we gave up has heard of it after all (§9.1).
+            100..200 if unwanted => {
+                self.touch(context);
+                self.cancel_branch(context, number);
             }
             300.. if context.is_invite() => self.acknowledge(context, number, message),
             _ => self.env.count(Counter::ResponseAbsorbed),
@@ -196,7 +212,8 @@ impl Step<'_, '_> {
         code: u16,
     ) {
         let invite = context.is_invite();
-        let first = self.close_branch(context, number, code);
+        let open = context.stage == Stage::Forwarding;
+        let first = self.close_branch(context, number, code) || open;
         if invite {
             // Every 2xx goes upstream at once, also a second one (step 5, RFC 6026 §7.1), and also after another answer.
             let answered_otherwise = context.stage == Stage::Answered && context.last.is_some();
@@ -216,12 +233,19 @@ impl Step<'_, '_> {
     fn on_failure(&mut self, context: &mut Context, number: u8, message: &Message<'_>, code: u16) {
         self.close_branch(context, number, code);
         if context.stage == Stage::Forwarding {
+            let elsewhere = self.settings.forking.failover_codes.contains(&code)
+                && self.try_next(context, number, None);
+            if elsewhere {
+                self.conclude(context, None);
+                return;
+            }
             // RFC 4320 §4.2: no 408 for other requests than INVITE.
             if context.is_invite() || code != 408 {
-                self.consider(context, message, code);
+                self.consider_or_follow(context, message, code);
             }
             if code >= 600 {
                 // Step 5: a 6xx speaks for everybody.
+                context.stop_here();
                 self.cancel_pending(context);
             }
             self.conclude(context, None);
@@ -234,15 +258,16 @@ impl Step<'_, '_> {
             return false;
         };
         let first = branch.code == 0;
-        if first {
+        if first || code < 300 {
             branch.code = code;
         }
         branch.timer_c = None;
+        branch.hop_at = None;
         first
     }
 
-    /// Keeps a final response if it is the best so far (step 6), and its challenges otherwise (step 7).
-    fn consider(&mut self, context: &mut Context, message: &Message<'_>, code: u16) {
+    /// Keeps a final response if it is the best so far (step 6), and its challenges or contacts otherwise (step 7).
+    pub(crate) fn consider(&mut self, context: &mut Context, message: &Message<'_>, code: u16) {
         let start = self.out.bytes.len();
         let better = context
             .best
@@ -255,31 +280,38 @@ impl Step<'_, '_> {
                 .get(start..)
                 .and_then(|text| store(self.env, text, AllocClass::Update));
             if let Some(old) = context.best.replace(Kept { code, block }) {
-                if matches!(old.code, 401 | 407)
-                    && let Some(old) = old.block
-                {
+                if let Some(block) = old.block.filter(|_| is_collected(old.code)) {
                     self.out.bytes.truncate(start);
-                    self.with_stored(old, |step, message| {
-                        step.collect_challenges(context, message)
+                    self.with_stored(block, |step, message| {
+                        step.collect(context, message, old.code)
                     });
                 }
                 self.release(old.block);
             }
-        } else if matches!(code, 401 | 407) {
-            self.collect_challenges(context, message);
+        } else if is_collected(code) {
+            self.collect(context, message, code);
         }
         self.out.bytes.truncate(start);
     }
 
-    /// Appends the challenges of a 401 or 407 to those of other branches.
-    fn collect_challenges(&mut self, context: &mut Context, message: &Message<'_>) {
+    /// Appends the challenges of a 401 or 407, or the contacts of a 3xx, to those of other branches.
+    fn collect(&mut self, context: &mut Context, message: &Message<'_>, code: u16) {
         let start = self.out.bytes.len();
-        if let Some(block) = context.challenges {
+        let is_redirection = code < 400;
+        let (others, names): (_, &[HeaderName]) = if is_redirection {
+            (context.contacts, &[HeaderName::Contact])
+        } else {
+            (
+                context.challenges,
+                &[HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate],
+            )
+        };
+        if let Some(block) = others {
             self.out
                 .bytes
                 .extend_from_slice(self.env.arena.block(block));
         }
-        for name in [HeaderName::WwwAuthenticate, HeaderName::ProxyAuthenticate] {
+        for &name in names {
             for header in message.all(name) {
                 self.out
                     .bytes
@@ -294,7 +326,12 @@ impl Step<'_, '_> {
             .and_then(|text| store(self.env, text, AllocClass::Update));
         self.out.bytes.truncate(start);
         if block.is_some() {
-            let old = std::mem::replace(&mut context.challenges, block);
+            let place = if is_redirection {
+                &mut context.contacts
+            } else {
+                &mut context.challenges
+            };
+            let old = std::mem::replace(place, block);
             self.release(old);
         }
     }
@@ -318,11 +355,24 @@ impl Step<'_, '_> {
 
     /// Answers upstream once every branch has its final response (step 6). `hand` is the request, if it is at hand.
     pub(crate) fn conclude(&mut self, context: &mut Context, hand: Option<&Hand<'_>>) {
-        if context.stage != Stage::Forwarding || context.branches.iter().any(Branch::is_pending) {
+        loop {
+            let is_open = context.stage == Stage::Forwarding;
+            if !is_open || context.branches.iter().any(Branch::is_active) {
+                return;
+            }
+            if !self.next_group(context, hand) {
+                break;
+            }
+        }
+        if context.branches.iter().any(Branch::is_pending) {
             return;
         }
         match context.best {
             Some(best) => self.answer_best(context, best, hand),
+            // The contacts of a redirection were all nobody that could be asked.
+            None if context.branches.iter().any(Branch::is_redirected) => {
+                self.answer_local(context, hand, 480, None, b"")
+            }
             // Every branch of a non-INVITE request timed out: no 408 (RFC 4320 §4.2).
             None => self.end_silently(context),
         }
@@ -338,6 +388,11 @@ impl Step<'_, '_> {
             self.release(old.and_then(|kept| kept.block));
         }
     }
+}
+
+/// Whether something of a response is passed on even if it is not the best one.
+fn is_collected(code: u16) -> bool {
+    matches!(code, 300..=399 | 401 | 407)
 }
 
 /// The order of final responses: the least is the best (§16.7 step 6). A 6xx comes first, then the lowest class. Within a class

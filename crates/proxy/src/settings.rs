@@ -22,8 +22,33 @@ pub struct Settings {
     pub registrar: registrar::Policy,
     /// Seals dialogs (see `dialog`); outlives the arena, and its key.
     pub dialog_key: Key,
-    /// Most branches of one request.
+    /// Most targets of one request, those of redirections included.
     pub branches_max: usize,
+    pub forking: Forking,
+}
+
+/// How a request goes from one target or hop to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forking {
+    /// Targets of less q wait for those of more (§16.6); otherwise all are tried at once.
+    pub by_q: bool,
+    /// How long targets of one q may ring while others wait.
+    pub serial_timeout: Duration,
+    /// How long a hop may be silent while the target has others.
+    pub hop_timeout: Duration,
+    /// Final responses with which a hop sends us to the next one (RFC 3263 §4.3).
+    pub failover_codes: Vec<u16>,
+}
+
+impl Default for Forking {
+    fn default() -> Self {
+        Self {
+            by_q: true,
+            serial_timeout: Duration::from_secs(20),
+            hop_timeout: Duration::from_secs(4),
+            failover_codes: vec![503],
+        }
+    }
 }
 
 /// A local address that we receive on.
@@ -84,6 +109,8 @@ pub struct Domain {
     pub ip: Option<IpAddr>,
     /// Whether dialogs begun for this domain keep passing through us (§16.6 step 4).
     pub record_route: bool,
+    /// Whether redirections of its users are followed here (§16.7 step 4) rather than left to the caller.
+    pub recurse: bool,
 }
 
 impl Domain {
@@ -94,7 +121,13 @@ impl Domain {
             name: name.into_bytes(),
             ip,
             record_route,
+            recurse: false,
         }
+    }
+
+    /// Follows redirections.
+    pub fn recursing(self, recurse: bool) -> Self {
+        Self { recurse, ..self }
     }
 }
 

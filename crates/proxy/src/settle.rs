@@ -17,6 +17,7 @@ pub(crate) struct Mark {
     bytes: usize,
     sends: usize,
     arms: usize,
+    hops: usize,
 }
 
 impl Mark {
@@ -25,6 +26,7 @@ impl Mark {
             bytes: out.bytes.len(),
             sends: out.sends.len(),
             arms: out.arms.len(),
+            hops: out.hops.len(),
         }
     }
 
@@ -32,6 +34,7 @@ impl Mark {
         out.bytes.truncate(self.bytes);
         out.sends.truncate(self.sends);
         out.arms.truncate(self.arms);
+        out.hops.truncate(self.hops);
     }
 }
 
@@ -55,8 +58,16 @@ impl Proxy {
                 self.contexts.put(context);
                 continue;
             }
-            if context.waits() && !matches!(context.row, Row::Refused(_)) {
-                self.prepare_to_wait(env, &mut context, at_hand, out);
+            if !matches!(context.row, Row::Refused(_)) {
+                if context.waits() {
+                    self.prepare_to_wait(env, &mut context, at_hand, out);
+                }
+                if context.may_go_on() {
+                    self.keep_request(env, &mut context, at_hand);
+                    if context.request.is_none() {
+                        context.stop_here();
+                    }
+                }
             }
             context.dirty = false;
             context.turn = env.turn;
@@ -89,17 +100,27 @@ impl Proxy {
         at_hand: Option<Datagram<'_>>,
         out: &mut Outputs,
     ) {
-        if context.request.is_none()
-            && let Some(datagram) = at_hand.filter(|_| self.is_at_hand(context.id))
-        {
-            context.request = store(env, datagram.bytes, AllocClass::New);
-        }
+        self.keep_request(env, context, at_hand);
         self.with_hand(context.id, at_hand, |proxy, hand| {
             proxy.run(env, out, |step| match context.request {
                 Some(_) => step.say_trying(context, hand),
                 None => step.cannot_wait(context, hand),
             });
         });
+    }
+
+    /// Stores the request, if it is at hand and not stored yet.
+    fn keep_request(
+        &mut self,
+        env: &mut Env<'_>,
+        context: &mut Context,
+        at_hand: Option<Datagram<'_>>,
+    ) {
+        if context.request.is_none()
+            && let Some(datagram) = at_hand.filter(|_| self.is_at_hand(context.id))
+        {
+            context.request = store(env, datagram.bytes, AllocClass::New);
+        }
     }
 
     /// Writes a context to its record, which it gets if it has none.
@@ -197,6 +218,7 @@ impl Proxy {
         let kept = [
             context.request,
             context.challenges,
+            context.contacts,
             context.best.and_then(|kept| kept.block),
             context.last.and_then(|kept| kept.block),
         ];
@@ -220,6 +242,7 @@ pub(crate) fn store(env: &mut Env<'_>, bytes: &[u8], class: AllocClass) -> Optio
 fn forget_blocks(context: &mut Context, kept: &[shm::Block]) {
     context.request = context.request.filter(|block| kept.contains(block));
     context.challenges = context.challenges.filter(|block| kept.contains(block));
+    context.contacts = context.contacts.filter(|block| kept.contains(block));
     for response in [&mut context.best, &mut context.last].into_iter().flatten() {
         response.block = response.block.filter(|block| kept.contains(block));
     }

@@ -9,6 +9,7 @@ use tables::Counter;
 use crate::{
     ask::{Ask, AskId, AskKind},
     context::{Context, ContextId, Contexts, Stage},
+    hops::Flights,
     intake::{Intake, Way},
     io::{Datagram, Env, Outputs, Send},
     local::{self, Local},
@@ -36,6 +37,7 @@ pub(crate) struct Step<'s, 'e> {
     pub(crate) contexts: &'s mut Contexts,
     pub(crate) dirty: &'s mut VecDeque<ContextId>,
     pub(crate) room: &'s mut Room,
+    pub(crate) flights: &'s mut Flights,
     pub(crate) env: &'s mut Env<'e>,
     pub(crate) out: &'s mut Outputs,
 }

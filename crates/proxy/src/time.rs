@@ -5,6 +5,7 @@ use transaction::{Actions, ClientAction, ClientInput};
 
 use crate::{
     context::{Cancel, Client, Context, ContextId, Stage},
+    io::HopState,
     settle,
     step::Step,
 };
@@ -26,6 +27,9 @@ impl Step<'_, '_> {
         // Numbers are places, and no tick adds a branch.
         for number in (0..=u8::MAX).take(context.branches.len()) {
             self.tick_branch(&mut context, number);
+        }
+        if context.group_at.is_some_and(|at| at <= now) {
+            self.on_group_timeout(&mut context);
         }
         if context.trying_at.is_some_and(|at| at <= now) {
             context.trying_at = None;
@@ -60,6 +64,7 @@ impl Step<'_, '_> {
             branch.cancel = next.map_or(Cancel::Done, Cancel::Sent);
         }
         let timer_c_fired = branch.timer_c.is_some_and(|at| at <= now);
+        let hop_timed_out = branch.hop_at.is_some_and(|at| at <= now);
         for action in actions {
             match action {
                 ClientAction::Resend => {
@@ -76,6 +81,9 @@ impl Step<'_, '_> {
                 self.env.count(Counter::RequestRetransmitted);
                 self.send_cancel(context, number);
             }
+        }
+        if hop_timed_out {
+            self.on_hop_timeout(context, number);
         }
         if timer_c_fired {
             self.on_timer_c(context, number);
@@ -111,11 +119,19 @@ impl Step<'_, '_> {
         branch.code = code;
         branch.client = None;
         branch.timer_c = None;
+        branch.hop_at = None;
+        let silent = (!branch.rang).then_some(branch.to);
         self.env.count(Counter::BranchTimeout);
+        self.touch(context);
+        if let Some(to) = silent {
+            self.out.hops.push((to, HopState::Silent));
+            if self.try_next(context, number, None) {
+                return;
+            }
+        }
         if context.is_invite() && context.stage == Stage::Forwarding {
             self.consider_made_up(context, code);
         }
-        self.touch(context);
     }
 
     /// A branch could not be sent: it counts as if this response had come (§16.7, §16.9).
@@ -141,7 +157,8 @@ impl Step<'_, '_> {
             return;
         }
         for branch in &mut context.branches {
-            if branch.client.is_none() && !matches!(branch.cancel, Cancel::Sent(_)) {
+            if branch.client.is_none() && !matches!(branch.cancel, Cancel::Sent(_) | Cancel::Wanted)
+            {
                 let sent = branch.sent.take();
                 self.release(sent);
             }
@@ -159,6 +176,7 @@ impl Step<'_, '_> {
         let start = self.out.bytes.len();
         let text = self.env.arena.block(sent);
         self.out.bytes.extend_from_slice(text);
+        self.note_flight(context.id, listener, to);
         self.queue_from(start, listener, to);
     }
 }

@@ -9,7 +9,7 @@ use transaction::ServerInput;
 
 use crate::{
     ask::Target,
-    context::{Branch, Context, Kept, Row, Stage},
+    context::{Branch, Cancel, Context, Kept, Row, Stage},
     io::Datagram,
     local::{self, Local},
     request::Respond,
@@ -173,7 +173,11 @@ impl Step<'_, '_> {
                 let code = if best.code == 503 { 500 } else { best.code };
                 context.stage = Stage::Answered;
                 self.touch(context);
-                let extra = context.challenges.filter(|_| matches!(code, 401 | 407));
+                let extra = match code {
+                    401 | 407 => context.challenges,
+                    300..=399 => context.contacts,
+                    _ => None,
+                };
                 self.step_server(
                     context,
                     ServerInput::Respond(code),
@@ -250,8 +254,10 @@ impl Step<'_, '_> {
     fn let_go(&mut self, context: &mut Context) {
         let request = context.request.take();
         let challenges = context.challenges.take();
+        let contacts = context.contacts.take();
+        context.stop_here();
         let best = context.best.take().and_then(|kept| kept.block);
-        for block in [request, challenges, best] {
+        for block in [request, challenges, contacts, best] {
             self.release(block);
         }
         let invite = context.is_invite();
@@ -260,7 +266,8 @@ impl Step<'_, '_> {
             let needed = match branch.code {
                 0 => branch.client.is_some(),
                 200..300 => false,
-                _ => invite && branch.client.is_some(),
+                // What we gave up may still have to be cancelled.
+                _ => invite && (branch.client.is_some() || matches!(branch.cancel, Cancel::Wanted)),
             };
             if !needed {
                 let sent = branch.sent.take();

@@ -58,6 +58,7 @@ impl Default for Config {
                 registrar: registrar::Policy::default(),
                 dialog_key: stdx::hash::Key([9; 16]),
                 branches_max: 12,
+                forking: proxy::Forking::default(),
             },
             network: Network::default(),
             policy: Policy::default(),

@@ -97,6 +97,9 @@ counters! {
     RecordsRestored "snapshot.restored" "records that came back from the snapshot at the start",
     RecordsExpired "snapshot.expired" "records of the snapshot that had expired by the start",
     RecordsNotRestored "snapshot.not_restored" "records of the snapshot that could not be read, or had no room",
+    HopFailed "proxy.hop_failed" "hops given up for the next one of the same target: silent, unreachable, or by their own answer",
+    NextTargets "proxy.next_targets" "groups of less preferred targets tried after those before them had failed",
+    Redirected "proxy.redirected" "redirections followed by the proxy itself, one for each response",
 }
 
 #[cfg(test)]

@@ -426,3 +426,161 @@ fn cancelled_while_questions_are_open() {
         slowly,
     );
 }
+
+#[test]
+fn one_group_after_another() {
+    check(
+        "
+        bob: REGISTER / Contact: <sip:bob@10.0.0.2:5060>;q=0.9
+        bob2: REGISTER / Contact: <sip:bob@10.0.0.3:5060>;q=0.5
+        bob3: REGISTER / Contact: <sip:bob@10.0.0.4:5060>;q=0.5
+        alice: INVITE sip:bob@example.org
+        bob: 486
+        bob2: 180
+        bob3: 404
+        +1s
+        bob2: 200
+        alice: ACK
+        ",
+    );
+}
+
+#[test]
+fn a_group_that_rings_too_long() {
+    check(
+        "
+        bob: REGISTER / Contact: <sip:bob@10.0.0.2:5060>;q=0.9
+        bob2: REGISTER / Contact: <sip:bob@10.0.0.3:5060>;q=0.5
+        bob3: REGISTER / Contact: <sip:bob@10.0.0.4:5060>;q=0.1
+        alice: INVITE sip:bob@example.org
+        bob: 180
+        +21s
+        bob: 200 CANCEL & bob: 487 INVITE
+        bob2: 180
+        +21s
+        bob2: 487 INVITE & bob2: 200 CANCEL
+        bob3: 180
+        alice: CANCEL
+        bob3: 487 INVITE & bob3: 200 CANCEL
+        alice: ACK
+        ",
+    );
+}
+
+#[test]
+fn one_hop_after_another() {
+    check_with(
+        "
+        alice: INVITE sip:group@example.org
+        carol: 503
+        +5s
+        trunk: 180
+        trunk: 486
+        alice: ACK
+        alice: MESSAGE sip:x@far.example
+        carol: 503
+        trunk: 200
+        ",
+        crate::flows::failover::prepare,
+    );
+}
+
+#[test]
+fn hops_with_names_that_are_asked_for() {
+    check_with(
+        "
+        hold Resolve
+        alice: INVITE sip:group@example.org
+        carol: 503
+        release
+        bob2: 503
+        release
+        trunk: 180
+        trunk: 200
+        alice: ACK
+        ",
+        crate::flows::failover::prepare,
+    );
+}
+
+#[test]
+fn a_hop_that_was_given_up_rings_all_the_same() {
+    check_with(
+        "
+        alice: INVITE sip:x@far.example
+        +5s
+        carol: 180
+        carol: 200 CANCEL & carol: 487 INVITE
+        trunk: 486
+        alice: ACK
+        ",
+        crate::flows::failover::prepare,
+    );
+}
+
+#[test]
+fn hops_that_nothing_leaves_for() {
+    check_with(
+        "
+        alice: INVITE sip:group@example.org
+        +2s
+        trunk: 486
+        alice: ACK
+        ",
+        |world| {
+            crate::flows::failover::prepare(world);
+            world.policy.unreachable = ["10.0.0.5:5060", "10.0.0.3:5060"]
+                .map(|address| address.parse().unwrap())
+                .to_vec();
+        },
+    );
+}
+
+#[test]
+fn redirections() {
+    check_with(
+        "
+        bob: REGISTER
+        bob2: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 302 / Contact: <sip:a@10.0.0.5>, <sip:b@10.0.0.9>;q=0.1, <sips:c@10.0.0.9>
+        bob2: 404
+        carol: 302 / Contact: <sip:d@10.0.0.4>
+        bob3: 480
+        trunk: 486
+        alice: ACK
+        ",
+        crate::flows::redirecting::prepare,
+    );
+}
+
+#[test]
+fn contacts_are_put_together() {
+    check(
+        "
+        bob: REGISTER
+        bob2: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 302 / Contact: <sip:a@10.0.0.5>
+        bob2: 300 / Contact: <sip:b@10.0.0.9>
+        alice: ACK
+        ",
+    );
+}
+
+#[test]
+fn early_dialogs() {
+    check(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 183 / Require: 100rel / RSeq: 7
+        alice: PRACK . / RAck: 7 1 INVITE
+        bob: 200 PRACK
+        alice: UPDATE .
+        bob: 200 UPDATE
+        bob: 200 INVITE
+        alice: ACK
+        ",
+    );
+}

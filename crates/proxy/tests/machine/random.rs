@@ -6,7 +6,7 @@ use stdx::Rng;
 
 use crate::world::{Packet, World};
 
-const LINES: [&str; 44] = [
+const LINES: [&str; 52] = [
     "alice: INVITE sip:bob@example.org",
     "alice: INVITE sip:both@example.org",
     "alice: INVITE sip:carol@far.example",
@@ -49,6 +49,14 @@ const LINES: [&str; 44] = [
     "bob: 487 INVITE",
     "bob2: 487 INVITE",
     "iris: 302",
+    "bob: REGISTER / Contact: <sip:bob@10.0.0.2:5060>;q=0.3",
+    "bob2: REGISTER / Contact: <sip:bob@10.0.0.3:5060>;q=0.7",
+    "bob: 302 / Contact: <sip:away@far.example>;q=0.5, <sip:carol@example.org>, <mailto:x@y>",
+    "bob2: 301 / Contact: <sip:bob@example.org>, <sip:x@10.0.0.9>",
+    "carol: 503",
+    "bob: 503 / Retry-After: 5",
+    "alice: INVITE sip:group@example.org",
+    "alice: PRACK . / RAck: 1 1 INVITE",
     "bob: again",
     "bob2: again",
 ];
@@ -100,10 +108,12 @@ fn run(seed: u64) {
     let mut world = World::with(slots, 0);
     world.policy.open = true;
     world.policy.digest = rng.below(8) == 0;
-    world
-        .policy
-        .hosts
-        .insert("far.example", vec!["10.0.0.5:5060".parse().unwrap()]);
+    world.policy.hosts.insert(
+        "far.example",
+        ["10.0.0.5:5060", "10.0.0.9:5060", "10.0.0.4:5060"]
+            .map(|address| address.parse().unwrap())
+            .to_vec(),
+    );
     world
         .policy
         .hosts
@@ -118,6 +128,20 @@ fn run(seed: u64) {
         .map(proxy::Target::uri)
         .to_vec(),
     );
+    world.policy.targets.insert(
+        "group",
+        vec![proxy::Target {
+            backups: vec![b"sip:far.example".to_vec(), b"sip:10.0.0.2".to_vec()],
+            recurse: true,
+            ..proxy::Target::next_hop("sip:near.example")
+        }],
+    );
+    if rng.below(4) == 0 {
+        world.policy.unreachable = vec!["10.0.0.9:5060".parse().unwrap()];
+    }
+    if rng.below(2) == 0 {
+        crate::flows::redirecting::prepare(&mut world);
+    }
     let mut requests = 0;
     for _ in 0..120 {
         let slot = rng.below(u32::from(slots)) as usize;

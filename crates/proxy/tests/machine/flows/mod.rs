@@ -2,9 +2,12 @@
 
 mod calls;
 mod cancelling;
+pub mod failover;
 mod forking;
+pub mod redirecting;
 mod registering;
 mod routing;
+mod serial;
 
 use expect_test::Expect;
 

@@ -89,10 +89,16 @@ impl Agent {
     pub fn in_dialog(&mut self, run: u32, method: &str, changes: Changes<'_>) -> Option<String> {
         self.numbered += 1;
         let (name, n) = (self.name, self.numbered);
-        let dialog = self.inbox.iter().rev().find(|text| {
+        let of_invite = |text: &&String, begins: &str| {
             text.starts_with("INVITE ")
-                || text.starts_with("SIP/2.0 2") && header(text, "CSeq").ends_with("INVITE")
-        })?;
+                || text.starts_with(begins) && header(text, "CSeq").ends_with("INVITE")
+        };
+        // An early dialog, as long as there is none that was accepted (§12.1).
+        let mut newest = self.inbox.iter().rev();
+        let dialog = newest
+            .clone()
+            .find(|text| of_invite(text, "SIP/2.0 2"))
+            .or_else(|| newest.find(|text| of_invite(text, "SIP/2.0 18")))?;
         let caller = !dialog.starts_with("INVITE ");
         let number = header(dialog, "CSeq").split(' ').next()?.to_owned();
         // The route set is that of the message that made the dialog (§12.1, §12.2).
@@ -103,6 +109,7 @@ impl Agent {
                 text.starts_with("INVITE ")
             };
             kind && header(text, "Call-ID") == header(dialog, "Call-ID")
+                && header(text, "CSeq").ends_with("INVITE")
                 && (!caller || header(text, "To") == header(dialog, "To"))
         };
         let dialog = self.inbox.iter().find(same)?;

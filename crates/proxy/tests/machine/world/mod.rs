@@ -48,6 +48,10 @@ pub struct World {
     ghosts: Vec<Participant>,
     /// What we sent to ourselves.
     looped: Vec<Packet>,
+    /// What did not leave, and is to be told with the next turn.
+    failed: Vec<(usize, u32, SocketAddr)>,
+    /// What was said about hops is shown.
+    pub hops: bool,
     log: String,
     shown: Vec<String>,
     named: HashMap<String, usize>,
@@ -114,6 +118,7 @@ pub fn settings() -> Settings {
         registrar: registrar::Policy::default(),
         dialog_key: stdx::hash::Key([9; 16]),
         branches_max: 12,
+        forking: proxy::Forking::default(),
     }
 }
 
@@ -178,6 +183,8 @@ impl World {
             run: 0,
             ghosts: Vec::new(),
             looped: Vec::new(),
+            failed: Vec::new(),
+            hops: false,
             log: String::new(),
             shown: Vec::new(),
             named: HashMap::new(),
@@ -290,8 +297,14 @@ impl World {
         for &(deadline, id) in &slot.out.arms {
             slot.wheel.insert((deadline, id.pack()));
         }
+        let hops = std::mem::take(&mut slot.out.hops);
         assert!(slot.out.asks.is_empty(), "every question was taken");
         slot.out.clear();
+        for (to, state) in hops {
+            if self.hops {
+                self.note(&format!("hop {to} {state:?}"));
+            }
+        }
     }
 
     /// Datagrams come to a slot, all in one turn.
@@ -335,6 +348,9 @@ impl World {
         if died {
             self.die(slot);
         }
+        for (slot, listener, to) in std::mem::take(&mut self.failed) {
+            self.fail(slot, listener, to);
+        }
         let looped = std::mem::take(&mut self.looped);
         if !looped.is_empty() {
             self.deliver(slot, looped);
@@ -343,6 +359,19 @@ impl World {
             // An heir waits a little for signs that requests went out, before it sends them again; so does the script.
             self.pass(Duration::from_millis(150));
         }
+    }
+
+    /// The kernel says that a datagram did not leave.
+    fn fail(&mut self, slot: usize, listener: u32, to: SocketAddr) {
+        self.turn(slot, |world| {
+            world.point()?;
+            world.step(slot, Input::Unreachable { listener, to });
+            world.answer_asks(slot, None)?;
+            world.settle(slot, None);
+            world.point()?;
+            world.dispatch(slot);
+            Ok(())
+        });
     }
 
     fn serve(
@@ -392,6 +421,10 @@ impl World {
         while !self.slots[slot].unsent.is_empty() {
             self.point()?;
             let wire = self.slots[slot].unsent.remove(0);
+            if self.policy.unreachable.contains(&wire.to) {
+                self.failed.push((slot, wire.listener, wire.to));
+                continue;
+            }
             self.arrive(wire);
         }
         self.point()?;
@@ -425,6 +458,8 @@ impl World {
         it.turn += 1;
         it.wheel.clear();
         it.unsent.clear();
+        // What the kernel said to the dead worker.
+        self.failed.retain(|failed| failed.0 != slot);
         it.held.clear();
         it.out = Outputs::default();
         it.proxy = Proxy::new(number, self.arena.key(), Arc::clone(&self.settings));
@@ -447,6 +482,7 @@ impl World {
             self.step(slot, Input::Tick(id));
             self.point()?;
         }
+        self.answer_asks(slot, None)?;
         self.settle(slot, None);
         self.point()?;
         self.dispatch(slot);
@@ -704,6 +740,8 @@ impl World {
         self.points = 0;
         self.died = 0;
         self.policy = Policy::default();
+        self.failed.clear();
+        self.hops = false;
         for agent in &mut self.agents {
             agent.start_over();
         }

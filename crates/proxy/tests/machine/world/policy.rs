@@ -17,6 +17,8 @@ pub struct Policy {
     pub hosts: BTreeMap<&'static str, Vec<SocketAddr>>,
     /// Where requests for these users go, instead of to their bindings.
     pub targets: BTreeMap<&'static str, Vec<Target>>,
+    /// No datagram leaves for these.
+    pub unreachable: Vec<SocketAddr>,
     pub rejects: BTreeMap<&'static str, u16>,
     /// Kinds of questions that are answered only when the test says so.
     pub held: Vec<String>,

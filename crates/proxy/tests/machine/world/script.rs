@@ -12,6 +12,7 @@
 //! +500ms            show Via, Route        count          time; headers to show; counters since the last count
 //! hold Route, Resolve        answer 2                     questions held back, and their answers
 //! release        release backwards                        all of them
+//! hops                                                    what is found out about hops is shown from here on
 //! die                                                     the worker of slot 0 dies, an heir takes over
 //! ```
 
@@ -53,6 +54,8 @@ impl World {
             self.release(0, order == " backwards");
         } else if line == "die" {
             self.die(0);
+        } else if line == "hops" {
+            self.hops = true;
         } else if line == "open" {
             self.policy.open = true;
         } else if line == "digest" {

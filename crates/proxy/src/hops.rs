@@ -1,0 +1,262 @@
+//! From one hop of a target to the next: on silence, when the kernel knows no way, or when the hop says so (RFC 3263 §4.3).
+//!
+//! A target may have several addresses (what its name resolved to) and several URIs to be sent to (the destinations of a group). One is tried after another,
+//! each as a client transaction of its own with a branch of its own; what the last of them says is what the target has said. What is left of them is
+//! in the record, so that an heir goes on from there.
+
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+
+use sip::{HeaderName, Message};
+use tables::Counter;
+use transaction::{Actions, ClientAction, ClientInput};
+
+use crate::{
+    ask::Target,
+    context::{Branch, Cancel, Client, Context, ContextId, Rest, Stage},
+    forward::BRANCHES_MAX,
+    io::HopState,
+    step::{Hand, Step},
+};
+
+/// Most addresses of one target that are tried.
+pub(crate) const HOPS_MAX: usize = 8;
+/// Requests that are remembered for an error of the kernel about them, which comes with the turn that sends them or the one after.
+const FLIGHTS_MAX: usize = 1024;
+
+/// Requests that were sent lately.
+#[derive(Debug, Default)]
+pub(crate) struct Flights(VecDeque<Flight>);
+
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    listener: u32,
+    to: SocketAddr,
+    id: ContextId,
+}
+
+impl Flights {
+    fn note(&mut self, flight: Flight) {
+        if self.0.len() >= FLIGHTS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(flight);
+    }
+
+    /// Takes out those that went by this listener to this address.
+    pub(crate) fn take(&mut self, listener: u32, to: SocketAddr) -> Vec<ContextId> {
+        let mut found = Vec::new();
+        self.0.retain(|flight| {
+            let hit = flight.listener == listener && flight.to == to;
+            if hit && !found.contains(&flight.id) {
+                found.push(flight.id);
+            }
+            !hit
+        });
+        found
+    }
+}
+
+impl Step<'_, '_> {
+    /// Sends a branch to the first of these addresses, and keeps the others.
+    pub(crate) fn launch_to(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        number: u8,
+        target: &Target,
+        hops: &[SocketAddr],
+    ) {
+        let (first, others) = match hops.split_first() {
+            Some((&first, others)) => (Some(first), others),
+            None => (None, hops),
+        };
+        self.leave_rest(context, number, target, others);
+        match first {
+            Some(to) => self.launch(context, hand, number, target, to),
+            None => self.fail_branch(context, number, 500, Counter::Unroutable),
+        }
+        if context
+            .branch(number)
+            .is_some_and(|branch| branch.code != 0)
+        {
+            self.try_next(context, number, Some(hand));
+        }
+    }
+
+    /// Notes where else a branch may go.
+    pub(crate) fn leave_rest(
+        &mut self,
+        context: &mut Context,
+        number: u8,
+        target: &Target,
+        hops: &[SocketAddr],
+    ) {
+        if hops.is_empty() && target.backups.is_empty() {
+            return;
+        }
+        if let Some(branch) = context.branch(number) {
+            branch.rest = Some(Box::new(Rest {
+                target: target.clone(),
+                hops: hops.iter().take(HOPS_MAX).copied().collect(),
+            }));
+        }
+    }
+
+    /// Goes on to the next hop of a branch's target, by a branch of its own. False if there is none, or nobody wants it any more: then what has
+    /// become of this branch is what has become of the target.
+    pub(crate) fn try_next(
+        &mut self,
+        context: &mut Context,
+        number: u8,
+        hand: Option<&Hand<'_>>,
+    ) -> bool {
+        let wanted = context.stage == Stage::Forwarding
+            && !context.cancelled
+            && context.best.is_none_or(|best| best.code < 600)
+            && context.branches.len() < BRANCHES_MAX;
+        let rest = context.branch(number).and_then(|branch| {
+            branch.hop_at = None;
+            let rest = branch.rest.take()?;
+            (wanted && matches!(branch.cancel, Cancel::No)).then_some(rest)
+        });
+        let Some(rest) = rest else {
+            return false;
+        };
+        self.env.count(Counter::HopFailed);
+        match hand {
+            Some(hand) => self.go_on(context, *rest, hand),
+            None => {
+                let done = self.with_request(context, |step, context, hand| {
+                    step.go_on(context, *rest, hand)
+                });
+                if done.is_none() {
+                    return false;
+                }
+            }
+        }
+        self.touch(context);
+        true
+    }
+
+    fn go_on(&mut self, context: &mut Context, rest: Rest, hand: &Hand<'_>) {
+        let Rest { mut target, hops } = rest;
+        let Ok(number) = u8::try_from(context.branches.len()) else {
+            return;
+        };
+        context.branches.push(Branch::new(number, context));
+        if !hops.is_empty() {
+            self.launch_to(context, hand, number, &target, &hops);
+        } else if !target.backups.is_empty() {
+            target.next_hop = Some(target.backups.remove(0));
+            self.start_branch(context, hand, number, &target);
+        }
+    }
+
+    /// A hop has been silent for so long that the next one is tried. What it says after that is looked at all the same.
+    pub(crate) fn on_hop_timeout(&mut self, context: &mut Context, number: u8) {
+        let invite = context.is_invite();
+        let Some(branch) = context.branch(number) else {
+            return;
+        };
+        branch.hop_at = None;
+        let (to, silent) = (branch.to, branch.is_pending() && !branch.rang);
+        if !silent || !self.try_next(context, number, None) {
+            return;
+        }
+        self.out.hops.push((to, HopState::Silent));
+        if let Some(branch) = context.branch(number) {
+            abandon(branch, invite);
+        }
+    }
+
+    /// A datagram to this address did not leave.
+    pub(crate) fn on_unreachable(&mut self, id: ContextId, listener: u32, to: SocketAddr) {
+        let Some(mut context) = self.take(id) else {
+            return;
+        };
+        for number in (0..=u8::MAX).take(context.branches.len()) {
+            let goes_there = |branch: &mut Branch| {
+                branch.is_pending() && branch.to == to && branch.listener == listener
+            };
+            if context.branch(number).is_some_and(goes_there) {
+                self.fail_in_transport(&mut context, number);
+            }
+        }
+        self.conclude(&mut context, None);
+        self.touch(&mut context);
+        self.contexts.put(context);
+    }
+
+    fn fail_in_transport(&mut self, context: &mut Context, number: u8) {
+        let (now, timers) = (self.env.now, &self.settings.timers);
+        let mut actions = Actions::new();
+        let Some(branch) = context.branch(number) else {
+            return;
+        };
+        let to = branch.to;
+        let input = ClientInput::TransportError;
+        branch.client = match branch.client.take() {
+            None => None,
+            Some(Client::Invite(machine)) => machine
+                .step(now, timers, input, &mut actions)
+                .map(Client::Invite),
+            Some(Client::NonInvite(machine)) => machine
+                .step(now, timers, input, &mut actions)
+                .map(Client::NonInvite),
+        };
+        // A peer that has answered is there, whatever an error about a later datagram says.
+        if !actions.iter().any(|action| action == ClientAction::Failed) {
+            return;
+        }
+        self.out.hops.push((to, HopState::Unreachable));
+        if let Some(branch) = context.branch(number) {
+            branch.timer_c = None;
+            // §16.9: as if a 503 had come, which goes on as a 500 (§16.7 step 6).
+            branch.code = 500;
+        }
+        if self.try_next(context, number, None) {
+            return;
+        }
+        self.env.count(Counter::Unroutable);
+        let code = if context.cancelled { 487 } else { 500 };
+        self.consider_made_up(context, code);
+    }
+
+    /// The first answer of a hop to a request.
+    pub(crate) fn note_answer(&mut self, to: SocketAddr, message: &Message<'_>, code: u16) {
+        let state = match code {
+            503 => HopState::Busy {
+                retry_after: retry_after(message),
+            },
+            _ => HopState::Answered,
+        };
+        self.out.hops.push((to, state));
+    }
+
+    /// Remembers that a request goes out, in case that it does not.
+    pub(crate) fn note_flight(&mut self, id: ContextId, listener: u32, to: SocketAddr) {
+        self.flights.note(Flight { listener, to, id });
+    }
+}
+
+/// Nobody waits for this branch any more. An INVITE is cancelled if it shows a sign of life after all.
+pub(crate) fn abandon(branch: &mut Branch, invite: bool) {
+    branch.code = 408;
+    branch.client = None;
+    branch.timer_c = None;
+    branch.waiting = None;
+    if invite && branch.sent.is_some() {
+        branch.cancel = Cancel::Wanted;
+    }
+}
+
+/// How long a 503 asks to be left alone; a comment or parameter behind the number is of no use here.
+fn retry_after(message: &Message<'_>) -> Option<Duration> {
+    let value = message.first(HeaderName::RetryAfter)?.value;
+    let digits = value
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let text = std::str::from_utf8(value.get(..digits)?).ok()?;
+    text.parse().ok().map(Duration::from_secs)
+}
