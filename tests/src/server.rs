@@ -119,13 +119,17 @@ impl Server {
         server
     }
 
-    /// Starts at this address without waiting, with failpoints if `plan` has any.
+    /// Starts at this address without waiting, with failpoints if `plan` has any; `once` is the folder for those that act once.
     #[track_caller]
-    pub fn spawn_planned(ip: Ipv4Addr, port: u16, config: &str, plan: &str) -> Self {
+    pub fn spawn_planned(ip: Ipv4Addr, port: u16, config: &str, plan: &str, once: &Path) -> Self {
         if plan.is_empty() {
             return Self::spawn_at(ip, port, config, &[]);
         }
-        let environment = [("TANDEM_FAILPOINTS", plan)];
+        let once = once.display().to_string();
+        let environment = [
+            ("TANDEM_FAILPOINTS", plan),
+            ("TANDEM_FAILPOINTS_ONCE", &once),
+        ];
         Self::launch(
             tandem_with_failpoints(),
             ip,

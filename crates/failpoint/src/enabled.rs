@@ -1,6 +1,7 @@
 //! What happens at a point.
 
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ fn plan() -> &'static Plan {
     static PLAN: OnceLock<Plan> = OnceLock::new();
     PLAN.get_or_init(|| {
         let text = std::env::var("TANDEM_FAILPOINTS").unwrap_or_default();
-        Plan::parse(&text).unwrap_or_else(|wrong| {
+        let once = std::env::var_os("TANDEM_FAILPOINTS_ONCE").map(PathBuf::from);
+        Plan::parse(&text, once.as_deref()).unwrap_or_else(|wrong| {
             eprintln!("error: TANDEM_FAILPOINTS: {wrong}");
             std::process::exit(2);
         })

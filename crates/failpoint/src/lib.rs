@@ -15,8 +15,9 @@
 //! ```text
 //! TANDEM_FAILPOINTS="shm.insert.linked=kill@3;worker.served=segv-if:X-Poison: yes;supervisor.spawn=sleep:200"
 //!
-//! name=KIND[@N][-if:TEXT]     KIND   abort | panic | kill | segv | stop | hang | error | sleep:MS
+//! name=KIND[@N|@once][-if:TEXT]     KIND   abort | panic | kill | segv | stop | hang | error | sleep:MS
 //!                             @N     only the Nth time (of those that the condition holds), counted in each process; else each time
+//!                             @once  only the first time in all processes, which they tell by a file in the folder TANDEM_FAILPOINTS_ONCE
 //!                             TEXT   only while the message that the thread has at hand contains it
 //! ```
 //!

@@ -1,5 +1,7 @@
 //! What the environment says.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,17 +17,28 @@ pub(crate) struct Plan {
 struct Entry {
     name: String,
     action: Action,
-    /// Only then.
-    nth: Option<u64>,
+    when: When,
     text: Option<Vec<u8>>,
     met: AtomicU64,
 }
 
+#[derive(Debug)]
+enum When {
+    Always,
+    /// Only this time, in each process.
+    Nth(u64),
+    /// Only in the process that is the first to create this file.
+    Once(PathBuf),
+}
+
 impl Plan {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// `once` is the folder for what happens once.
+    pub(crate) fn parse(text: &str, once: Option<&Path>) -> Result<Self, String> {
         let entries = text.split(';').map(str::trim).filter(|e| !e.is_empty());
         Ok(Self {
-            entries: entries.map(Entry::parse).collect::<Result<_, _>>()?,
+            entries: entries
+                .map(|entry| Entry::parse(entry, once))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -37,15 +50,17 @@ impl Plan {
         })?;
         // Relaxed: a count, which orders nothing.
         let met = entry.met.fetch_add(1, Ordering::Relaxed) + 1;
-        entry
-            .nth
-            .is_none_or(|nth| nth == met)
-            .then_some(entry.action)
+        let now = match &entry.when {
+            When::Always => true,
+            When::Nth(nth) => *nth == met,
+            When::Once(file) => File::create_new(file).is_ok(),
+        };
+        now.then_some(entry.action)
     }
 }
 
 impl Entry {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str, once: Option<&Path>) -> Result<Self, String> {
         let (name, action) = text
             .split_once('=')
             .ok_or_else(|| format!("`{text}` is not NAME=KIND"))?;
@@ -56,17 +71,21 @@ impl Entry {
             Some((action, condition)) => (action, Some(condition.as_bytes().to_vec())),
             None => (action, None),
         };
-        let (kind, nth) = match action.split_once('@') {
+        let (kind, when) = match action.split_once('@') {
+            Some((kind, "once")) => {
+                let folder = once.ok_or("`@once` needs TANDEM_FAILPOINTS_ONCE, a folder")?;
+                (kind, When::Once(folder.join(name)))
+            }
             Some((kind, nth)) => {
                 let nth = nth.parse().map_err(|_| format!("`@{nth}` is no number"))?;
-                (kind, Some(nth))
+                (kind, When::Nth(nth))
             }
-            None => (action, None),
+            None => (action, When::Always),
         };
         Ok(Self {
             name: name.to_owned(),
             action: parse_kind(kind)?,
-            nth,
+            when,
             text: condition,
             met: AtomicU64::new(0),
         })
@@ -102,6 +121,7 @@ mod tests {
     fn actions_by_count_and_by_message() {
         let plan = Plan::parse(
             "shm.insert.linked=abort@2; worker.served=segv@2-if:a=b@c ;;worker.settled=sleep:20",
+            None,
         )
         .unwrap();
         let linked = || plan.decide("shm.insert.linked", b"");
@@ -128,8 +148,32 @@ mod tests {
             ("worker.served=explode", "`explode` is no kind of action"),
             ("worker.served=sleep:x", "`sleep:x` is no kind of action"),
             ("worker.served=kill@x", "`@x` is no number"),
+            (
+                "worker.served=kill@once",
+                "`@once` needs TANDEM_FAILPOINTS_ONCE, a folder",
+            ),
         ] {
-            assert_eq!(Plan::parse(text).unwrap_err(), wrong, "{text}");
+            assert_eq!(Plan::parse(text, None).unwrap_err(), wrong, "{text}");
         }
+    }
+
+    /// Two plans stand for two processes.
+    #[test]
+    fn once_in_all_processes() {
+        let folder = std::env::temp_dir().join(format!("failpoint-once-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let text = "worker.served=kill@once-if:x;worker.begun=kill@once";
+        let plans = [(); 2].map(|()| Plan::parse(text, Some(&folder)).unwrap());
+        let decide = |n: usize, name: &str, hand: &[u8]| plans[n].decide(name, hand);
+        let found = [
+            decide(1, "worker.served", b"y"),
+            decide(1, "worker.served", b"x"),
+            decide(1, "worker.served", b"x"),
+            decide(0, "worker.served", b"x"),
+            decide(0, "worker.begun", b""),
+        ];
+        std::fs::remove_dir_all(&folder).unwrap();
+        let kill = Some(Action::Kill);
+        assert_eq!(found, [None, kill, None, None, kill]);
     }
 }

@@ -133,27 +133,19 @@ fn flatten(node: &Node, out: &mut String) {
     }
 }
 
-/// `once at POINT while it serves TEXT` as a failpoint: the first message with that text kills the worker that serves it. What an
-/// heir serves again is the first of its own process, so `once` is by a count that the text decides, not by processes.
+/// `at POINT [serving TEXT]` as a failpoint that kills once.
 fn death(line: usize, rest: &str) -> Result<String, Fault> {
-    let wrong = || Fault::new(line, "`dies at POINT [the Nth time] [serving TEXT]`");
-    let rest = rest.strip_prefix("at ").ok_or_else(wrong)?;
-    let (head, text) = match rest.split_once(" serving ") {
-        Some((head, text)) => (head, Some(text)),
-        None => (rest, None),
+    let point = rest
+        .strip_prefix("at ")
+        .ok_or_else(|| Fault::new(line, "`dies at POINT [serving TEXT]`"))?;
+    let (point, condition) = match point.split_once(" serving ") {
+        Some((point, text)) => (point, format!("-if:{text}")),
+        None => (point, String::new()),
     };
-    let (point, nth) = match head.split_once(" the ") {
-        Some((point, nth)) => {
-            let digits: String = nth.chars().take_while(char::is_ascii_digit).collect();
-            if digits.is_empty() || !nth.ends_with(" time") {
-                return Err(wrong());
-            }
-            (point, format!("@{digits}"))
-        }
-        None => (head, String::new()),
-    };
-    let condition = text.map_or(String::new(), |text| format!("-if:{text}"));
-    Ok(format!("{point}=kill{nth}{condition}"))
+    if !failpoint::NAMES.contains(&point) {
+        return Err(Fault::new(line, format!("there is no point {point}")));
+    }
+    Ok(format!("{point}=kill@once{condition}"))
 }
 
 fn party(node: &Node, rest: &str) -> Result<Party, Fault> {
@@ -530,7 +522,7 @@ fn referred(start: &Start) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const HEAD: &str = "# A title\nproxy p\n    [a]\n    b = 1  # c\n    dies at x.y the 2nd time serving BYE\nparty a sip:a@x\n";
+    const HEAD: &str = "# A title\nproxy p\n    [a]\n    b = 1  # c\n    dies at worker.begun serving BYE\nparty a sip:a@x\n";
 
     fn fault(text: &str) -> (usize, String) {
         let fault = parse("f", text).expect_err("a fault");
@@ -543,7 +535,10 @@ mod tests {
         let flow = parse("f", &format!("{HEAD}{steps}")).expect("a flow");
         assert_eq!((flow.title.as_str(), flow.steps.len()), ("A title", 6));
         assert_eq!(flow.proxies[0].config, "[a]\nb = 1\n");
-        assert_eq!(flow.proxies[0].failpoints, ["x.y=kill@2-if:BYE"]);
+        assert_eq!(
+            flow.proxies[0].failpoints,
+            ["worker.begun=kill@once-if:BYE"]
+        );
         assert_eq!(flow.only, Some((Stages::Real, "it kills".to_owned())));
         let What::Arrow(first) = &flow.steps[0].what else {
             panic!("{:?}", flow.steps[0])
@@ -572,6 +567,11 @@ mod tests {
     #[test]
     fn faults_have_their_lines() {
         assert_eq!(fault("proxy p\n").0, 1);
+        let nowhere = parse("f", "# T\nproxy p\n    dies at home\n").expect_err("a fault");
+        assert_eq!(
+            (nowhere.line, nowhere.what.as_str()),
+            (3, "there is no point home")
+        );
         for (steps, line, part) in [
             ("a -> b BYE\n", 7, "who is b?"),
             ("a -> p BYE for F2\n", 7, "no F2 before"),

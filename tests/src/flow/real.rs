@@ -42,6 +42,8 @@ pub struct Real {
     addresses: HashMap<String, SocketAddr>,
     ready: VecDeque<Datagram>,
     start: Instant,
+    /// Keeps the folder of failpoints that act once.
+    _once: tempfile::TempDir,
 }
 
 impl Real {
@@ -73,6 +75,7 @@ impl Real {
                 }
             }
         }
+        let once = tempfile::tempdir().expect("a temporary directory");
         let servers: HashMap<String, Server> = flow
             .proxies
             .iter()
@@ -82,7 +85,13 @@ impl Real {
                 };
                 let config = complete(&placed(&proxy.config, &addresses));
                 let plan = proxy.failpoints.join(";");
-                let server = Server::spawn_planned(*address.ip(), address.port(), &config, &plan);
+                let server = Server::spawn_planned(
+                    *address.ip(),
+                    address.port(),
+                    &config,
+                    &plan,
+                    once.path(),
+                );
                 (proxy.name.clone(), server)
             })
             .collect();
@@ -95,6 +104,7 @@ impl Real {
             addresses,
             ready: VecDeque::new(),
             start: Instant::now(),
+            _once: once,
         }
     }
 
