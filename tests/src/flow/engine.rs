@@ -60,6 +60,13 @@ struct Came {
     expected_again: u32,
 }
 
+impl Came {
+    /// Whether there is a copy that no step has expected.
+    fn copies_left(&self) -> bool {
+        self.times > self.expected_again + 1
+    }
+}
+
 /// A message that has a name.
 #[derive(Clone, Debug)]
 struct Named {
@@ -531,7 +538,7 @@ impl Engine<'_> {
                 .ok_or_else(|| format!("{label} did not come from a server"))?;
             let again = |engine: &mut Self| {
                 let came = &mut engine.came[place];
-                (came.times > came.expected_again + 1).then(|| came.expected_again += 1)
+                came.copies_left().then(|| came.expected_again += 1)
             };
             return self
                 .until(arrow.within, again)
@@ -636,6 +643,10 @@ impl Engine<'_> {
                 let Some(arrow) = first(steps, &engine.proxies) else {
                     return false;
                 };
+                if let Start::Again(label) = &arrow.message {
+                    let place = engine.labels.get(label).and_then(|named| named.came);
+                    return place.is_some_and(|place| engine.came[place].copies_left());
+                }
                 let wants_100 = matches!(arrow.message, Start::Response { code: 100, .. });
                 engine
                     .first(&arrow.from, &arrow.to, wants_100)

@@ -215,7 +215,8 @@ impl Agent {
                 .iter()
                 .filter(by_peer)
                 .find(|heard| {
-                    !heard.message.is_request() && heard.message.status() == response.status()
+                    let m = &heard.message;
+                    m.method() == "INVITE" && m.status() == response.status()
                 })
                 .or_else(|| self.history.iter().find(by_peer))
         } else {
