@@ -309,6 +309,15 @@ impl Arena {
         self.0.map.word(AT_NOTICES)
     }
 
+    /// Words that this crate never looks at, zero in a new arena: for notes that every participant may read and change by one CAS. A death leaves
+    /// them as they are, and they do not move to another arena.
+    #[inline]
+    #[cfg(not(loom))]
+    pub fn board(&self) -> &[AtomicU64] {
+        let (at, words) = (self.0.geometry.board, self.0.geometry.board_words);
+        self.0.map.words(at, words as usize)
+    }
+
     /// Records of a table, counted now: a walk over its control words.
     pub fn live_rows(&self, table: TableId) -> u64 {
         self.0.live_rows(Some(table))

@@ -49,7 +49,7 @@ const PAGE: u64 = 4096;
 const SLABS_MAX: u64 = (1 << 17) - 2;
 
 /// Which arenas this code can share with another release: equal major and equal hash attach.
-pub const ABI_MAJOR: u32 = 2;
+pub const ABI_MAJOR: u32 = 3;
 /// Counts changes within a major version that do not keep programs from sharing an arena.
 pub const ABI_MINOR: u32 = 0;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tandem/1");
@@ -93,14 +93,19 @@ impl Layout {
     pub fn least_limit(&self) -> u64 {
         let mut least = *self;
         least.limit = self.fixed_bytes(0) + self.slabs_least() * (SLAB_BYTES + METAS_BYTES + 16);
-        // The index takes its share of the limit, and everything is aligned: add what is missing.
-        least.limit = (least.limit * 107 / 100 + 8 * SLAB_BYTES).next_multiple_of(PAGE);
+        // The index and the board take their shares of the limit, and everything is aligned: add what is missing.
+        least.limit = (least.limit * 108 / 100 + 8 * SLAB_BYTES).next_multiple_of(PAGE);
         least.limit
     }
 
     /// Every participant needs slabs of its own for the classes and tables that it uses.
     fn slabs_least(&self) -> u64 {
         32 + 16 * u64::from(self.slots) + 2 * u64::from(self.aux)
+    }
+
+    /// Bytes of the board: a part in 128 of everything, for what is too small and too short-lived for a record.
+    fn board_bytes(&self) -> u64 {
+        (self.limit / 128).next_multiple_of(PAGE)
     }
 
     fn fixed_bytes(&self, buckets: u64) -> u64 {
@@ -113,6 +118,7 @@ impl Layout {
             + (slots * 64).next_multiple_of(PAGE)
             + participants * CELLS as u64 * 8
             + ((u64::from(self.aux) + 1) * LINE_BYTES).next_multiple_of(PAGE)
+            + self.board_bytes()
             + (buckets * 64).next_multiple_of(PAGE)
             + u64::from(STASH_BUCKETS) * 64
             + (rx * 8).next_multiple_of(PAGE)
@@ -183,6 +189,8 @@ pub(crate) struct Geometry {
     pub(crate) cells: u64,
     /// One line more than there are control threads.
     pub(crate) directory: u64,
+    pub(crate) board: u64,
+    pub(crate) board_words: u64,
     pub(crate) index: u64,
     pub(crate) stash: u64,
     pub(crate) descriptors: u64,
@@ -271,6 +279,7 @@ impl Geometry {
         let mail_flags = take(slots * 64, PAGE);
         let cells = take(participants * CELLS as u64 * 8, PAGE);
         let directory = take((u64::from(l.aux) + 1) * LINE_BYTES, PAGE);
+        let board = take(l.board_bytes(), PAGE);
         let index = take(buckets * 64, PAGE);
         let stash = take(u64::from(STASH_BUCKETS) * 64, PAGE);
         let descriptors = take(slabs * 8, PAGE);
@@ -291,6 +300,8 @@ impl Geometry {
             mail_flags,
             cells,
             directory,
+            board,
+            board_words: l.board_bytes() / 8,
             index,
             stash,
             descriptors,
@@ -338,6 +349,8 @@ impl Geometry {
             self.cells,
             LINE_BYTES,
             self.directory,
+            self.board,
+            self.board_words,
             self.index,
             self.stash,
             self.descriptors,
@@ -397,6 +410,7 @@ mod tests {
                 g.mail_flags,
                 g.cells,
                 g.directory,
+                g.board,
                 g.index,
                 g.stash,
                 g.descriptors,

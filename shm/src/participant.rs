@@ -104,6 +104,13 @@ pub struct Record<'a> {
 const RECLAIM_MIN: usize = 256;
 
 impl Participant {
+    /// As [`Arena::board`].
+    #[inline]
+    #[cfg(not(loom))]
+    pub fn board(&self) -> &[sync::AtomicU64] {
+        self.arena.board()
+    }
+
     pub(crate) fn new(arena: &Arena, id: ParticipantId) -> Self {
         assert!(id.0 < arena.participants(), "a participant of this arena");
         let tables = usize::from(arena.layout().tables);

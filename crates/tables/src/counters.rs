@@ -100,6 +100,14 @@ counters! {
     HopFailed "proxy.hop_failed" "hops given up for the next one of the same target: silent, unreachable, or by their own answer",
     NextTargets "proxy.next_targets" "groups of less preferred targets tried after those before them had failed",
     Redirected "proxy.redirected" "redirections followed by the proxy itself, one for each response",
+    AuthSucceeded "auth.succeeded" "requests whose credentials were right",
+    AuthFailed "auth.failed" "requests whose credentials were wrong: no such user, or not this password",
+    AuthStale "auth.stale" "requests challenged anew because their nonce was too old",
+    AuthReplayed "auth.replayed" "requests challenged anew because their nonce count had been used by another request",
+    AuthForgotten "auth.forgotten" "requests challenged anew because newer nonces have taken the memory for theirs",
+    AuthMalformed "auth.malformed" "requests answered 400 because of their credentials: broken, or made for another Request-URI",
+    AuthBanned "auth.banned" "addresses, and users at an address, that failed so often that they are refused for a while",
+    AuthRefused "auth.refused" "requests refused because of earlier failures of their address, or of their user there",
 }
 
 #[cfg(test)]

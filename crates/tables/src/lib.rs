@@ -10,27 +10,35 @@
 //! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
 //! | [`QUARANTINE`] | keyed hash of a message | who sent it, how many workers died of it, its bytes ([`quarantine`]) | heirs, and who drops it |
 //!
+//! What is too small and too short-lived for a record lies on the arena's board ([`board`]): which uses of a digest's nonce there have been
+//! ([`Nonces`]), and who failed to prove who he is ([`Attempts`]).
+//!
 //! How a row is written down, and how two releases read each other's: [`row`]. Where every field lies is in a golden file of the tests.
 
 #![forbid(unsafe_code)]
 
+pub mod attempts;
 pub mod balancer;
+pub mod board;
 pub mod connection;
 pub mod counters;
 pub mod dialog;
 pub mod kv;
 pub mod location;
+pub mod nonces;
 pub mod quarantine;
 pub mod row;
 mod sweep;
 pub mod transaction;
 
+pub use attempts::Attempts;
 pub use balancer::Balancer;
 pub use connection::Connections;
 pub use counters::Counter;
 pub use dialog::Dialogs;
 pub use kv::Kv;
 pub use location::{Location, UpdateError};
+pub use nonces::Nonces;
 pub use quarantine::Quarantine;
 pub use sweep::Sweep;
 
