@@ -172,8 +172,8 @@ fn domains(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
         match domain.auth {
             Auth::Digest if clean && !populated.contains(name) => table.warning(
                 "name",
-                format!("\"{name}\" asks for a password, but no [[user]] has one there: nobody can register"),
-                format!("add a [[user]] with a name like \"alice@{name}\""),
+                format!("\"{name}\" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`"),
+                format!("add a [[user]] with a name like \"alice@{name}\", or run `tandem user add alice@{name}`"),
             ),
             Auth::None => {
                 if let Some(listen) = exposed {

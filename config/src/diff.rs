@@ -50,9 +50,12 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("registrar", old.registrar != new.registrar);
     table("limits", old.limits != new.limits);
     table("timers", old.timers != new.timers);
+    table("auth", old.authentication != new.authentication);
     named(&mut diff, "user", &old.users, &new.users, |user| {
         format!("{}@{}", user.name, user.domain)
     });
+    diff.applied
+        .extend(crate::Users::difference(&old.stored, &new.stored));
     named(&mut diff, "domain", &old.domains, &new.domains, |domain| {
         domain.name.clone()
     });

@@ -9,6 +9,7 @@
 //! | `overrides` | what the command line says over the file |
 //! | `diff` | what a reload changes live, and what waits for a restart |
 //! | `router` | `[[domain]]` and `[[route]]` ready for use |
+//! | `users` | the file of users that `tandem user` keeps |
 //! | `reference` | the page of the book about all keys |
 //!
 //! Nothing here opens a file: texts come in, values and problems go out.
@@ -26,6 +27,7 @@ mod reader;
 mod reference;
 mod router;
 mod uri;
+mod users;
 mod value;
 
 pub use diff::{Diff, diff, merge_live};
@@ -34,6 +36,9 @@ pub use overrides::{ArgumentError, Overrides, parse_listen, parse_pin};
 pub use problem::{Place, Problem, Severity};
 pub use reference::reference_markdown;
 pub use router::{Matched, Question, Router};
+pub use users::{
+    IDENTITIES_MAX, USERS_MAX, Users, UsersError, parse_account, parse_ha1, parse_identity,
+};
 
 /// The configuration that runs where no file is given: loopback only, works at once.
 pub const DEFAULT: &str = include_str!("../examples/default.toml");

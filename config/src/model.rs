@@ -26,7 +26,10 @@ pub struct Config {
     pub registrar: Registrar,
     pub limits: Limits,
     pub timers: Timers,
+    pub authentication: Authentication,
     pub users: Vec<User>,
+    /// Not of the file: users of `tandem user`, by domain and name. Where `users` has the same, that one counts.
+    pub stored: Vec<StoredUser>,
     pub domains: Vec<Domain>,
     pub groups: Vec<Group>,
     /// First match wins; what none matches goes to [`Config::fallback`].
@@ -194,6 +197,54 @@ pub struct Timers {
     pub c: Duration,
 }
 
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authentication {
+    /// Offered in any case, strongest first; at least one.
+    pub algorithms: Vec<DigestAlgorithm>,
+    pub auth_int: bool,
+    pub qop: QopRule,
+    pub nonce_lifetime: Duration,
+    pub uri: UriRule,
+    /// Failures of a user at an address until it is refused there; 0: any number.
+    pub failures: u8,
+    /// Failures of an address until it is refused; 0: any number.
+    pub failures_address: u8,
+    pub window: Duration,
+    pub ban: Duration,
+    pub banned: Banned,
+}
+
+/// RFC 8760 §2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DigestAlgorithm {
+    Sha512_256,
+    Sha256,
+    Md5,
+}
+
+/// `auth.qop`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QopRule {
+    Optional,
+    Required,
+}
+
+/// `auth.uri`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UriRule {
+    Loose,
+    Strict,
+    Off,
+}
+
+/// `auth.banned`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Banned {
+    Reject,
+    Drop,
+}
+
 /// `[[user]]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
@@ -202,6 +253,56 @@ pub struct User {
     /// Domain in lower case: the realm of the digest.
     pub domain: String,
     pub secret: Secret,
+    /// User parts of the domain that he may register and call by besides his own; `*` is every one.
+    pub identities: Vec<String>,
+}
+
+/// A user of `tandem user`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredUser {
+    /// As of [`User`].
+    pub name: String,
+    /// As of [`User`].
+    pub domain: String,
+    /// As of [`User`].
+    pub identities: Vec<String>,
+    pub secrets: StoredSecrets,
+}
+
+/// HA1 by algorithm (RFC 7616 §3.4.2).
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSecrets {
+    pub md5: Option<Ha1Pair<[u8; 16]>>,
+    pub sha256: Option<Ha1Pair<[u8; 32]>>,
+    pub sha512_256: Option<Ha1Pair<[u8; 32]>>,
+}
+
+/// The HA1 of `NAME`, and that of `NAME@DOMAIN`, if it is known.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ha1Pair<T> {
+    pub short: T,
+    pub full: Option<T>,
+}
+
+impl StoredSecrets {
+    /// The algorithms that there is one for, as phones call them.
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        [
+            (self.sha512_256.is_some(), "SHA-512-256"),
+            (self.sha256.is_some(), "SHA-256"),
+            (self.md5.is_some(), "MD5"),
+        ]
+        .into_iter()
+        .filter_map(|(there, name)| there.then_some(name))
+        .collect()
+    }
+}
+
+impl fmt::Debug for StoredSecrets {
+    /// Secrets stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredSecrets({:?})", self.algorithms())
+    }
 }
 
 /// What a digest is checked against.
@@ -212,6 +313,8 @@ pub enum Secret {
     Ha1([u8; 16]),
     /// SHA-256 of `user:realm:password` (RFC 7616 §3.4.2).
     Ha1Sha256([u8; 32]),
+    /// SHA-512-256 of `user:realm:password` (RFC 7616 §3.4.2).
+    Ha1Sha512_256([u8; 32]),
 }
 
 impl fmt::Debug for Secret {
@@ -221,6 +324,7 @@ impl fmt::Debug for Secret {
             Self::Password(_) => "Password(…)",
             Self::Ha1(_) => "Ha1(…)",
             Self::Ha1Sha256(_) => "Ha1Sha256(…)",
+            Self::Ha1Sha512_256(_) => "Ha1Sha512_256(…)",
         })
     }
 }

@@ -29,7 +29,7 @@ pub struct ArgumentError {
 }
 
 impl ArgumentError {
-    fn new(argument: &str, wrong: Wrong) -> Self {
+    pub(crate) fn new(argument: &str, wrong: Wrong) -> Self {
         Self {
             argument: argument.to_owned(),
             what: wrong.what,

@@ -41,6 +41,7 @@ pub(crate) fn parse<'r>(
     let registrar = reader.table(root, "registrar");
     let limits = reader.table(root, "limits");
     let timers = reader.table(root, "timers");
+    let auth = reader.table(root, "auth");
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
     let groups = reader.tables(root, "group");
@@ -67,6 +68,8 @@ pub(crate) fn parse<'r>(
             quarantine_ttl: duration(&limits, "quarantine_ttl", SECOND..=30 * DAY, HOUR),
         },
         timers: read_timers(&timers),
+        authentication: read_authentication(&auth),
+        stored: Vec::new(),
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),
@@ -216,6 +219,62 @@ fn read_timers(table: &Table<'_>) -> Timers {
     }
 }
 
+fn read_authentication(table: &Table<'_>) -> Authentication {
+    let mut algorithms = table
+        .choices(
+            "algorithms",
+            &[
+                ("SHA-512-256", DigestAlgorithm::Sha512_256),
+                ("SHA-256", DigestAlgorithm::Sha256),
+                ("MD5", DigestAlgorithm::Md5),
+            ],
+            &[],
+        )
+        .unwrap_or_else(|| vec![DigestAlgorithm::Md5]);
+    if table.is_empty_list("algorithms") {
+        table.error("algorithms", "is empty", r#"write algorithms = ["MD5"]"#);
+    }
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    Authentication {
+        algorithms,
+        auth_int: table.boolean("auth_int").unwrap_or(false),
+        qop: table
+            .choice(
+                "qop",
+                &[
+                    ("optional", QopRule::Optional),
+                    ("required", QopRule::Required),
+                ],
+                &[],
+            )
+            .unwrap_or(QopRule::Optional),
+        nonce_lifetime: duration(table, "nonce_lifetime", SECOND..=HOUR, 300 * SECOND),
+        uri: table
+            .choice(
+                "uri",
+                &[
+                    ("loose", UriRule::Loose),
+                    ("strict", UriRule::Strict),
+                    ("off", UriRule::Off),
+                ],
+                &[],
+            )
+            .unwrap_or(UriRule::Loose),
+        failures: table.integer("failures", 0, 254).unwrap_or(10),
+        failures_address: table.integer("failures_address", 0, 254).unwrap_or(100),
+        window: duration(table, "window", SECOND..=DAY, 60 * SECOND),
+        ban: duration(table, "ban", SECOND..=30 * DAY, 300 * SECOND),
+        banned: table
+            .choice(
+                "banned",
+                &[("reject", Banned::Reject), ("drop", Banned::Drop)],
+                &[],
+            )
+            .unwrap_or(Banned::Reject),
+    }
+}
+
 fn one_user(table: &Table<'_>) -> User {
     table.require("name");
     let (name, domain) = table.text("name", value::account).unwrap_or_default();
@@ -227,14 +286,15 @@ fn one_user(table: &Table<'_>) -> User {
         table.text("password", password),
         table.text("ha1", value::ha1),
         table.text("ha1_sha256", value::ha1_sha256),
+        table.text("ha1_sha512_256", value::ha1_sha512_256),
     ];
-    let keys = ["password", "ha1", "ha1_sha256"];
+    let keys = ["password", "ha1", "ha1_sha256", "ha1_sha512_256"];
     let mut given = keys.into_iter().filter(|key| table.has(key));
     match (given.next(), given.next()) {
         (None, _) => table.error(
             "name",
             "has no secret",
-            "add one of `password`, `ha1` and `ha1_sha256`",
+            "add one of `password`, `ha1`, `ha1_sha256` and `ha1_sha512_256`",
         ),
         (Some(first), Some(second)) => {
             table.error(
@@ -250,6 +310,9 @@ fn one_user(table: &Table<'_>) -> User {
         name,
         domain,
         secret: secret.unwrap_or(Secret::Password(String::new())),
+        identities: table
+            .texts("identities", value::identity)
+            .unwrap_or_default(),
     }
 }
 

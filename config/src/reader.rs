@@ -444,6 +444,28 @@ impl<'r> Table<'r> {
         Some(list)
     }
 
+    /// A list whose elements are strings, each read by `parse`.
+    pub(crate) fn texts<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        let item = self.value(name)?;
+        let Some(array) = item.as_array() else {
+            self.wrong_type(name, item_range(item), item.type_name(), "a list");
+            return None;
+        };
+        let mut list = Vec::new();
+        for value in array {
+            let range = value.span().unwrap_or(0..0);
+            match value.as_str() {
+                Some(text) => list.extend(self.parsed(name, text, range, &parse)),
+                None => self.wrong_type(name, range, value.type_name(), "a list of strings"),
+            }
+        }
+        Some(list)
+    }
+
     /// A list of integers, or what is not a list.
     pub(crate) fn integers(&self, name: &str, from: u16, to: u16) -> Option<Vec<u16>> {
         let array = self.value(name)?.as_array()?;

@@ -229,6 +229,21 @@ pub(crate) fn account(text: &str) -> Result<(String, String), Wrong> {
     Ok((name.to_owned(), host(domain)?))
 }
 
+/// A name that a user may use besides his own: the user part of an address, without escapes, or `*` for any.
+pub(crate) fn identity(text: &str) -> Result<String, Wrong> {
+    if text.is_empty()
+        || text.chars().any(|c| {
+            c.is_control() || c.is_whitespace() || matches!(c, '"' | ':' | '@' | '<' | '>' | '%')
+        })
+    {
+        return wrong(
+            "is not the user part of an address",
+            "write what stands before the @, such as \"100\", or \"*\" for every user of the domain",
+        );
+    }
+    Ok(text.to_owned())
+}
+
 /// A name of ours, such as that of a group.
 pub(crate) fn identifier(text: &str) -> Result<String, Wrong> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -391,11 +406,15 @@ pub(crate) fn ha1(text: &str) -> Result<Secret, Wrong> {
     hex(text).map(Secret::Ha1)
 }
 
+pub(crate) fn ha1_sha512_256(text: &str) -> Result<Secret, Wrong> {
+    hex(text).map(Secret::Ha1Sha512_256)
+}
+
 pub(crate) fn ha1_sha256(text: &str) -> Result<Secret, Wrong> {
     hex(text).map(Secret::Ha1Sha256)
 }
 
-fn hex<const N: usize>(text: &str) -> Result<[u8; N], Wrong> {
+pub(crate) fn hex<const N: usize>(text: &str) -> Result<[u8; N], Wrong> {
     let digits: Vec<u8> = text
         .chars()
         .map_while(|c| c.to_digit(16))

@@ -94,8 +94,9 @@ fn every_example_line_of_the_reference_can_be_read() {
     {
         for key in section.keys {
             let beside = section.keys.iter().filter(|other| {
-                let secret =
-                    section.name == "user" && key.name == "name" && other.name == "password";
+                let secret = section.name == "user"
+                    && matches!(key.name, "name" | "identities")
+                    && other.name == "password";
                 other.name != key.name && (other.default == "required" || secret)
             });
             let mut text = format!("{}\n{}\n", section.header, key.example);

@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, timers, user, domain, group, route
+              = help: the tables are listen, workers, memory, registrar, limits, timers, auth, user, domain, group, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1
@@ -324,7 +324,7 @@ to = []
                |
             18 | name = true
                |        ^^^^
-               = help: add one of `password`, `ha1` and `ha1_sha256`
+               = help: add one of `password`, `ha1`, `ha1_sha256` and `ha1_sha512_256`
 
             error: `group.destinations` is a list of tables, not a string
               --> tandem.toml:22:17
@@ -581,7 +581,7 @@ ha1_sha256 = "0123456789abcdef0123456789abcdef"
               |
             5 | name = "a@example.com"
               |        ^^^^^^^^^^^^^^^
-              = help: add one of `password`, `ha1` and `ha1_sha256`
+              = help: add one of `password`, `ha1`, `ha1_sha256` and `ha1_sha512_256`
 
             error: `user.ha1` is a second secret beside `password`
              --> tandem.toml:9:7
@@ -920,12 +920,12 @@ destinations = [{ uri = "sip:10.0.0.1" }]
               |        ^^^^^^
               = help: write auth = "digest" and add a [[user]] for each phone, or listen on a loopback address only
 
-            warning: `domain.name` "empty.example" asks for a password, but no [[user]] has one there: nobody can register
+            warning: `domain.name` "empty.example" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`
               --> tandem.toml:10:8
                |
             10 | name = "empty.example"
                |        ^^^^^^^^^^^^^^^
-               = help: add a [[user]] with a name like "alice@empty.example"
+               = help: add a [[user]] with a name like "alice@empty.example", or run `tandem user add alice@empty.example`
 
             warning: `user.name` is in a domain that this server does not serve (opne.example)
               --> tandem.toml:12:8

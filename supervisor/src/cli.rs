@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Who is registered where
     #[command(subcommand)]
     Registrations(Registrations),
+    /// Who may register and call: users besides those of the configuration file
+    #[command(subcommand)]
+    User(User),
     /// Messages that workers died of
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -149,6 +152,116 @@ pub(crate) struct StatsArgs {
     pub(crate) pattern: Option<String>,
     #[command(flatten)]
     pub(crate) json: JsonArg,
+}
+
+/// `NAME@DOMAIN`, the domain in lower case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub(crate) name: String,
+    pub(crate) domain: String,
+}
+
+impl std::fmt::Display for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}@{}", self.name, self.domain)
+    }
+}
+
+impl std::str::FromStr for Account {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, domain) = config::parse_account(text).map_err(|error| error.to_string())?;
+        Ok(Self { name, domain })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Add a user; without a secret here the password is read from standard input
+    Add {
+        /// For example alice@example.com
+        #[arg(value_name = "NAME@DOMAIN")]
+        who: Account,
+        #[command(flatten)]
+        secret: SecretArgs,
+        /// Another user of the domain that this one may register and call as, or `*`; may be given several times
+        #[arg(long = "as", value_name = "USER", value_parser = config::parse_identity)]
+        identity: Vec<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Change the secret of a user, or what he may register and call as
+    Set {
+        /// For example alice@example.com
+        #[arg(value_name = "NAME@DOMAIN")]
+        who: Account,
+        #[command(flatten)]
+        secret: SecretArgs,
+        /// As of `add`, in place of all that there were
+        #[arg(long = "as", value_name = "USER", value_parser = config::parse_identity)]
+        identity: Vec<String>,
+        /// He may register and call as himself only
+        #[arg(long, conflicts_with = "identity")]
+        no_identities: bool,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Remove a user; what he has registered stays until it expires
+    Remove {
+        /// For example alice@example.com
+        #[arg(value_name = "NAME@DOMAIN")]
+        who: Account,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Add or change many users at once
+    Import {
+        /// Lines of NAME@DOMAIN, a space, PASSWORD; without one standard input
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Every user, and what each can prove himself with
+    List {
+        /// Only this domain
+        #[arg(long)]
+        domain: Option<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+}
+
+/// What a user proves himself with. Only what follows from the password is kept.
+#[derive(Clone, Args)]
+pub(crate) struct SecretArgs {
+    /// Password; others of this machine may see it in the list of processes
+    #[arg(long, conflicts_with_all = ["ha1", "ha1_sha256", "ha1_sha512_256"])]
+    pub(crate) password: Option<String>,
+    /// MD5 of NAME:DOMAIN:PASSWORD, in place of a password
+    #[arg(long, value_name = "HEX", value_parser = config::parse_ha1::<16>)]
+    pub(crate) ha1: Option<[u8; 16]>,
+    /// SHA-256 of NAME:DOMAIN:PASSWORD
+    #[arg(long, value_name = "HEX", value_parser = config::parse_ha1::<32>)]
+    pub(crate) ha1_sha256: Option<[u8; 32]>,
+    /// SHA-512-256 of NAME:DOMAIN:PASSWORD
+    #[arg(long, value_name = "HEX", value_parser = config::parse_ha1::<32>)]
+    pub(crate) ha1_sha512_256: Option<[u8; 32]>,
+}
+
+impl SecretArgs {
+    pub(crate) fn is_given(&self) -> bool {
+        self.password.is_some()
+            || self.ha1.is_some()
+            || self.ha1_sha256.is_some()
+            || self.ha1_sha512_256.is_some()
+    }
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for SecretArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretArgs(..)")
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -276,6 +389,13 @@ mod tests {
             "tandem registrations list --json",
             "tandem registrations show sip:a@b",
             "tandem registrations remove sip:a@b --contact sip:a@1.2.3.4",
+            "tandem user add alice@a.example",
+            "tandem user add alice@a.example --password x --as 100 --as * --json",
+            "tandem user add alice@a.example --ha1 00112233445566778899aabbccddeeff",
+            "tandem user set alice@a.example --no-identities",
+            "tandem user remove alice@a.example --json",
+            "tandem user import list.txt",
+            "tandem user list --domain a.example --json",
             "tandem audit --json",
             "tandem quarantine list --json",
             "tandem quarantine show 00ff",
@@ -306,6 +426,11 @@ mod tests {
             "tandem run --pin x",
             "tandem check",
             "tandem registrations",
+            "tandem user add alice",
+            "tandem user add sip:alice@a.example",
+            "tandem user add alice@a.example --ha1 00",
+            "tandem user add alice@a.example --as 100@a.example",
+            "tandem user add alice@a.example --password x --ha1 00112233445566778899aabbccddeeff",
             "tandem frobnicate",
         ] {
             assert!(parse(line).is_err(), "{line}");

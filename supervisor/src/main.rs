@@ -7,6 +7,7 @@ mod commands;
 mod paths;
 mod run;
 mod size;
+mod users;
 
 use std::io::IsTerminal as _;
 use std::os::fd::OwnedFd;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check(&args),
         Command::Status(args) => commands::status(&control, args.json),
         Command::Stats(args) => commands::stats(&control, &args),
+        Command::User(command) => commands::user(&control, cli.places.state.as_deref(), &command),
         Command::Quarantine(command) => commands::quarantine(&control, &command),
         Command::Registrations(command) => commands::registrations(&control, &command),
         Command::Audit(args) => commands::audit(&control, args.json),

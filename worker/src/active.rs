@@ -2,11 +2,14 @@
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
-use config::Config;
-use proxy::{Domain, Listener, Settings};
+use config::{Banned, Config, QopRule, UriRule};
+use proxy::{AuthPolicy, Domain, Listener, Settings, Throttle, UriCheck};
 use stdx::hash::Key;
 
-use crate::hosts::Hosts;
+use crate::{
+    accounts::{self, Accounts},
+    hosts::Hosts,
+};
 
 /// One version of the configuration, shared by the reactors of a process.
 #[derive(Debug)]
@@ -14,6 +17,7 @@ pub struct Active {
     pub settings: Arc<Settings>,
     /// For each reactor to build its own router from.
     pub config: Arc<Config>,
+    pub accounts: Arc<Accounts>,
     pub hosts: Arc<Hosts>,
 }
 
@@ -25,6 +29,7 @@ impl Active {
     pub fn new(
         version: u64,
         config: Arc<Config>,
+        accounts: Arc<Accounts>,
         listeners: &Listeners,
         hosts: Arc<Hosts>,
         dialog_key: Key,
@@ -65,6 +70,7 @@ impl Active {
                 expires_max: config.registrar.expires_max,
                 bindings_max: usize::from(config.registrar.bindings_max),
             },
+            auth: auth_of(&config),
             dialog_key,
             branches_max: usize::from(config.limits.branches_max),
             forking: proxy::Forking::default(),
@@ -72,8 +78,34 @@ impl Active {
         Self {
             settings: Arc::new(settings),
             config,
+            accounts,
             hosts,
         }
+    }
+}
+
+/// `[auth]` as the machine needs it.
+fn auth_of(config: &Config) -> AuthPolicy {
+    let auth = &config.authentication;
+    let throttle = Throttle {
+        failures: auth.failures,
+        failures_address: auth.failures_address,
+        window: auth.window,
+        ban: auth.ban,
+        silent: auth.banned == Banned::Drop,
+    };
+    let throttles = auth.failures > 0 || auth.failures_address > 0;
+    AuthPolicy {
+        algorithms: accounts::offered(config),
+        auth_int: auth.auth_int,
+        qop_required: auth.qop == QopRule::Required,
+        nonce_lifetime: auth.nonce_lifetime,
+        uri: match auth.uri {
+            UriRule::Loose => UriCheck::Loose,
+            UriRule::Strict => UriCheck::Strict,
+            UriRule::Off => UriCheck::Off,
+        },
+        throttle: throttles.then_some(throttle),
     }
 }
 

@@ -16,6 +16,7 @@ use control::{ArenaPlan, FromWorker};
 use nix::fcntl::{FcntlArg, fcntl};
 use shm::{Arena, Cursor, HugePages, Importer, Layout, Participant, TableId};
 use snapshot::{Clock, Encoder, Entry, Head, Reader};
+use tables::Nonces;
 
 /// Bytes in the pipe, if the kernel allows.
 const PIPE_BYTES: i32 = 1 << 20;
@@ -111,6 +112,8 @@ pub(crate) fn import(arena: &Arena, pipe: OwnedFd) -> anyhow::Result<u64> {
     );
     let done = importer.finish();
     let carried = arena.take_carried(&carried)?;
+    // Its key is that of the other one, whose notes of used nonces stay behind.
+    Nonces::of(arena.board()).forget(os::now());
     tracing::debug!(
         records = done.records,
         moved = done.moved,

@@ -3,17 +3,20 @@
 //! - `process`: the control thread: takes orders from the supervisor, answers what needs the tables.
 //! - `slot`: a reactor thread: one slot, one ring, one [`proxy::Proxy`]; its turn.
 //! - `takeover`: how a slot begins: recovery, adoption, the journal of what its predecessor had read.
-//! - `policy`, `active`, `hosts`: the configuration put to work.
+//! - `policy`, `active`, `accounts`, `hosts`: the configuration put to work.
 //! - [`helper`]: processes beside the workers, for one task each: snapshots.
+//! - `log`: what the machine notes, as lines.
 //! - `queries`: table commands of the command line.
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod active;
 mod carry;
 pub mod helper;
 mod hosts;
 mod inbox;
+mod log;
 mod orphan;
 mod policy;
 mod process;

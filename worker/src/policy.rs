@@ -1,25 +1,22 @@
 //! The script-free router: answers the machine's questions from the configuration, within the same turn.
 
-use std::{cell::Cell, collections::HashMap, net::SocketAddr};
+use std::{cell::Cell, collections::HashMap, net::SocketAddr, sync::Arc};
 
-use config::{Auth, Config, Router, Secret as ConfigSecret, Target as ConfigTarget};
-use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Target};
+use config::{Auth, Config, Router, Target as ConfigTarget};
+use proxy::{Admission, Answer, AskKind, Decision, Question, Target};
 use sip::{
     HeaderName, Method, NameAddr,
     uri::{Host, Scheme, Uri},
 };
 
-use crate::hosts::Hosts;
+use crate::{accounts::Accounts, hosts::Hosts};
 
 /// The configuration's rules, made ready for one thread.
 #[derive(Debug)]
 pub struct Policy {
     router: Router,
-    /// Secrets by user and domain.
-    users: HashMap<Vec<u8>, HashMap<Vec<u8>, Secret>>,
+    accounts: Arc<Accounts>,
     groups: HashMap<String, Group>,
-    /// Domains of which some users have no other secret than one for SHA-256.
-    sha256: Vec<String>,
 }
 
 /// Destinations, and whose turn it is; each slot counts for itself.
@@ -30,19 +27,7 @@ struct Group {
 }
 
 impl Policy {
-    pub fn new(config: &Config) -> Self {
-        let mut users: HashMap<Vec<u8>, HashMap<Vec<u8>, Secret>> = HashMap::new();
-        let mut sha256 = Vec::new();
-        for user in &config.users {
-            let domain = user.domain.to_ascii_lowercase();
-            if matches!(user.secret, ConfigSecret::Ha1Sha256(_)) {
-                sha256.push(domain.clone());
-            }
-            users
-                .entry(domain.into_bytes())
-                .or_default()
-                .insert(user.name.clone().into_bytes(), secret_of(&user.secret));
-        }
+    pub fn new(config: &Config, accounts: Arc<Accounts>) -> Self {
         let groups = config.groups.iter().map(|group| {
             let destinations = group
                 .destinations
@@ -59,9 +44,8 @@ impl Policy {
         });
         Self {
             router: Router::new(config),
-            users,
+            accounts,
             groups: groups.collect(),
-            sha256,
         }
     }
 
@@ -72,7 +56,7 @@ impl Policy {
             AskKind::Credentials => Answer::Credentials(
                 question
                     .credentials()
-                    .and_then(|(user, realm)| self.secret(user, realm))
+                    .and_then(|(user, realm)| self.accounts.find(&user, realm))
                     .cloned(),
             ),
             AskKind::Route => Answer::Routed(self.route(question)),
@@ -119,21 +103,11 @@ impl Policy {
         };
         match wanted {
             Some(domain) if domain.auth == Auth::Digest => Admission::Authenticate {
-                sha256: self
-                    .sha256
-                    .iter()
-                    .any(|name| name.eq_ignore_ascii_case(&domain.name)),
+                also: self.accounts.also(domain.name.as_bytes()),
                 realm: domain.name.clone().into_bytes(),
             },
             _ => Admission::Allow,
         }
-    }
-
-    fn secret(&self, user: &[u8], realm: &[u8]) -> Option<&Secret> {
-        let user = proxy::local_name(user, realm)?;
-        self.users
-            .get(realm.to_ascii_lowercase().as_slice())?
-            .get(user)
     }
 
     fn route(&self, question: &Question<'_>) -> Decision {
@@ -178,7 +152,7 @@ impl Policy {
         Decision::Location {
             known: uri
                 .user
-                .is_some_and(|user| self.secret(user, &realm).is_some()),
+                .is_some_and(|user| self.accounts.find(user, &realm).is_some()),
         }
     }
 
@@ -236,20 +210,6 @@ fn with_user_of(to: &str, request: &Uri<'_>) -> Vec<u8> {
         return plain;
     };
     [scheme.as_bytes(), b":", user, b"@", rest.as_bytes()].concat()
-}
-
-fn secret_of(secret: &ConfigSecret) -> Secret {
-    match secret {
-        ConfigSecret::Password(password) => Secret::Password(password.clone().into_bytes()),
-        ConfigSecret::Ha1(bytes) => Secret::Ha1Md5(hex(bytes)),
-        ConfigSecret::Ha1Sha256(bytes) => Secret::Ha1Sha256(hex(bytes)),
-    }
-}
-
-fn hex(bytes: &[u8]) -> Vec<u8> {
-    let mut text = vec![0; bytes.len() * 2];
-    stdx::text::encode_hex(bytes, &mut text);
-    text
 }
 
 /// The addresses of a URI's host, as far as the hosts file knows it.

@@ -23,6 +23,7 @@ use stdx::hash::Key;
 use sync::Ordering;
 
 use crate::{
+    accounts::Accounts,
     active::{Active, Listeners},
     carry,
     hosts::Hosts,
@@ -61,6 +62,8 @@ pub(crate) struct Process {
     participant: Participant,
     hosts: Arc<Hosts>,
     config: Arc<Config>,
+    /// Made as soon as the configuration is there, and not when a slot is taken over.
+    accounts: Arc<Accounts>,
     /// The configuration as it came, for a later supervisor.
     pub(crate) config_file: OwnedFd,
     pub(crate) version: u64,
@@ -206,6 +209,7 @@ fn start(
         arena,
         participant,
         hosts,
+        accounts: Arc::new(Accounts::new(&config)),
         config,
         config_file,
         version: config_version,
@@ -263,6 +267,7 @@ impl Process {
                     bail!("a configuration came without its descriptor")
                 };
                 self.config = Arc::new(read_config(&fd)?);
+                self.accounts = Arc::new(Accounts::new(&self.config));
                 self.config_file = fd;
                 self.version = version;
                 self.apply();
@@ -398,6 +403,7 @@ impl Process {
         Arc::new(Active::new(
             self.version,
             Arc::clone(&self.config),
+            Arc::clone(&self.accounts),
             &listeners,
             Arc::clone(&self.hosts),
             Key(self.secret.0),

@@ -30,6 +30,7 @@ use tables::{Counter, Sweep};
 use crate::{
     active::Active,
     inbox::{Channel, Command, Socket},
+    log::Log,
     policy::Policy,
     quarantine::Guard,
     takeover::{self, Inheritance},
@@ -115,6 +116,7 @@ struct Slot {
     scrubbed_at: Instant,
     sweep: Sweep,
     stopping: bool,
+    log: Log,
     /// Reused from turn to turn.
     due: Vec<ContextId>,
     inbox: Vec<Mail>,
@@ -165,7 +167,7 @@ impl Slot {
             driver,
             sockets: Vec::new(),
             proxy: Proxy::new(begin.slot, arena.key(), Arc::clone(&begin.active.settings)),
-            policy: Policy::new(&begin.active.config),
+            policy: Policy::new(&begin.active.config, Arc::clone(&begin.active.accounts)),
             active: Arc::clone(&begin.active),
             commands: begin.commands.clone(),
             doorbells: Arc::clone(&begin.doorbells),
@@ -182,6 +184,7 @@ impl Slot {
             scrubbed_at: time,
             sweep: Sweep::default(),
             stopping: false,
+            log: Log::default(),
             due: Vec::new(),
             inbox: Vec::new(),
             arena,
@@ -535,6 +538,9 @@ impl Slot {
         for &(deadline, id) in &self.out.arms {
             self.wheel.insert(deadline, id);
         }
+        for note in &self.out.notes {
+            self.log.note(self.now, self.slot, note);
+        }
         self.out.clear();
     }
 
@@ -709,7 +715,7 @@ impl Slot {
         match command {
             Command::Apply(active, note) => {
                 self.proxy.configure(Arc::clone(&active.settings));
-                self.policy = Policy::new(&active.config);
+                self.policy = Policy::new(&active.config, Arc::clone(&active.accounts));
                 self.active = active;
                 drop(note);
             }

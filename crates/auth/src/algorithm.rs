@@ -34,11 +34,20 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of this name; case does not matter.
-    pub fn of(token: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|known| known.token().as_bytes().eq_ignore_ascii_case(token))
+    /// The algorithm of this name, and whether it is the session form (`MD5-sess`); case does not matter.
+    pub fn of(token: &[u8]) -> Option<(Self, bool)> {
+        const SESSION: usize = b"-sess".len();
+        let named = |name: &[u8]| {
+            Self::ALL
+                .into_iter()
+                .find(|known| known.token().as_bytes().eq_ignore_ascii_case(name))
+        };
+        if let Some(known) = named(token) {
+            return Some((known, false));
+        }
+        let (name, tail) = token.split_at_checked(token.len().checked_sub(SESSION)?)?;
+        let known = named(name)?;
+        tail.eq_ignore_ascii_case(b"-sess").then_some((known, true))
     }
 
     /// Bytes of the digest; its hexadecimal text is twice as long.
@@ -56,6 +65,55 @@ impl Algorithm {
             Self::Sha256 => digest_with(Sha256::new(), parts),
             Self::Sha512_256 => digest_with(Sha512_256::new(), parts),
         }
+    }
+}
+
+/// A set of algorithms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Algorithms(u8);
+
+impl Algorithms {
+    pub const NONE: Self = Self(0);
+
+    #[must_use]
+    pub const fn with(self, algorithm: Algorithm) -> Self {
+        Self(self.0 | 1 << algorithm as u8)
+    }
+
+    #[must_use]
+    pub const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub const fn has(self, algorithm: Algorithm) -> bool {
+        self.0 & 1 << algorithm as u8 != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Strongest first.
+    pub fn iter(self) -> impl Iterator<Item = Algorithm> {
+        Algorithm::ALL
+            .into_iter()
+            .filter(move |&algorithm| self.has(algorithm))
+    }
+
+    /// As a number below 8.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// What [`Algorithms::bits`] gave; other bits are left out.
+    pub const fn of_bits(bits: u8) -> Self {
+        Self(bits & 7)
+    }
+}
+
+impl FromIterator<Algorithm> for Algorithms {
+    fn from_iter<I: IntoIterator<Item = Algorithm>>(all: I) -> Self {
+        all.into_iter().fold(Self::NONE, Self::with)
     }
 }
 
@@ -78,6 +136,14 @@ impl Digest {
             bytes,
             len: digest.len(),
         })
+    }
+
+    /// What no text has, as far as anybody knows.
+    pub(crate) fn zero(algorithm: Algorithm) -> Self {
+        Self {
+            bytes: [0; DIGEST_BYTES_MAX],
+            len: algorithm.digest_bytes(),
+        }
     }
 
     pub fn as_bytes(&self) -> &[u8] {

@@ -14,14 +14,26 @@ pub struct Credentials<'a> {
     /// The `uri` parameter. It enters the digest; proxies on the way may have changed the Request-URI since.
     pub uri: &'a [u8],
     pub algorithm: Algorithm,
+    /// The session form (`MD5-sess`): nonce and client nonce enter A1 as well (RFC 7616 §3.4.2).
+    pub session: bool,
     /// The digest, in hexadecimal of either case.
     pub response: &'a [u8],
+    /// Empty without `qop`, except in the session form.
     pub cnonce: &'a [u8],
-    /// The nonce count as it was written, eight hexadecimal digits.
+    /// The nonce count as it was written, eight hexadecimal digits; empty without `qop`.
     pub nc: &'a [u8],
-    /// `qop` as it was written; `auth` whatever its case.
-    pub qop: &'a [u8],
+    /// `None`: as in RFC 2069.
+    pub qop: Option<Qop<'a>>,
     pub opaque: Option<&'a [u8]>,
+}
+
+/// Quality of protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Qop<'a> {
+    /// As it was written; its case enters the digest.
+    pub text: &'a [u8],
+    /// `auth-int`: the body enters the digest.
+    pub with_body: bool,
 }
 
 /// Why a header holds no usable credentials.
@@ -34,10 +46,12 @@ pub enum CredentialsError {
     Malformed(#[from] ChallengeError),
     #[error("{0} is missing")]
     Missing(&'static str),
-    #[error("the algorithm is none that we offer")]
+    #[error("the algorithm is unknown")]
     Algorithm,
-    #[error("the qop is not auth")]
+    #[error("the qop is neither auth nor auth-int")]
     Qop,
+    #[error("the username is hashed, which we do not offer")]
+    UserHash,
     #[error("{0} is not what its grammar allows")]
     Value(&'static str),
 }
@@ -54,7 +68,7 @@ pub enum Verdict {
 impl CredentialsError {
     pub fn verdict(&self) -> Verdict {
         match self {
-            Self::Scheme | Self::Algorithm | Self::Qop => Verdict::Challenge,
+            Self::Scheme | Self::Algorithm | Self::Qop | Self::UserHash => Verdict::Challenge,
             Self::Malformed(_) | Self::Missing(_) | Self::Value(_) => Verdict::BadRequest,
         }
     }
@@ -71,32 +85,105 @@ impl<'a> Credentials<'a> {
         if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Digest")) {
             return Err(CredentialsError::Scheme);
         }
-        let challenge = Challenge::parse(value)?;
-        // As they enter the digest: without quotes, with backslashes.
-        let value = |name| challenge.find(name).map(|param| unquoted(param.raw));
-        let need = |name| value(name).ok_or(CredentialsError::Missing(name));
-        let algorithm = match value("algorithm") {
-            None => Algorithm::Md5,
+        let mut fields = Fields::default();
+        for param in Challenge::parse(value)?.iter() {
+            fields.take(param.name, param.raw);
+        }
+        fields.read()
+    }
+
+    /// How often the nonce was used, this time included; `None` without `qop`, where it counts for one time.
+    pub fn count(&self) -> Option<u32> {
+        let text = core::str::from_utf8(self.nc).ok()?;
+        u32::from_str_radix(text, 16).ok()
+    }
+}
+
+/// Parameters as they enter the digest: without quotes, with backslashes.
+#[derive(Default)]
+struct Fields<'a> {
+    username: Option<&'a [u8]>,
+    realm: Option<&'a [u8]>,
+    nonce: Option<&'a [u8]>,
+    uri: Option<&'a [u8]>,
+    algorithm: Option<&'a [u8]>,
+    response: Option<&'a [u8]>,
+    cnonce: Option<&'a [u8]>,
+    nc: Option<&'a [u8]>,
+    qop: Option<&'a [u8]>,
+    opaque: Option<&'a [u8]>,
+    userhash: Option<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    /// Notes a parameter; unknown ones are skipped.
+    fn take(&mut self, name: &[u8], raw: &'a [u8]) {
+        // Their lengths and first letters tell the names apart, so that each parameter is compared with one of them.
+        let (known, field) = match (name.len(), name.first().map(u8::to_ascii_lowercase)) {
+            (8, Some(b'u')) if name.eq_ignore_ascii_case(b"userhash") => {
+                (&b"userhash"[..], &mut self.userhash)
+            }
+            (8, Some(b'u')) => (&b"username"[..], &mut self.username),
+            (5, Some(b'r')) => (&b"realm"[..], &mut self.realm),
+            (5, Some(b'n')) => (&b"nonce"[..], &mut self.nonce),
+            (3, Some(b'u')) => (&b"uri"[..], &mut self.uri),
+            (9, Some(b'a')) => (&b"algorithm"[..], &mut self.algorithm),
+            (8, Some(b'r')) => (&b"response"[..], &mut self.response),
+            (6, Some(b'c')) => (&b"cnonce"[..], &mut self.cnonce),
+            (2, Some(b'n')) => (&b"nc"[..], &mut self.nc),
+            (3, Some(b'q')) => (&b"qop"[..], &mut self.qop),
+            (6, Some(b'o')) => (&b"opaque"[..], &mut self.opaque),
+            _ => return,
+        };
+        if name.eq_ignore_ascii_case(known) {
+            *field = Some(unquoted(raw));
+        }
+    }
+
+    fn read(self) -> Result<Credentials<'a>, CredentialsError> {
+        let need = |value: Option<&'a [u8]>, name| value.ok_or(CredentialsError::Missing(name));
+        if self
+            .userhash
+            .is_some_and(|value| value.eq_ignore_ascii_case(b"true"))
+        {
+            return Err(CredentialsError::UserHash);
+        }
+        let (algorithm, session) = match self.algorithm {
+            None => (Algorithm::Md5, false),
             Some(token) => Algorithm::of(token).ok_or(CredentialsError::Algorithm)?,
         };
-        // No qop is the form of RFC 2069, which we do not accept; our challenges ask for `auth`.
-        let qop = value("qop").ok_or(CredentialsError::Qop)?;
-        if !qop.eq_ignore_ascii_case(b"auth") {
-            return Err(CredentialsError::Qop);
-        }
-        let credentials = Self {
-            username: need("username")?,
-            realm: need("realm")?,
-            nonce: need("nonce")?,
-            uri: need("uri")?,
-            algorithm,
-            response: need("response")?,
-            cnonce: need("cnonce")?,
-            nc: need("nc")?,
-            qop,
-            opaque: value("opaque"),
+        let qop = match self.qop {
+            None => None,
+            Some(text) => Some(Qop {
+                text,
+                with_body: match text {
+                    text if text.eq_ignore_ascii_case(b"auth") => false,
+                    text if text.eq_ignore_ascii_case(b"auth-int") => true,
+                    _ => return Err(CredentialsError::Qop),
+                },
+            }),
         };
-        if credentials.nc.len() != 8 || !is_hex(credentials.nc) {
+        let counted = |value, name| match qop {
+            Some(_) => need(value, name),
+            None => Ok(&b""[..]),
+        };
+        let credentials = Credentials {
+            username: need(self.username, "username")?,
+            realm: need(self.realm, "realm")?,
+            nonce: need(self.nonce, "nonce")?,
+            uri: need(self.uri, "uri")?,
+            algorithm,
+            session,
+            response: need(self.response, "response")?,
+            cnonce: match session {
+                true => need(self.cnonce, "cnonce")?,
+                false => counted(self.cnonce, "cnonce")?,
+            },
+            nc: counted(self.nc, "nc")?,
+            qop,
+            opaque: self.opaque,
+        };
+        if qop.is_some() && (credentials.nc.len() != 8 || !is_hex(credentials.nc)) {
             return Err(CredentialsError::Value("nc"));
         }
         if credentials.response.len() != 2 * algorithm.digest_bytes()
@@ -109,8 +196,8 @@ impl<'a> Credentials<'a> {
 }
 
 /// The credentials for a realm among the values of all Authorization (or Proxy-Authorization) header lines (§22.3); of
-/// several for it, those with the strongest algorithm. `None` if there are none; a header for our realm, or for one that
-/// cannot be told, that cannot be used is an error only if no other is usable.
+/// several for it, those with the strongest algorithm. `None` if there are none; a header that cannot be used is an error only if
+/// no other is usable.
 pub fn select<'a>(
     values: impl IntoIterator<Item = &'a [u8]>,
     realm: &[u8],
@@ -168,6 +255,7 @@ mod tests {
         assert_eq!(found.realm, b"http-auth@example.org");
         assert_eq!(found.uri, b"/dir/index.html");
         assert_eq!(found.algorithm, Algorithm::Md5);
+        assert_eq!(found.count(), Some(1));
         assert_eq!(found.nc, b"00000001");
         assert_eq!(
             found.opaque,
@@ -184,6 +272,12 @@ mod tests {
             edit("Digest ", "digest\t"),
             edit("nc=", "x=y, z=\"a, \\\"b\", nc="),
             edit("ebdbec\"", "EBDBEC\" "),
+            edit("qop=auth, ", ""),
+            edit("qop=auth, ", "").replace("nc=00000001, ", ""),
+            edit("qop=auth", "qop=AUTH-INT"),
+            edit("algorithm=MD5", "algorithm=MD5-sess"),
+            edit("algorithm=MD5", "algorithm=md5-SESS"),
+            edit("qop=auth", "qop=auth, userhash=false"),
         ] {
             assert!(Credentials::parse(text.as_bytes()).is_ok(), "{text}");
         }
@@ -199,13 +293,31 @@ mod tests {
         for (text, error) in [
             ("Basic QWxhZGRpbjpvcGVu".to_owned(), Scheme),
             (String::new(), Scheme),
-            ("Digest".to_owned(), Qop),
+            ("Digest".to_owned(), Missing("username")),
             (
-                edit("algorithm=MD5", "algorithm=MD5-sess"),
+                edit("algorithm=MD5", "algorithm=MD5-session"),
                 CredentialsError::Algorithm,
             ),
-            (edit("qop=auth, ", ""), Qop),
-            (edit("qop=auth", "qop=auth-int"), Qop),
+            (
+                edit("algorithm=MD5", "algorithm=-sess"),
+                CredentialsError::Algorithm,
+            ),
+            (edit("qop=auth", "qop=auth-conf"), Qop),
+            (edit("qop=auth", "qop=\"auth,auth-int\""), Qop),
+            (
+                edit("qop=auth", "qop=auth, userhash=true"),
+                CredentialsError::UserHash,
+            ),
+            (edit("nc=00000001, ", ""), Missing("nc")),
+            (
+                edit(
+                    "cnonce=\"f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ\", qop=auth",
+                    "algorithm=x",
+                )
+                .replace("algorithm=MD5", "algorithm=MD5-sess")
+                .replace(", algorithm=x", ""),
+                Missing("cnonce"),
+            ),
             (edit("nc=00000001", "nc=1"), Value("nc")),
             (edit("ebdbec\"", "ebdbe\""), Value("response")),
             (edit("ebdbec\"", "ebdbeg\""), Value("response")),

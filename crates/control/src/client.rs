@@ -26,6 +26,10 @@ pub enum ClientRequest {
     Stop,
     /// Workers, then the supervisor, to the program in this file (an absolute path); [`ClientReply::Note`]s tell the progress.
     Upgrade { binary: String },
+    /// Where the users of `tandem user` are, and who else there is: one [`ClientReply::Users`].
+    Users,
+    /// The file of `tandem user` has changed: take it. [`ClientReply::Note`]s tell what came of it.
+    UsersChanged,
 }
 
 /// What only a worker can answer, since the supervisor decodes no table bodies.
@@ -78,6 +82,7 @@ pub enum ClientReply {
         remedy: String,
     },
     Audit(AuditReport),
+    Users(UsersLine),
 }
 
 /// What one walk over the whole arena found. While operations run, what is between two states looks wrong for a moment: only what several
@@ -92,6 +97,25 @@ pub struct AuditReport {
     pub records: Vec<(String, u64)>,
     /// Unit: bytes.
     pub bytes_used: u64,
+}
+
+/// The users that a running server has besides those of `tandem user`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsersLine {
+    /// The state directory, where the file of `tandem user` is.
+    pub state: String,
+    /// Those of `[[user]]`.
+    pub configured: Vec<ConfiguredUser>,
+}
+
+/// One `[[user]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfiguredUser {
+    /// `NAME@DOMAIN`
+    pub name: String,
+    pub identities: Vec<String>,
+    /// What he can prove himself with, as phones call it.
+    pub algorithms: Vec<String>,
 }
 
 /// One counter.

@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Version of the frame and of all types in it. Peers of another version are refused with
 /// [`CodecError::Version`]; they never guess. An upgrade mixes two releases for a while, so it needs the same number on both
 /// sides: within one number variants are appended to enums and nothing else changes (the test `variants_keep_their_numbers`).
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 const MAGIC: [u8; 4] = *b"TNDM";
 const HEADER_BYTES: usize = 7;
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(error, CodecError::Version { found: 9 });
         assert_eq!(
             error.to_string(),
-            "the peer speaks control protocol version 9, this binary speaks 2"
+            "the peer speaks control protocol version 9, this binary speaks 3"
         );
     }
 

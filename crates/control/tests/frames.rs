@@ -395,7 +395,7 @@ fn variants_keep_their_numbers() {
     fn number<M: control::Message>(message: &M) -> u8 {
         encode(message).unwrap()[7]
     }
-    assert_eq!(control::PROTOCOL_VERSION, 2);
+    assert_eq!(control::PROTOCOL_VERSION, 3);
     let plan = ArenaPlan {
         limit: 0,
         slots: 0,
@@ -436,6 +436,8 @@ fn variants_keep_their_numbers() {
         (ClientRequest::Status, 0),
         (ClientRequest::Reload, 4),
         (ClientRequest::Stop, 5),
+        (ClientRequest::Users, 7),
+        (ClientRequest::UsersChanged, 8),
     ];
     for (message, wanted) in client {
         assert_eq!(number(&message), wanted, "{message:?}");

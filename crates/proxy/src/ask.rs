@@ -4,9 +4,11 @@
 //! [`crate::Proxy::question`] and hands the answer in as an input: within the same turn (the script-free router), or any time later
 //! and in any order (scripts, databases, DNS). Until then the request is a row in the arena, not a thread, and an heir asks again.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
-use crate::context::ContextId;
+use auth::Algorithms;
+
+use crate::{account::Account, context::ContextId};
 
 /// Names one open question. A stale one, whose request has ended or which was answered before, is counted and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +30,7 @@ pub struct Ask {
 pub enum AskKind {
     /// May this request in? Answer: [`Answer::Admitted`].
     Admit,
-    /// The secret of the user that the request's credentials name. Answer: [`Answer::Credentials`].
+    /// The account of the user that the request's credentials name. Answer: [`Answer::Credentials`].
     Credentials,
     /// Where does this request go? Answer: [`Answer::Routed`].
     Route,
@@ -41,7 +43,7 @@ pub enum AskKind {
 pub enum Answer {
     Admitted(Admission),
     /// `None`: no such user.
-    Credentials(Option<Secret>),
+    Credentials(Option<Arc<Account>>),
     Routed(Decision),
     /// Where to send, best first; empty: the name has no address.
     Resolved(Vec<SocketAddr>),
@@ -54,22 +56,12 @@ pub enum Admission {
     /// Only with credentials for this realm (401 as registrar, 407 as proxy).
     Authenticate {
         realm: Vec<u8>,
-        /// Offer SHA-256 before MD5: some users of the realm have no MD5 secret.
-        sha256: bool,
+        /// Offered besides what the settings say: some users of the realm have no secret for those.
+        also: Algorithms,
     },
     Reject {
         code: u16,
     },
-}
-
-/// What proves a user (RFC 7616 §3.4.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Secret {
-    Password(Vec<u8>),
-    /// Hex of MD5(user:realm:password).
-    Ha1Md5(Vec<u8>),
-    /// Hex of SHA-256(user:realm:password).
-    Ha1Sha256(Vec<u8>),
 }
 
 /// Where a request goes.

@@ -186,8 +186,8 @@ pub struct Context {
     pub last: Option<Kept>,
     /// The realm that credentials are wanted for; empty before and without.
     pub realm: Vec<u8>,
-    /// Whether SHA-256 is offered for that realm.
-    pub sha256: bool,
+    /// Algorithms offered for that realm besides the configured ones.
+    pub offers: auth::Algorithms,
     /// When a request other than INVITE gets a 100 unless it has been answered (RFC 4320 §4.1).
     pub trying_at: Option<Instant>,
     /// A CANCEL has come.

@@ -8,6 +8,7 @@ use crate::{
     ask::Target,
     branch::Branch,
     dialog::{self, Seal},
+    digest,
     route::{self, StrictRoutes},
     step::{Hand, Step},
 };
@@ -27,8 +28,6 @@ pub(crate) struct Copy<'c> {
     pub(crate) branch: Branch,
     /// Max-Breadth, where it changes (RFC 5393 §5.3.3).
     pub(crate) breadth: Option<usize>,
-    /// The realm whose credentials we have checked; empty without.
-    pub(crate) realm: &'c [u8],
 }
 
 impl Step<'_, '_> {
@@ -94,8 +93,8 @@ impl Step<'_, '_> {
             let text = gathered(&mut text, |out| write!(out, "{breadth}"));
             patch.set(HeaderName::MaxBreadth, text)?;
         }
-        if !copy.realm.is_empty() {
-            take_credentials(patch, copy.realm)?;
+        if message.has(HeaderName::ProxyAuthorization) {
+            digest::take_credentials(patch, &self.settings)?;
         }
         // Step 4.
         if let Some(seal) = &hand.intake.record_route {
@@ -146,24 +145,6 @@ impl Step<'_, '_> {
             .listener(listener)
             .map_or(&b"invalid.invalid"[..], |listener| &listener.sent_by)
     }
-}
-
-/// Takes away the credentials for a realm of ours: they are nobody's business downstream (§22.3).
-fn take_credentials(patch: &mut Patch<'_>, realm: &[u8]) -> Result<(), PatchError> {
-    let message = patch.message();
-    let others = message
-        .all(HeaderName::ProxyAuthorization)
-        .filter(|header| {
-            auth::Credentials::parse(header.value).map_or(true, |found| found.realm != realm)
-        });
-    patch.remove_all(HeaderName::ProxyAuthorization)?;
-    let mut value = Vec::new();
-    for other in others {
-        value.clear();
-        sip::message::unfold(other.value, &mut value);
-        patch.append(HeaderName::ProxyAuthorization, &value)?;
-    }
-    Ok(())
 }
 
 /// What `write` writes into the room given; cut where that ends.

@@ -4,9 +4,8 @@ use sip::{Method, uri::Uri};
 use tables::Counter;
 
 use crate::{
-    ask::{Admission, Answer, AskId, AskKind, Decision, Secret, Target},
+    ask::{Admission, Answer, AskId, AskKind, Decision, Target},
     context::{Context, Stage},
-    digest::{self, Checked, Presented},
     step::{Hand, RESOLVE_BASE, Step},
 };
 
@@ -48,8 +47,8 @@ impl Step<'_, '_> {
             (Stage::Admission, Answer::Admitted(admission)) => {
                 self.on_admitted(context, hand, admission)
             }
-            (Stage::Credentials, Answer::Credentials(secret)) => {
-                self.on_credentials(context, hand, secret)
+            (Stage::Credentials, Answer::Credentials(account)) => {
+                self.on_credentials(context, hand, account.as_deref())
             }
             (Stage::Routing, Answer::Routed(decision)) => self.on_routed(context, hand, decision),
             // An answer of the wrong kind, or one that comes after a CANCEL.
@@ -61,8 +60,8 @@ impl Step<'_, '_> {
         match admission {
             Admission::Allow => self.ask_route(context),
             Admission::Reject { code } => self.end_with(context, hand, code, counter_of(code), b""),
-            Admission::Authenticate { realm, sha256 } => {
-                self.authenticate(context, hand, realm, sha256)
+            Admission::Authenticate { realm, also } => {
+                self.authenticate(context, hand, realm, also)
             }
         }
     }
@@ -71,52 +70,6 @@ impl Step<'_, '_> {
         context.stage = Stage::Routing;
         self.touch(context);
         self.ask(context, AskKind::Route);
-    }
-
-    fn authenticate(
-        &mut self,
-        context: &mut Context,
-        hand: &Hand<'_>,
-        realm: Vec<u8>,
-        sha256: bool,
-    ) {
-        match digest::present(&hand.message, &realm, self.key, self.env.now) {
-            Presented::Usable => {
-                context.stage = Stage::Credentials;
-                context.realm = realm;
-                context.sha256 = sha256;
-                self.touch(context);
-                self.ask(context, AskKind::Credentials);
-            }
-            Presented::None => self.challenge(context, hand, &realm, sha256, false),
-            Presented::Stale => self.challenge(context, hand, &realm, sha256, true),
-            Presented::Malformed => self.end_with(context, hand, 400, Counter::BadRequest, b""),
-        }
-    }
-
-    fn challenge(
-        &mut self,
-        context: &mut Context,
-        hand: &Hand<'_>,
-        realm: &[u8],
-        sha256: bool,
-        stale: bool,
-    ) {
-        let (code, headers) =
-            digest::challenge(&hand.message, realm, sha256, self.key, self.env.now, stale);
-        self.end_with(context, hand, code, Counter::Unauthorized, &headers);
-    }
-
-    fn on_credentials(&mut self, context: &mut Context, hand: &Hand<'_>, secret: Option<Secret>) {
-        match digest::check(&hand.message, &context.realm, secret.as_ref()) {
-            Checked::Good => self.ask_route(context),
-            // Challenged anew, as if there had been none: the nonce says that this is no replay of an old one (§22.4).
-            Checked::Wrong => {
-                let realm = std::mem::take(&mut context.realm);
-                self.challenge(context, hand, &realm, context.sha256, false);
-            }
-            Checked::Foreign => self.end_with(context, hand, 403, Counter::Forbidden, b""),
-        }
     }
 
     fn on_routed(&mut self, context: &mut Context, hand: &Hand<'_>, decision: Decision) {

@@ -191,7 +191,6 @@ impl Step<'_, '_> {
             listener,
             came_in_by: context.listener,
             breadth: breadth_of_each(hand, open_branches(context)),
-            realm: &context.realm,
             branch: BranchText {
                 place: Place::Transaction { row, number },
                 listener: Some(context.listener),
@@ -281,7 +280,6 @@ impl Step<'_, '_> {
             listener,
             came_in_by,
             breadth: None,
-            realm: b"",
             branch: BranchText {
                 place: Place::Stateless { derived },
                 listener: Some(came_in_by),

@@ -1,6 +1,10 @@
 //! What goes into the machine and what comes out of it.
 
-use std::{net::SocketAddr, ops::Range, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    time::Duration,
+};
 
 use shm::Participant;
 use stdx::Instant;
@@ -88,6 +92,8 @@ pub struct Outputs {
     pub arms: Vec<(Instant, ContextId)>,
     /// What was found out about next hops, for whoever chooses among addresses. Nothing depends on it being looked at.
     pub hops: Vec<(SocketAddr, HopState)>,
+    /// For the log.
+    pub notes: Vec<Note>,
 }
 
 /// What a request that was sent to a next hop has told about it.
@@ -110,6 +116,18 @@ impl HopState {
     }
 }
 
+/// Something that an operator may want to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Too many failures to prove who one is: refused for a while.
+    Banned {
+        source: IpAddr,
+        /// Only as this user (and domain); `None`: as any.
+        user: Option<Vec<u8>>,
+        ban: Duration,
+    },
+}
+
 impl Outputs {
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -117,6 +135,7 @@ impl Outputs {
         self.asks.clear();
         self.arms.clear();
         self.hops.clear();
+        self.notes.clear();
     }
 
     /// The text of one send.

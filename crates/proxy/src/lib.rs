@@ -5,7 +5,7 @@
 //! - `intake`, `request`: requests as they come (§16.3, §16.4, §17.2.3); `forward`, `copy`: on their way downstream (§16.5, §16.6).
 //! - `serial`, `hops`: target after target by q, hop after hop of one target (§16.6, RFC 3263 §4.3).
 //! - `response`, `redirect`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
-//! - `decide`, `registration`, `digest`: what follows from answers (§10.3, §16.5, §22).
+//! - `decide`, `registration`: what follows from answers (§10.3, §16.5); `authenticate`, `digest`, [`account`]: who asks (§22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
 //! - `branch`, `dialog`: what we put into Via and Record-Route, and know again.
 //!
@@ -25,8 +25,10 @@
     )
 )]
 
+pub mod account;
 mod adopt;
 pub mod ask;
+mod authenticate;
 mod branch;
 mod cancel;
 mod context;
@@ -54,10 +56,14 @@ mod step;
 mod time;
 mod upstream;
 
-pub use ask::{Admission, Answer, Ask, AskId, AskKind, Decision, Secret, Target};
+pub use account::{Account, Identities};
+pub use ask::{Admission, Answer, Ask, AskId, AskKind, Decision, Target};
+pub use auth::Algorithms;
 pub use context::ContextId;
 pub use digest::local_name;
-pub use io::{Datagram, Disposition, Env, HopState, Input, Outputs, Send};
+pub use io::{Datagram, Disposition, Env, HopState, Input, Note, Outputs, Send};
 pub use proxy::{Proxy, Question};
 pub use route::literal_address;
-pub use settings::{Domain, Forking, Listener, PORT_DEFAULT, Settings};
+pub use settings::{
+    AuthPolicy, Domain, Forking, Listener, PORT_DEFAULT, Settings, Throttle, UriCheck,
+};

@@ -34,7 +34,8 @@ use crate::{
 const NO_CHILD: u8 = u8::MAX;
 /// Bits of the byte of flags.
 const CANCELLED: u8 = 1;
-const SHA256: u8 = 2;
+/// The lowest of three: algorithms offered besides the configured ones.
+const OFFERS_SHIFT: u32 = 4;
 
 /// Appends the body to `out` and its blocks to `children`.
 pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
@@ -43,8 +44,7 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
     row.begin(context.stage as u8);
     row.method = method_byte(context.method);
     let cancelled = if context.cancelled { CANCELLED } else { 0 };
-    let sha256 = if context.sha256 { SHA256 } else { 0 };
-    row.flags = cancelled | sha256;
+    row.flags = cancelled | context.offers.bits() << OFFERS_SHIFT;
     row.asked = context.asked.into();
     row.listener = context.listener.into();
     row.turn = context.turn.into();
@@ -273,7 +273,7 @@ pub fn decode(
         challenges,
         last,
         realm,
-        sha256: row.flags & SHA256 != 0,
+        offers: auth::Algorithms::of_bits(row.flags >> OFFERS_SHIFT),
         trying_at: tables::row::instant(row.trying_at),
         cancelled: row.flags & CANCELLED != 0,
         asked: row.asked.get(),

@@ -1,6 +1,6 @@
 //! The machine: inputs in, outputs out, everything that must survive in the arena.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use sip::{Layout, Message};
 use stdx::hash::Key;
@@ -283,7 +283,7 @@ impl Question<'_> {
     }
 
     /// The user that its credentials name, for [`AskKind::Credentials`](crate::AskKind::Credentials), and the realm.
-    pub fn credentials(&self) -> Option<(&[u8], &[u8])> {
+    pub fn credentials(&self) -> Option<(Cow<'_, [u8]>, &[u8])> {
         let user = crate::digest::user(&self.message, &self.context.realm)?;
         Some((user, &self.context.realm))
     }

@@ -147,7 +147,7 @@ impl Step<'_, '_> {
                 tried: Vec::new(),
                 last: None,
                 realm: Vec::new(),
-                sha256: false,
+                offers: auth::Algorithms::NONE,
                 trying_at,
                 cancelled: false,
                 asked: 0,

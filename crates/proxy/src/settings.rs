@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
+use auth::{Algorithm, Algorithms};
 use sip::uri::{Host, Uri};
 use stdx::hash::Key;
+use tables::attempts::Limit;
 use transaction::Timers;
 
 /// One version of the configuration, as the machine needs it.
@@ -20,6 +22,7 @@ pub struct Settings {
     /// Timer C (§16.6 step 11): how long a branch may ring; more than 3 minutes by the RFC.
     pub timer_c: Duration,
     pub registrar: registrar::Policy,
+    pub auth: AuthPolicy,
     /// Seals dialogs (see `dialog`); outlives the arena, and its key.
     pub dialog_key: Key,
     /// Most targets of one request, those of redirections included.
@@ -47,6 +50,76 @@ impl Default for Forking {
             serial_timeout: Duration::from_secs(20),
             hop_timeout: Duration::from_secs(4),
             failover_codes: vec![503],
+        }
+    }
+}
+
+/// How users prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthPolicy {
+    /// What is offered to everybody, strongest first.
+    pub algorithms: Algorithms,
+    /// Offer `auth-int` as well; taken it is in any case.
+    pub auth_int: bool,
+    /// Take nobody who answers as in RFC 2069, without `qop`.
+    pub qop_required: bool,
+    pub nonce_lifetime: Duration,
+    pub uri: UriCheck,
+    /// `None`: everybody may fail as often as he likes.
+    pub throttle: Option<Throttle>,
+}
+
+impl Default for AuthPolicy {
+    fn default() -> Self {
+        Self {
+            algorithms: Algorithms::NONE.with(Algorithm::Md5),
+            auth_int: false,
+            qop_required: false,
+            nonce_lifetime: Duration::from_secs(300),
+            uri: UriCheck::Loose,
+            throttle: None,
+        }
+    }
+}
+
+/// What is asked of the `uri` that credentials name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UriCheck {
+    /// Equivalent to the Request-URI (§19.1.4).
+    Strict,
+    /// The same user, if both have one, at the same host or at one of our own.
+    Loose,
+    Off,
+}
+
+/// When failures to prove who one is are enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// Failures of one user from one address; 254 at most, 0: any number.
+    pub failures: u8,
+    /// Failures of one address; 254 at most, 0: any number.
+    pub failures_address: u8,
+    /// Within this time.
+    pub window: Duration,
+    /// For this time.
+    pub ban: Duration,
+    /// Not even answered.
+    pub silent: bool,
+}
+
+impl Throttle {
+    pub(crate) fn of_user(&self) -> Limit {
+        Limit {
+            failures: self.failures,
+            window: self.window,
+            ban: self.ban,
+        }
+    }
+
+    pub(crate) fn of_address(&self) -> Limit {
+        Limit {
+            failures: self.failures_address,
+            ..self.of_user()
         }
     }
 }

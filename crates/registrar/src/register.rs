@@ -88,6 +88,8 @@ pub enum Fault {
     Star,
     Path,
     TooLong,
+    /// To compare two URIs costs the product of their numbers of parameters.
+    Parameters,
 }
 
 impl Reply {
@@ -111,6 +113,7 @@ impl Reply {
             Self::Malformed(Fault::Star) => "Bad Wildcard Contact",
             Self::Malformed(Fault::Path) => "Bad Path",
             Self::Malformed(Fault::TooLong) => "Contact Too Long",
+            Self::Malformed(Fault::Parameters) => "Contact With Too Many Parameters",
             Self::BadExtension => "Bad Extension",
             Self::IntervalTooBrief => "Interval Too Brief",
             Self::OutOfOrder => "CSeq Out of Order",
@@ -145,6 +148,9 @@ pub fn register(
 
 /// The most Contact values in one REGISTER; each is compared with every binding.
 const CONTACTS_MAX: usize = 2 * BINDINGS_MAX;
+
+/// The most parameters of a Contact URI; phones have three or four.
+const CONTACT_PARAMS_MAX: usize = 16;
 
 /// The option tags that a REGISTER may require of us.
 const EXTENSIONS: [&[u8]; 1] = [b"path"];
@@ -328,6 +334,9 @@ impl<'a> Update<'a> {
             || instance.is_some_and(|instance| instance.len() > INSTANCE_BYTES_MAX);
         if is_too_long {
             return Err(Reply::Malformed(Fault::TooLong));
+        }
+        if contact.uri.params().nth(CONTACT_PARAMS_MAX).is_some() {
+            return Err(Reply::Malformed(Fault::Parameters));
         }
         // What is kept goes into headers.
         if has_control(uri) {

@@ -1,8 +1,10 @@
 //! The outside that answers the machine's questions: a small script-free router with a resolver, which may be slow or wrong.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Settings, Target};
+use proxy::{
+    Account, Admission, Algorithms, Answer, AskKind, Decision, Question, Settings, Target,
+};
 use sip::{
     Method,
     uri::{Host, Uri},
@@ -74,12 +76,16 @@ impl Policy {
         match kind {
             AskKind::Admit => Answer::Admitted(self.admit(question)),
             AskKind::Credentials => {
-                Answer::Credentials(question.credentials().and_then(|(user, _)| {
-                    let user = std::str::from_utf8(user).ok()?;
+                Answer::Credentials(question.credentials().and_then(|(user, realm)| {
+                    let user = std::str::from_utf8(&user).ok()?;
                     self.known
                         .iter()
                         .any(|known| known == user)
-                        .then(|| Secret::Password(password(user).into_bytes()))
+                        .then(|| {
+                            let secret = password(user).into_bytes();
+                            Account::of_password(user.as_bytes(), realm, &secret)
+                        })
+                        .map(Arc::new)
                 }))
             }
             AskKind::Route => Answer::Routed(self.route(question)),
@@ -107,7 +113,7 @@ impl Policy {
             Some(domain) if self.digest && ours && method != Some(Method::Options) => {
                 Admission::Authenticate {
                     realm: domain.name.clone(),
-                    sha256: false,
+                    also: Algorithms::NONE,
                 }
             }
             _ => Admission::Allow,

@@ -56,6 +56,7 @@ impl Default for Config {
                 timers: transaction::Timers::default(),
                 timer_c: Duration::from_secs(190),
                 registrar: registrar::Policy::default(),
+                auth: proxy::AuthPolicy::default(),
                 dialog_key: stdx::hash::Key([9; 16]),
                 branches_max: 12,
                 forking: proxy::Forking::default(),

@@ -8,6 +8,7 @@ mod registrations;
 mod show;
 mod stats;
 mod status;
+mod users;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ pub(crate) use quarantine::quarantine;
 pub(crate) use registrations::registrations;
 pub(crate) use stats::stats;
 pub(crate) use status::status;
+pub(crate) use users::user;
 
 use crate::cli::{RestartArgs, UpgradeArgs};
 use client::{Answers, Failure};

@@ -171,7 +171,7 @@ fn start(
     } else {
         store::inherited()
     };
-    let source = Source::new(args);
+    let source = Source::new(args, Environment::of_process().state_dir(places.state));
     // With workers to take over a wrong file is no reason to leave them alone: they keep the configuration they have.
     let loaded = match source.load() {
         Err(trouble) if stored.kept.is_none() && !adopt::anybody(places.control) => {

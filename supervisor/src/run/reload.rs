@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use config::{Config, Diff};
 use control::worker::SlotAssign;
-use control::{ClientReply, ToWorker};
+use control::{ClientReply, ConfiguredUser, ToWorker, UsersLine};
 use os::Seals;
 use stdx::Instant;
 
@@ -32,6 +32,16 @@ use super::{limits, notify, pins};
 use crate::about::ArenaNumbers;
 use crate::size::size;
 
+/// What is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Everything,
+    /// The file of `tandem user`, and nothing else.
+    Users,
+}
+
+/// Users of both places that are named.
+const SHADOWED_MAX: usize = 10;
 /// From Config to the last Applied.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -64,12 +74,12 @@ impl Supervisor {
             return;
         }
         tracing::info!("reloading: {why}");
-        if let Err(trouble) = self.begin_reload(None) {
+        if let Err(trouble) = self.begin_reload(What::Everything, None) {
             self.reload_refused(&trouble);
         }
     }
 
-    pub(super) fn reload_by_client(&mut self, id: ClientId) {
+    pub(super) fn reload_by_client(&mut self, what: What, id: ClientId) {
         if self.reload.is_some() {
             return self.refuse(
                 id,
@@ -83,8 +93,11 @@ impl Supervisor {
             };
             return self.refuse(id, &Trouble::new(busy, "ask again when it is done"));
         }
-        tracing::info!("reloading: a command asks for it");
-        if let Err(trouble) = self.begin_reload(Some(id)) {
+        match what {
+            What::Everything => tracing::info!("reloading: a command asks for it"),
+            What::Users => tracing::debug!("taking changed users"),
+        }
+        if let Err(trouble) = self.begin_reload(what, Some(id)) {
             self.reload_refused(&trouble);
             self.refuse(id, &trouble);
         }
@@ -95,9 +108,19 @@ impl Supervisor {
         notify::ready("reload refused: see the log");
     }
 
-    fn begin_reload(&mut self, asker: Option<ClientId>) -> Result<(), Trouble> {
+    fn begin_reload(&mut self, what: What, asker: Option<ClientId>) -> Result<(), Trouble> {
         notify::reloading();
-        let (asked, warnings) = self.source.load()?;
+        let (asked, warnings) = match what {
+            What::Everything => self.source.load()?,
+            What::Users => {
+                let stored = self.source.load_users()?;
+                let asked = Config {
+                    stored,
+                    ..self.config.clone()
+                };
+                (asked, Vec::new())
+            }
+        };
         let diff = config::diff(&self.config, &asked);
         let live = config::merge_live(&self.config, &asked);
         if let Some(limit) = diff.limit_raised {
@@ -147,7 +170,7 @@ impl Supervisor {
             waiting,
             deadline: os::now().saturating_add(PATIENCE),
             asker,
-            notes: notes(&diff),
+            notes: notes(&diff).into_iter().chain(self.shadowed()).collect(),
             warnings: warnings.iter().map(ToString::to_string).collect(),
             removed,
             strays: BTreeSet::new(),
@@ -157,6 +180,58 @@ impl Supervisor {
         self.store();
         self.finish_reload();
         Ok(())
+    }
+
+    /// Users whom `tandem user` and the configuration file both have.
+    fn shadowed(&self) -> Vec<String> {
+        let of_file: BTreeSet<(&str, &str)> = self
+            .config
+            .users
+            .iter()
+            .map(|user| (user.domain.as_str(), user.name.as_str()))
+            .collect();
+        let both = |user: &&config::StoredUser| {
+            of_file.contains(&(user.domain.as_str(), user.name.as_str()))
+        };
+        let mut notes: Vec<String> = self
+            .config
+            .stored
+            .iter()
+            .filter(both)
+            .map(|user| format!(
+                "{}@{} is a [[user]] of the configuration file too: that one counts, not that of `tandem user`",
+                user.name, user.domain
+            ))
+            .collect();
+        let more = notes.len().saturating_sub(SHADOWED_MAX);
+        notes.truncate(SHADOWED_MAX);
+        if more > 0 {
+            notes.push(format!("{more} more users are in both places"));
+        }
+        notes
+    }
+
+    pub(super) fn configured_users(&self) -> UsersLine {
+        let state = self.source.state().map(|state| state.display().to_string());
+        let users = self.config.users.iter();
+        UsersLine {
+            state: state.unwrap_or_default(),
+            configured: users
+                .map(|user| ConfiguredUser {
+                    name: format!("{}@{}", user.name, user.domain),
+                    identities: user.identities.clone(),
+                    algorithms: match user.secret {
+                        config::Secret::Password(_) => &["SHA-512-256", "SHA-256", "MD5"][..],
+                        config::Secret::Ha1(_) => &["MD5"],
+                        config::Secret::Ha1Sha256(_) => &["SHA-256"],
+                        config::Secret::Ha1Sha512_256(_) => &["SHA-512-256"],
+                    }
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect(),
+                })
+                .collect(),
+        }
     }
 
     /// Adopted workers serve by the configuration they had. Now the file counts, by the rules of every reload.

@@ -1,22 +1,24 @@
 //! Where the configuration comes from: a file or the embedded default, with the command line over it.
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use config::{Config, Overrides, Problem};
+use config::{Config, Overrides, Problem, StoredUser};
 
 use super::trouble::Trouble;
 use crate::cli::RunArgs;
-use crate::commands;
+use crate::{commands, users};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     path: Option<PathBuf>,
     overrides: Overrides,
+    /// Where the users of `tandem user` are; `None`: nowhere.
+    state: Option<PathBuf>,
 }
 
 impl Source {
-    pub(crate) fn new(args: &RunArgs) -> Self {
+    pub(crate) fn new(args: &RunArgs, state: Option<PathBuf>) -> Self {
         Self {
             // A reload must find the file even if somebody changes our directory.
             path: args
@@ -29,6 +31,7 @@ impl Source {
                 reactors: args.reactors,
                 pin: args.pin.clone(),
             },
+            state,
         }
     }
 
@@ -53,8 +56,25 @@ impl Source {
                 Trouble::new(format!("cannot read the configuration {name}: {error}"), remedy)
             })?,
         };
-        config::load_with(&text, &name, &self.overrides)
-            .map_err(|problems| refused(&name, &problems))
+        let (mut config, warnings) = config::load_with(&text, &name, &self.overrides)
+            .map_err(|problems| refused(&name, &problems))?;
+        config.stored = self.load_users()?;
+        Ok((config, warnings))
+    }
+
+    /// The users of `tandem user`, by domain and name.
+    pub(crate) fn load_users(&self) -> Result<Vec<StoredUser>, Trouble> {
+        let Some(state) = &self.state else {
+            return Ok(Vec::new());
+        };
+        match users::load(state) {
+            Ok(users) => Ok(users.0.into_values().collect()),
+            Err(error) => Err(Trouble::new(error.to_string(), error.remedy())),
+        }
+    }
+
+    pub(crate) fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
     }
 }
 
@@ -81,7 +101,7 @@ mod tests {
             reactors: Some(3),
             ..RunArgs::default()
         };
-        let (config, _) = Source::new(&args).load().unwrap();
+        let (config, _) = Source::new(&args, None).load().unwrap();
         assert_eq!((config.workers.count, config.slots()), (2, 6));
         assert_eq!(
             config
@@ -98,19 +118,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.toml");
         std::fs::write(&path, "[workers]\ncount = 0\nreactor = 1\n").unwrap();
-        let source = Source::new(&RunArgs {
-            config: Some(path),
-            ..RunArgs::default()
-        });
+        let source = Source::new(
+            &RunArgs {
+                config: Some(path),
+                ..RunArgs::default()
+            },
+            None,
+        );
         let trouble = source.load().unwrap_err();
         assert!(
             trouble.cause.contains("a.toml:2:9") && trouble.cause.contains("a.toml:3:1"),
             "{trouble}"
         );
-        let missing = Source::new(&RunArgs {
-            config: Some("none.toml".into()),
-            ..RunArgs::default()
-        });
+        let missing = Source::new(
+            &RunArgs {
+                config: Some("none.toml".into()),
+                ..RunArgs::default()
+            },
+            None,
+        );
         assert!(missing.load().unwrap_err().cause.contains("none.toml"));
     }
 }

@@ -28,7 +28,7 @@ use super::notify;
 use super::pages::Pages;
 use super::pins;
 use super::rates::Rates;
-use super::reload::Reload;
+use super::reload::{Reload, What};
 use super::snapshots::Snapshots;
 use super::sockets::Listener;
 use super::source::Source;
@@ -652,7 +652,13 @@ impl Supervisor {
                 self.pass_on(id, request);
             }
             ClientRequest::Restart { worker } => self.restart(id, worker),
-            ClientRequest::Reload => self.reload_by_client(id),
+            ClientRequest::Reload => self.reload_by_client(What::Everything, id),
+            ClientRequest::UsersChanged => self.reload_by_client(What::Users, id),
+            ClientRequest::Users => {
+                let users = self.configured_users();
+                self.reply(id, &ClientReply::Users(users));
+                self.reply(id, &ClientReply::Done);
+            }
             ClientRequest::Upgrade { binary } => self.upgrade(id, PathBuf::from(binary)),
             ClientRequest::Stop => {
                 tracing::info!("stopping: a command asks for it");

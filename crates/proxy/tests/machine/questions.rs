@@ -91,6 +91,7 @@ fn each_kind_is_answered_in_a_later_turn() {
                 proxy.request_absorbed 4
                 proxy.response_forwarded 1
                 transactions.created 2
+                auth.succeeded 1
         "#]],
     );
 }
@@ -462,6 +463,7 @@ fn an_heir_asks_again() {
                 proxy.response_forwarded 3
                 transactions.created 2
                 transactions.adopted 11
+                auth.succeeded 1
         "#]],
     );
 }

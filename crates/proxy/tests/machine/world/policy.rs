@@ -1,8 +1,8 @@
 //! The outside that answers the machine's questions: a small script-free router, and what tests change about it.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use proxy::{Admission, Answer, AskKind, Decision, Question, Secret, Settings, Target};
+use proxy::{Account, Admission, Answer, AskKind, Decision, Question, Settings, Target};
 use sip::{
     Method,
     uri::{Host, Uri},
@@ -36,11 +36,13 @@ impl Policy {
         match kind {
             AskKind::Admit => Answer::Admitted(self.admit(question)),
             AskKind::Credentials => {
-                Answer::Credentials(question.credentials().and_then(|(user, _)| {
-                    let user = std::str::from_utf8(user).ok()?;
+                Answer::Credentials(question.credentials().and_then(|(user, realm)| {
+                    let name = std::str::from_utf8(proxy::local_name(&user, realm)?).ok()?;
+                    let password: Vec<u8> = name.bytes().rev().collect();
                     KNOWN
-                        .contains(&user)
-                        .then(|| Secret::Password(user.bytes().rev().collect()))
+                        .contains(&name)
+                        .then(|| Account::of_password(name.as_bytes(), realm, &password))
+                        .map(Arc::new)
                 }))
             }
             AskKind::Route => Answer::Routed(self.route(question, settings)),
@@ -63,7 +65,7 @@ impl Policy {
         if self.digest && ours && method != Some(Method::Options) {
             Admission::Authenticate {
                 realm: b"example.org".to_vec(),
-                sha256: false,
+                also: auth::Algorithms::NONE,
             }
         } else {
             Admission::Allow
