@@ -58,10 +58,11 @@ impl Staged {
     }
 }
 
-/// Blocks of cells that one record counts in, at most. Their words fill a participant's intent line.
-pub const COUNTS_MAX: usize = 3;
+/// Blocks of cells that one record counts in, at most. Their numbers, two in a word, and their values fill a participant's intent line.
+pub const COUNTS_MAX: usize = 4;
 const INTENT_BYTES: u64 = 64;
-const _: () = assert!(16 + COUNTS_MAX as u64 * 16 == INTENT_BYTES);
+const _: () =
+    assert!(16 + COUNTS_MAX as u64 * (4 + 8) == INTENT_BYTES && COUNTS_MAX.is_multiple_of(2));
 const _: () = assert!(64 + INTENT_BYTES == PARTICIPANT_BYTES);
 
 impl Inner {
@@ -100,6 +101,7 @@ impl Inner {
     pub(crate) fn announce_offline(&self, id: u16) {
         // SYNC epoch: SeqCst for the same reason, and Release of every read before.
         self.local(id).store(OFFLINE, Ordering::SeqCst);
+        failpoint!("shm.epoch.offline");
     }
 
     /// The smallest epoch that an online participant has announced (the current one, if nobody is online); raises the global epoch if it can.
@@ -117,6 +119,7 @@ impl Inner {
                 Ordering::SeqCst,
                 Ordering::Relaxed,
             );
+            failpoint!("shm.epoch.raised");
         }
         oldest
     }
@@ -136,13 +139,18 @@ impl Inner {
     /// The same of a record that counts.
     pub(crate) fn set_intent(&self, id: u16, intent: Intent) {
         failpoint!("shm.broken.no_intent", return);
-        let [row, old, cells @ ..] = self.intent_words(id);
+        let [row, old, blocks_0, blocks_1, values @ ..] = self.intent_words(id);
         // SYNC intent: Release; `row` is 0 before (or the same row, of which an earlier word changed under us), so whoever reads `row` afterwards reads
         // what belongs to it. All precede the CAS of the control word and the stores to the cells.
         old.store(intent.old, Ordering::Release);
-        for ((block, value), words) in intent.cells.iter().zip(cells.as_chunks::<2>().0) {
-            words[0].store(u64::from(block), Ordering::Release);
-            words[1].store(value, Ordering::Release);
+        let pair = |low: usize| {
+            let [(low, _), (high, _)] = [intent.cells.cells[low], intent.cells.cells[low + 1]];
+            u64::from(low) | u64::from(high) << 32
+        };
+        blocks_0.store(pair(0), Ordering::Release);
+        blocks_1.store(pair(2), Ordering::Release);
+        for ((_, value), word) in intent.cells.iter().zip(values) {
+            word.store(value, Ordering::Release);
         }
         let count = (intent.cells.count as u64) << 32;
         row.store((u64::from(intent.row) + 1) | count, Ordering::Release);
@@ -154,13 +162,16 @@ impl Inner {
     }
 
     pub(crate) fn intent(&self, id: u16) -> Option<Intent> {
-        let [row, old, words @ ..] = self.intent_words(id);
+        let [row, old, blocks_0, blocks_1, values @ ..] = self.intent_words(id);
         let word = row.load(Ordering::Acquire);
         let row = (word as u32).checked_sub(1)?;
         let mut cells = Staged::NONE;
-        for [block, value] in words.as_chunks::<2>().0.iter().take((word >> 32) as usize) {
-            let block = block.load(Ordering::Acquire) as u32;
-            cells.push(block, value.load(Ordering::Acquire));
+        let blocks = [blocks_0, blocks_1]
+            .map(|pair| pair.load(Ordering::Acquire))
+            .map(|pair| [pair as u32, (pair >> 32) as u32]);
+        let counted = blocks.as_flattened().iter().zip(values);
+        for (block, value) in counted.take((word >> 32) as usize) {
+            cells.push(*block, value.load(Ordering::Acquire));
         }
         Some(Intent {
             row,

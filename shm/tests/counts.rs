@@ -149,7 +149,7 @@ fn what_expires_is_taken_off() {
             now,
             Cursor::default(),
             usize::MAX,
-            |p, _| [None, Some(cells(p, b"a")), None],
+            |p, _| [None, Some(cells(p, b"a")), None, None],
             |_| gone += 1,
         );
         assert_eq!(next, None);
@@ -257,12 +257,18 @@ fn of_many_removers_one_takes_it_off() {
 }
 
 const LIMIT: u64 = 4;
+/// As many as one record can count in; the first one has a limit.
+const NAMES: [&[u8]; COUNTS_MAX] = [b"a", b"b", b"c", b"d"];
+
+fn counts(p: &Participant) -> [Count; COUNTS_MAX] {
+    NAMES.map(|name| count(p, name, (name == b"a").then_some(LIMIT)))
+}
 
 /// Inserts, removes and expires counted records among keys that others use, too.
 fn contend(p: &mut Participant, rng: &mut Rng) {
     let key = [rng.below(8) as u8];
-    let counts = [count(p, b"a", Some(LIMIT)), count(p, b"b", None)];
-    let blocks = counts.map(|c| c.cells);
+    let all = counts(p);
+    let blocks = all.map(|c| c.cells);
     match (p.find(TABLE, &key, |r| (r.row, r.version)), rng.below(4)) {
         (None, _) => {
             let new = New {
@@ -273,7 +279,7 @@ fn contend(p: &mut Participant, rng: &mut Rng) {
                     expires_at: Some(Instant::from_nanos(u64::from(rng.below(100)))),
                     flags: 0,
                 },
-                counts: &counts,
+                counts: &all,
                 ..New::default()
             };
             match p.insert_new(TABLE, &new) {
@@ -297,7 +303,7 @@ fn contend(p: &mut Participant, rng: &mut Rng) {
                 now,
                 Cursor::default(),
                 10_000,
-                |p, _| [Some(cells(p, b"b")), Some(cells(p, b"a")), None],
+                |p, _| counts(p).map(|c| Some(c.cells)),
                 |_| {},
             );
         }
@@ -308,7 +314,9 @@ fn contend(p: &mut Participant, rng: &mut Rng) {
 #[track_caller]
 fn recount(arena: &Arena, p: &Participant, what: &str) {
     let live = i64::try_from(arena.live_rows(TABLE)).expect("few");
-    assert_eq!((total(p, b"a"), total(p, b"b")), (live, live), "{what}");
+    for name in NAMES {
+        assert_eq!(total(p, name), live, "{what}: {}", name.escape_ascii());
+    }
     assert!(live <= LIMIT.cast_signed(), "{what}: {live} records");
 }
 
@@ -317,8 +325,9 @@ fn killed_at_random_moments_nothing_drifts() {
     let arena = smallest(2);
     let mut rng = Rng::new(11);
     let mut survivor = online(&arena, 1);
-    resource(&mut survivor, b"a");
-    resource(&mut survivor, b"b");
+    for name in NAMES {
+        resource(&mut survivor, name);
+    }
     for round in 0..300u64 {
         let child = spawn(|| {
             let mut p = arena.participant(ParticipantId(0));
@@ -362,22 +371,18 @@ fn killed_at_random_moments_nothing_drifts() {
 /// One operation of the child, by name.
 type Operation = (&'static str, fn(&mut Participant));
 
-fn counts(p: &Participant) -> [Count; 2] {
-    [count(p, b"a", Some(LIMIT)), count(p, b"b", None)]
-}
-
 const OPERATIONS: [Operation; 5] = [
     ("insert", |p| {
         let counts = counts(p);
         insert(p, b"new", &counts).expect("room");
     }),
     ("insert over the limit", |p| {
-        let [a, b] = counts(p);
+        let [a, b, c, d] = counts(p);
         let full = Count {
             limit: Some(1),
             ..a
         };
-        insert(p, b"new", &[b, full]).expect_err("full");
+        insert(p, b"new", &[b, c, d, full]).expect_err("full");
     }),
     ("remove", |p| {
         let blocks = counts(p).map(|c| c.cells);
@@ -390,11 +395,11 @@ const OPERATIONS: [Operation; 5] = [
             Instant::from_nanos(9),
             Cursor::default(),
             10,
-            |p, _| [None, Some(cells(p, b"b")), Some(cells(p, b"a"))],
+            |p, _| counts(p).map(|c| Some(c.cells)),
             |_| {},
         );
     }),
-    ("a new resource", |p| resource(p, b"c")),
+    ("a new resource", |p| resource(p, b"e")),
 ];
 
 /// Each operation, killed after a sample of instruction counts (`SHM_KILL_STEP=1`: after each).
@@ -409,8 +414,10 @@ fn killed_within_an_operation_nothing_drifts() {
             let arena = smallest(2);
             let mut survivor = online(&arena, 1);
             let mut mine = online(&arena, 0);
-            resource(&mut survivor, b"a");
-            resource(&mut mine, b"b");
+            NAMES[..2]
+                .iter()
+                .for_each(|name| resource(&mut survivor, name));
+            NAMES[2..].iter().for_each(|name| resource(&mut mine, name));
             let counts = counts(&mine);
             let old = New {
                 key: b"old",

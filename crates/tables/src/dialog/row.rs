@@ -12,11 +12,11 @@ use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
 
 /// Resources that a dialog can be counted by.
 pub const DIALOG_COUNTS_MAX: usize = shm::COUNTS_MAX;
-const _: () = assert!(DIALOG_COUNTS_MAX == 3);
+const _: () = assert!(DIALOG_COUNTS_MAX == 4);
 
 row! {
     /// The header of a dialog; `kind` is its state.
-    pub struct DialogRow: version 1, 192 bytes {
+    pub struct DialogRow: version 1, 200 bytes {
         /// See [`flag`](super::flag).
         pub flags: U32,
         /// The dialog's id, which is its alias as well.
@@ -62,7 +62,7 @@ row! {
         /// Where the callee is.
         pub callee_address: Address,
         /// Rows of `balancer` that count it, packed; their keys are fields.
-        pub counted: [U64; 3],
+        pub counted: [U64; DIALOG_COUNTS_MAX],
     }
 }
 
@@ -261,10 +261,10 @@ pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     let mut shifted = crate::row::shift::<DialogRow>(payload, nanos)?;
     let (_, rest) = DialogRow::read(payload)?;
     let header_bytes = payload.len() - rest.len();
-    let counted = std::mem::offset_of!(DialogRow, counted)..size_of::<DialogRow>();
-    if header_bytes >= counted.end
-        && let Some(rows) = shifted.get_mut(counted)
-    {
+    // Of a header that an earlier release wrote there are fewer.
+    let counted =
+        std::mem::offset_of!(DialogRow, counted)..size_of::<DialogRow>().min(header_bytes);
+    if let Some(rows) = shifted.get_mut(counted) {
         rows.fill(0);
     }
     Some(shifted)
