@@ -1,9 +1,14 @@
 //! Workers that neither die nor serve: stopped, or in an endless loop.
 
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use blackbox::machine::{alone, eventually, process, shared};
+use blackbox::machine::{alone, eventually, need, process, shared, wait_dead};
 use blackbox::server::{DEFAULT, LIMIT, Server};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,9 +30,15 @@ fn a_stopped_worker_is_replaced_and_no_call_is_lost() {
     let server = Server::start();
     let kept = Registrations::make(&server, 20);
     let mut load = Load::start(&server, 100, 12, &[]);
-    std::thread::sleep(Duration::from_secs(2));
-    let before = arena_bytes(&server);
     let victim = server.signalling()[0].clone();
+    // In the midst of it: some fifty calls have gone through its slot.
+    eventually("load on the slot", LIMIT, || {
+        let status = server.status();
+        let slots = status["slots"].as_array()?;
+        let ours = slots.iter().find(|s| s["id"] == victim.slots[0])?;
+        (ours["messages"].as_u64()? >= 500).then_some(())
+    });
+    let before = arena_bytes(&server);
     let others: Vec<i32> = server.signalling()[1..].iter().map(|w| w.pid).collect();
     kill(Pid::from_raw(victim.pid), Signal::SIGSTOP).unwrap();
     let stopped = Instant::now();
@@ -205,5 +216,93 @@ fn control_threads_that_hang_are_found() {
     }
     assert!(!log.contains("slots do not answer"), "{log}");
     assert_eq!(server.run(&["quarantine", "list", "--json"]).trim(), "[]");
+    assert!(server.stop().success());
+}
+
+/// Threads that only burn the processor `core`, until dropped.
+struct Burners {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Burners {
+    fn on(core: usize, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let burn = move |stop: Arc<AtomicBool>| {
+            pin(Pid::from_raw(0), core);
+            while !stop.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        };
+        let threads = (0..count).map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || burn(stop))
+        });
+        Self {
+            threads: threads.collect(),
+            stop,
+        }
+    }
+}
+
+impl Drop for Burners {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("it only burns");
+        }
+    }
+}
+
+fn pin(thread: Pid, core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core).expect("a small number");
+    sched_setaffinity(thread, &cores).expect("a core of ours");
+}
+
+/// The last core that we may use.
+fn last_core() -> usize {
+    let ours = sched_getaffinity(Pid::from_raw(0)).expect("our own");
+    let is_ours = |core: &usize| ours.is_set(*core).unwrap_or(false);
+    (0..CpuSet::count()).rfind(is_ours).expect("we run")
+}
+
+/// A slot that could run and is not given the processor: it gets the lowest share of a core that others want, and is let live.
+#[test]
+fn a_starved_slot_is_not_a_hung_one() {
+    let _alone = alone();
+    let config = DEFAULT.replace("[workers]", "[workers]\nhang_timeout = \"100ms\"");
+    let server = Server::start_with(&config);
+    let phone = server.ua("alice");
+    assert_eq!(phone.register(60).status(), 200);
+    let pids: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    need("chrt");
+    let core = last_core();
+    for entry in std::fs::read_dir(format!("/proc/{}/task", pids[0])).expect("its threads") {
+        let name = entry.expect("a thread").file_name();
+        let tid: i32 = name.to_str().expect("a number").parse().expect("a number");
+        pin(Pid::from_raw(tid), core);
+        let lowest = ["--idle", "--pid", "0", &tid.to_string()].map(str::to_owned);
+        let done = Command::new("chrt").args(lowest).status().expect("chrt");
+        assert!(done.success());
+    }
+    let burners = Burners::on(core, 8);
+    let starved = "is not given the processor";
+    eventually("a slot that starves", LIMIT, || {
+        let log = server.log();
+        assert!(!log.contains("slots do not answer"), "{log}");
+        log.contains(starved).then_some(())
+    });
+    drop(burners);
+    // It answers as soon as it can.
+    for _ in 0..3 {
+        assert_eq!(phone.register(60).status(), 200);
+    }
+    let after: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+    assert_eq!(pids, after, "{}", server.log());
+    // Stopped it is found as ever.
+    kill(Pid::from_raw(pids[0]), Signal::SIGSTOP).unwrap();
+    wait_dead(pids[0], LIMIT);
+    server.wait_ready();
     assert!(server.stop().success());
 }

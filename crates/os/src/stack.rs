@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -26,12 +27,19 @@ pub struct Thread {
     pub wchan: String,
     /// The number of the system call that it is in, its arguments, and its stack and instruction pointers; or `running`.
     pub syscall: String,
+    /// Processor time that it has had; `None` from a kernel that does not count it.
+    pub ran: Option<Duration>,
 }
 
 impl Thread {
     /// It runs no instruction, no signal handler either, until somebody outside lets it go on.
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, 'T' | 't')
+    }
+
+    /// It runs, or would if it were given a processor.
+    pub fn is_runnable(&self) -> bool {
+        self.state == 'R'
     }
 }
 
@@ -63,6 +71,12 @@ fn thread(pid: u32, tid: u32) -> Option<Thread> {
         state,
         wchan: Some(text("wchan")).filter(|w| w != "0").unwrap_or_default(),
         syscall: text("syscall"),
+        // Time on a processor, time in wait for one, number of turns.
+        ran: text("schedstat")
+            .split(' ')
+            .next()
+            .and_then(|ns| ns.parse().ok())
+            .map(Duration::from_nanos),
     })
 }
 
@@ -228,9 +242,20 @@ mod tests {
             (thread.name.as_str(), thread.is_stopped()),
             ("sleeper", false)
         );
+        assert_eq!(find().ran, thread.ran, "it sleeps");
         drop(done);
         sleeper.join().unwrap();
         assert!(threads(u32::MAX).is_err());
+        let me = u32::try_from(nix::unistd::gettid().as_raw()).unwrap();
+        let mine = || thread_of(me);
+        let before = mine().ran.expect("a kernel that counts");
+        // Work until it is counted.
+        while mine().ran <= Some(before + Duration::from_millis(5)) {}
+        assert!(mine().is_runnable());
+    }
+
+    fn thread_of(tid: u32) -> Thread {
+        thread(std::process::id(), tid).unwrap()
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!   +--its process was stopped (SIGSTOP): no handler would run-----------------------------> killed--> heir
 //! ```
 //!
-//! What the kernel knows of each thread is logged in either case. The loop never waits for the stack.
+//! One that could run, but is not given a processor, is waited for (`watchdog`). What the kernel knows of each thread is logged in either case. The loop never waits for the stack.
 //!
 //! The control thread of each process is rung as well, by an order that does nothing (`links`): a spare whose control thread hangs, in an endless loop or on
 //! a lock, would take no seat, and a take-over would wait for it. It takes the place of a slot behind the last one: its participant's number. That is no word
@@ -20,7 +20,7 @@ use stdx::Instant;
 
 use super::fleet::{Input, ProcessId, State};
 use super::supervisor::Supervisor;
-use super::watchdog::{Beat, Output};
+use super::watchdog::{Beat, Output, Sight};
 
 /// How old a process that starts may become before it has to read its orders.
 const YOUNG: Duration = Duration::from_secs(3);
@@ -35,7 +35,25 @@ impl Supervisor {
         let mut outputs = Vec::new();
         let mut beats = self.beats();
         beats.extend(self.beats_of_control_threads(now));
-        self.watchdog.step(now, timeout, &beats, &mut outputs);
+        let slots = self.config.slots();
+        let look = |beat: &Beat| {
+            let Some(link) = self.links.get_mut(beat.process) else {
+                return Sight::Still;
+            };
+            let sight = sight_of(link.pid, (beat.slot < slots).then_some(beat.slot));
+            // Read after its state: who has answered and sleeps again is not to be taken for one that slept all the time.
+            let heartbeat_ns = if beat.slot < slots {
+                self.memory.heartbeat_ns(beat.slot)
+            } else {
+                link.heard(now)
+            };
+            if heartbeat_ns == beat.heartbeat_ns {
+                sight
+            } else {
+                Sight::Answered
+            }
+        };
+        self.watchdog.step(now, timeout, &beats, look, &mut outputs);
         let mut hung: BTreeMap<ProcessId, Vec<u16>> = BTreeMap::new();
         let mut deaf = Vec::new();
         for output in outputs {
@@ -44,6 +62,16 @@ impl Supervisor {
                     self.ring_control_thread(process);
                 }
                 Output::Ring { slot, .. } => self.ring_slot(slot),
+                Output::Starved { slot, process } => {
+                    let pid = self.links.get(process).map_or(0, |link| link.pid);
+                    // A control thread's number is behind the last slot's.
+                    let slot = (slot < self.config.slots()).then_some(slot);
+                    tracing::warn!(
+                        pid,
+                        slot,
+                        "a thread does not answer, since it is not given the processor: it is waited for"
+                    );
+                }
                 Output::Hung { slot, process } if slot >= self.config.slots() => {
                     deaf.push(process);
                 }
@@ -188,6 +216,20 @@ impl Supervisor {
             Input::Hung(id)
         });
     }
+}
+
+/// What the thread of a slot does, or the control thread.
+fn sight_of(pid: u32, slot: Option<u16>) -> Sight {
+    let name = slot.map(worker::thread_name);
+    let threads = os::threads(pid).unwrap_or_default();
+    let found = threads.iter().find(|thread| match &name {
+        Some(name) => thread.name == *name,
+        None => thread.tid == pid,
+    });
+    found
+        .filter(|thread| thread.is_runnable())
+        .and_then(|thread| thread.ran)
+        .map_or(Sight::Still, Sight::Runnable)
 }
 
 fn log_thread(pid: u32, thread: &Thread) {

@@ -6,14 +6,18 @@
 //!
 //! ```text
 //! answered --second: ring--> waiting --heartbeat moved--> answered
-//!                              | `hang_timeout` since the ring
-//!                              v
-//!                            hung (told once; forgotten when another process has the slot)
+//!                            ^  | `hang_timeout` since the ring
+//!   it only waits for the    |  v
+//!   processor: once more     +- looked at --> hung (told once; forgotten when another process has the slot)
 //! ```
+//!
+//! *Starved is not hung.* A thread that could run and is not given a processor answers nothing either. So a thread is looked at when half of the time has
+//! passed, and at the end: if it is runnable, and between the two it ran for less than a quarter of the timeout, it has another timeout to answer in. What it ran
+//! adds up, so that an endless loop is found on the most loaded machine; one that has a processor to itself has used twice the quarter by the end.
 //!
 //! Who was not scheduled itself can't blame others: if the machine's own step comes late, every wait begins anew. The cost is a
 //! write and a load per slot and second, and a message for each process; nothing else wakes up while everybody
-//! answers, unless the timeout is below a second.
+//! answers, unless the timeout is below two seconds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,10 +40,32 @@ pub(super) struct Beat {
     pub(super) heartbeat_ns: u64,
 }
 
+/// What the thread of a slot is found to do that has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// Its heartbeat has moved meanwhile.
+    Answered,
+    /// It runs or waits for a processor, and has run for so long since it began.
+    Runnable(Duration),
+    /// It sleeps, was stopped, or nobody can tell.
+    Still,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    Ring { slot: u16, process: ProcessId },
-    Hung { slot: u16, process: ProcessId },
+    Ring {
+        slot: u16,
+        process: ProcessId,
+    },
+    Hung {
+        slot: u16,
+        process: ProcessId,
+    },
+    /// It waits for the processor; told once until it answers.
+    Starved {
+        slot: u16,
+        process: ProcessId,
+    },
 }
 
 #[derive(Debug)]
@@ -49,7 +75,78 @@ struct Slot {
     heartbeat_ns: u64,
     /// Since when an answer is due.
     waiting_since: Option<Instant>,
+    /// It was looked at since the ring, half of the timeout after it.
+    looked: bool,
+    /// What it had run then, or when it was first found runnable.
+    ran: Option<Duration>,
+    starved: bool,
     told: bool,
+}
+
+impl Slot {
+    fn new(beat: &Beat) -> Self {
+        Self {
+            process: beat.process,
+            heartbeat_ns: beat.heartbeat_ns,
+            waiting_since: None,
+            looked: false,
+            ran: None,
+            starved: false,
+            told: false,
+        }
+    }
+
+    /// Nothing is due.
+    fn answered(&mut self) {
+        self.waiting_since = None;
+        self.looked = false;
+        self.ran = None;
+        self.starved = false;
+    }
+
+    /// When it is to be looked at next.
+    fn due(&self, timeout: Duration) -> Option<Instant> {
+        let since = self.waiting_since.filter(|_| !self.told)?;
+        let wait = if self.looked { timeout } else { timeout / 2 };
+        Some(since.saturating_add(wait))
+    }
+
+    /// It is due and was looked at.
+    fn on_sight(&mut self, now: Instant, timeout: Duration, sight: Sight) -> Verdict {
+        let first = !std::mem::replace(&mut self.looked, true);
+        match sight {
+            Sight::Answered => {
+                self.answered();
+                Verdict::Well
+            }
+            Sight::Runnable(ran) if first => {
+                self.ran = Some(ran);
+                Verdict::Well
+            }
+            Sight::Still if first => Verdict::Well,
+            Sight::Still => Verdict::Hung,
+            Sight::Runnable(ran) => {
+                let before = *self.ran.get_or_insert(ran);
+                if ran.saturating_sub(before) >= timeout / 4 {
+                    return Verdict::Hung;
+                }
+                self.waiting_since = Some(now);
+                if std::mem::replace(&mut self.starved, true) {
+                    Verdict::Well
+                } else {
+                    Verdict::Starved
+                }
+            }
+        }
+    }
+}
+
+/// What is to be told of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Well,
+    Starved,
+    Hung,
 }
 
 #[derive(Debug)]
@@ -72,20 +169,21 @@ impl Watchdog {
 
     /// When `step` has work to do, for answers that are due within `timeout`.
     pub(super) fn deadline(&self, timeout: Duration) -> Instant {
-        let due = |slot: &Slot| {
-            let since = slot.waiting_since.filter(|_| !slot.told)?;
-            Some(since.saturating_add(timeout))
-        };
-        let first = self.slots.values().filter_map(due).min();
+        let first = self
+            .slots
+            .values()
+            .filter_map(|slot| slot.due(timeout))
+            .min();
         first.map_or(self.next_ring, |first| first.min(self.next_ring))
     }
 
-    /// To be called when the deadline has come; `beats` are the slots that are served now.
+    /// To be called when the deadline has come; `beats` are the slots that are served now, and `look` tells what the thread of one does.
     pub(super) fn step(
         &mut self,
         now: Instant,
         timeout: Duration,
         beats: &[Beat],
+        mut look: impl FnMut(&Beat) -> Sight,
         out: &mut Vec<Output>,
     ) {
         let late = now.saturating_duration_since(self.expected);
@@ -100,28 +198,36 @@ impl Watchdog {
             self.next_ring = now.saturating_add(EVERY);
         }
         for beat in beats {
-            let slot = self.slots.entry(beat.slot).or_insert(Slot {
-                process: beat.process,
-                heartbeat_ns: beat.heartbeat_ns,
-                waiting_since: None,
-                told: false,
-            });
+            let slot = self
+                .slots
+                .entry(beat.slot)
+                .or_insert_with(|| Slot::new(beat));
             if slot.told {
                 continue;
             }
             if slot.heartbeat_ns != beat.heartbeat_ns {
-                slot.waiting_since = None;
+                slot.answered();
             } else if forgive && slot.waiting_since.is_some() {
                 slot.waiting_since = Some(now);
             }
-            if slot
-                .waiting_since
-                .is_some_and(|since| now.saturating_duration_since(since) >= timeout)
-            {
+            // Who was not looked at in time is looked at now, and has the second half still before it.
+            let verdict = if slot.due(timeout).is_some_and(|due| due <= now) {
+                slot.on_sight(now, timeout, look(beat))
+            } else {
+                Verdict::Well
+            };
+            let (number, process) = (beat.slot, beat.process);
+            if verdict == Verdict::Starved {
+                out.push(Output::Starved {
+                    slot: number,
+                    process,
+                });
+            }
+            if verdict == Verdict::Hung {
                 slot.told = true;
                 out.push(Output::Hung {
-                    slot: beat.slot,
-                    process: beat.process,
+                    slot: number,
+                    process,
                 });
             } else if ring {
                 slot.heartbeat_ns = beat.heartbeat_ns;
@@ -148,6 +254,8 @@ mod tests {
         now: Instant,
         timeout: Duration,
         beats: Vec<Beat>,
+        /// What part of the time since the start, in percent, those who do not answer run; `None`: they sleep.
+        share: Option<u32>,
     }
 
     impl World {
@@ -163,7 +271,18 @@ mod tests {
                 now,
                 timeout,
                 beats: vec![beat(0), beat(1)],
+                share: None,
             }
+        }
+
+        fn step(&mut self) -> Vec<Output> {
+            let mut out = Vec::new();
+            let sight = self.share.map_or(Sight::Still, |share| {
+                Sight::Runnable(Duration::from_nanos(self.now.as_nanos()) * share / 100)
+            });
+            self.watchdog
+                .step(self.now, self.timeout, &self.beats, |_| sight, &mut out);
+            out
         }
 
         /// Goes on to each deadline in time, until `span` has passed; those who `live` answer every ring. What came out, by ms.
@@ -177,10 +296,7 @@ mod tests {
                     return all;
                 }
                 self.now = next.max(self.now);
-                let mut out = Vec::new();
-                self.watchdog
-                    .step(self.now, self.timeout, &self.beats, &mut out);
-                for output in out {
+                for output in self.step() {
                     if let Output::Ring { slot, .. } = output
                         && live.contains(&slot)
                     {
@@ -195,7 +311,7 @@ mod tests {
         fn hung(&mut self, span: Duration, live: &[u16]) -> Vec<(u64, u16)> {
             let hung = |(at, output)| match output {
                 Output::Hung { slot, .. } => Some((at, slot)),
-                Output::Ring { .. } => None,
+                Output::Ring { .. } | Output::Starved { .. } => None,
             };
             self.run(span, live).into_iter().filter_map(hung).collect()
         }
@@ -258,10 +374,7 @@ mod tests {
             assert_eq!(world.hung(timeout + ms(999), &[]), []);
             // The step that would tell comes late.
             world.now = world.now + ms(1) + pause;
-            let mut out = Vec::new();
-            world
-                .watchdog
-                .step(world.now, timeout, &world.beats, &mut out);
+            let out = world.step();
             let hung = out.iter().filter(|o| matches!(o, Output::Hung { .. }));
             assert_eq!(hung.count() == 0, forgiven, "{timeout:?} {pause:?}");
             // Who still says nothing is found in the end.
@@ -270,6 +383,62 @@ mod tests {
                 if forgiven { 2 } else { 0 }
             );
         }
+    }
+
+    #[test]
+    fn who_is_not_given_a_processor_is_starved_and_not_hung() {
+        let starved = |world: &mut World, span| {
+            let all = world.run(span, &[0]).into_iter();
+            let told = all.filter(|(_, output)| !matches!(output, Output::Ring { .. }));
+            told.collect::<Vec<_>>()
+        };
+        let told = Output::Starved {
+            slot: 1,
+            process: ProcessId(1),
+        };
+        for timeout in [100, 500, 2000] {
+            let mut world = World::new(ms(timeout));
+            world.share = Some(0);
+            assert_eq!(
+                starved(&mut world, ms(60_000)),
+                [(1000 + timeout, told)],
+                "once"
+            );
+            // It gets its turn, and starves again later.
+            world.beats[1].heartbeat_ns += 1;
+            assert_eq!(starved(&mut world, ms(60_000)).len(), 1);
+            // Then it sleeps, and does not answer for that.
+            world.share = None;
+            assert_eq!(world.hung(ms(2 * timeout + 1000), &[0]).len(), 1);
+        }
+    }
+
+    #[test]
+    fn an_endless_loop_is_found_on_a_loaded_machine_too() {
+        for (share, at) in [(100, 3000), (50, 3000), (25, 5000), (10, 7000), (1, 53_000)] {
+            let mut world = World::new(TIMEOUT);
+            world.share = Some(share);
+            assert_eq!(world.hung(ms(100_000), &[0]), [(at, 1)], "{share} %");
+        }
+    }
+
+    #[test]
+    fn who_answers_at_the_last_moment_is_well() {
+        let mut world = World::new(TIMEOUT);
+        assert_eq!(world.hung(ms(2_999), &[0]), []);
+        world.now += ms(1);
+        let mut out = Vec::new();
+        world.watchdog.step(
+            world.now,
+            TIMEOUT,
+            &world.beats,
+            |_| Sight::Answered,
+            &mut out,
+        );
+        assert!(
+            !out.iter().any(|o| matches!(o, Output::Hung { .. })),
+            "{out:?}"
+        );
     }
 
     #[test]
