@@ -28,6 +28,16 @@ pub(crate) struct About {
     pub(crate) abi: u32,
     /// Hash of the arena's layout for the numbers that were given; `None` if none were, or if they make no arena.
     pub(crate) layout: Option<u64>,
+    /// [`snapshot::FORMAT`]: what it writes, and the newest that it reads. The releases that do not say it know the first one.
+    #[serde(default = "first_format")]
+    pub(crate) snapshot: u32,
+    /// [`snapshot::FORMAT_OLDEST`]: the oldest that it reads.
+    #[serde(default = "first_format")]
+    pub(crate) snapshot_oldest: u32,
+}
+
+fn first_format() -> u32 {
+    1
 }
 
 impl About {
@@ -38,6 +48,8 @@ impl About {
             protocol: control::PROTOCOL_VERSION,
             abi: shm::ABI_MAJOR,
             layout: numbers.and_then(|numbers| numbers.layout().hash().ok()),
+            snapshot: snapshot::FORMAT,
+            snapshot_oldest: snapshot::FORMAT_OLDEST,
         }
     }
 }
@@ -119,7 +131,11 @@ mod tests {
         assert!(ours.layout.is_some());
         let mut json = serde_json::to_value(&ours).unwrap();
         json["something_new"] = true.into();
-        assert_eq!(serde_json::from_value::<About>(json).unwrap(), ours);
+        assert_eq!(serde_json::from_value::<About>(json.clone()).unwrap(), ours);
+        let fields = json.as_object_mut().unwrap();
+        fields.retain(|name, _| !name.starts_with("snapshot"));
+        let before = serde_json::from_value::<About>(json).unwrap();
+        assert_eq!((before.snapshot, before.snapshot_oldest), (1, 1));
         let too_small = ArenaNumbers {
             limit: 1,
             ..numbers

@@ -6,8 +6,9 @@ use shm::{Image, RowRef, TableId};
 use stdx::Instant;
 
 use crate::{
-    CELLS, CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, Clock, FLAG_EXACT, FORMAT, HAS_ALIAS, HEADER_BYTES,
-    Head, KIND_END, KIND_RECORDS, MAGIC, NEVER, RECORD_HEADER_BYTES, RECORD_VERSION, crc32c,
+    CELLS, CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, Clock, FLAG_EXACT, FORMAT, FORMAT_OLDEST,
+    HAS_ALIAS, HEADER_BYTES, Head, KIND_END, KIND_RECORDS, MAGIC, NEVER, RECORD_HEADER_BYTES,
+    RECORD_VERSION, crc32c,
 };
 
 /// Why a file is not taken. Offsets are bytes from its beginning.
@@ -107,7 +108,7 @@ impl<R: Read> Reader<R> {
             return Err(ReadError::Magic);
         }
         match fields.word(8) {
-            Some(FORMAT) => {}
+            Some(FORMAT_OLDEST..=FORMAT) => {}
             // A newer format may have another header; that it is damaged is less likely.
             Some(found) if found > FORMAT => return Err(ReadError::Newer { found }),
             _ => return Err(ReadError::Malformed { at: 8 }),

@@ -41,6 +41,8 @@ pub use encode::{Encoder, Totals};
 
 /// The version of everything that is not a record.
 pub const FORMAT: u32 = 1;
+/// The oldest that is read.
+pub const FORMAT_OLDEST: u32 = 1;
 /// The version of a record.
 pub(crate) const RECORD_VERSION: u8 = 1;
 const MAGIC: [u8; 8] = *b"tandemsn";

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use control::PROTOCOL_VERSION;
+use failpoint::failpoint;
 use stdx::Instant;
 
 use super::clients::ClientId;
@@ -126,6 +127,7 @@ impl Supervisor {
                 return self.refuse_upgrade(asker, &Trouble::new(cause, ""));
             }
         };
+        failpoint!("supervisor.upgrade.probed");
         let image = self.images.add(Program {
             executable,
             version: about.version,
@@ -140,6 +142,14 @@ impl Supervisor {
                 rung: None,
             },
         });
+        if about.snapshot != snapshot::FORMAT {
+            let text = format!(
+                "its snapshots are of format {}: this program, which writes format {}, can't read them after a way back",
+                about.snapshot,
+                snapshot::FORMAT
+            );
+            self.note(ticket, text);
+        }
         if shared {
             self.feed(Input::Upgrade { ticket, image });
         } else {
@@ -228,6 +238,7 @@ impl Supervisor {
     pub(super) fn moved(&mut self, ticket: Ticket, seat: u16) {
         let version = self.upgrade_version();
         tracing::info!(worker = seat, version, "upgraded and healthy");
+        failpoint!("supervisor.upgrade.one_moved");
         self.note(
             ticket,
             format!("worker {seat}: runs version {version} and is healthy"),
@@ -293,6 +304,7 @@ impl Supervisor {
     pub(super) fn upgraded(&mut self, ticket: Ticket) {
         let version = self.upgrade_version();
         tracing::info!(version, "all workers are upgraded");
+        failpoint!("supervisor.upgrade.all_moved");
         self.note(ticket, format!("all workers run version {version}"));
         let image = self.fleet.image();
         let trouble = self.succeed(image, self.restarting.get(&ticket).copied());
@@ -346,6 +358,18 @@ fn judge(path: &std::path::Path, answer: Option<About>) -> Result<About, Trouble
             "`tandem stop`, then start the new program: registrations and dialogs come back from the snapshot",
         ));
     }
+    if !(about.snapshot_oldest..=about.snapshot).contains(&snapshot::FORMAT) {
+        return Err(Trouble::new(
+            format!(
+                "{name} (version {}) reads snapshots of the formats {} to {}, and what the running server has written is of format {}",
+                about.version,
+                about.snapshot_oldest,
+                about.snapshot,
+                snapshot::FORMAT
+            ),
+            "take a release that reads them: with this one registrations and dialogs would be lost at the next start, too",
+        ));
+    }
     Ok(about)
 }
 
@@ -369,7 +393,7 @@ mod tests {
         let later = About {
             protocol: PROTOCOL_VERSION + 1,
             version: "9.9".into(),
-            ..ours
+            ..ours.clone()
         };
         let trouble = judge(path, Some(later)).unwrap_err();
         let said = format!(
@@ -378,5 +402,19 @@ mod tests {
         );
         assert!(trouble.cause.starts_with(&said), "{trouble}");
         assert!(trouble.remedy.contains("`tandem stop`"), "{trouble}");
+        let formats = |snapshot_oldest, snapshot| About {
+            snapshot_oldest,
+            snapshot,
+            ..ours.clone()
+        };
+        let format = snapshot::FORMAT;
+        assert!(judge(path, Some(formats(1, format + 1))).is_ok());
+        for (oldest, newest) in [(format + 1, format + 3), (0, format - 1)] {
+            let trouble = judge(path, Some(formats(oldest, newest))).unwrap_err();
+            assert!(
+                trouble.cause.contains("reads snapshots of the formats"),
+                "{trouble}"
+            );
+        }
     }
 }
