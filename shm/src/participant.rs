@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use failpoint::failpoint;
+
 use crate::arena::{Arena, Inner};
 use crate::body::{BodyView, expiry};
 use crate::ctl::{Ctl, Meta, RowState, Version};
@@ -166,6 +168,7 @@ impl Participant {
     pub fn quiescent(&mut self) {
         debug_assert!(self.online, "only who is online holds references");
         let now = self.inner().announce(self.id);
+        failpoint!("shm.epoch.announced");
         let tagged = self.tagged;
         for limbo in self.limbo.iter_mut().skip(tagged) {
             limbo.epoch = now;
@@ -189,13 +192,14 @@ impl Participant {
                 break;
             };
             self.tagged -= 1;
+            failpoint!("shm.epoch.over");
             self.reclaim(limbo);
         }
     }
 
     /// Whether the grace period of what was retired in this epoch is over.
     fn is_over(&self, epoch: u64) -> bool {
-        failpoint::failpoint!("shm.broken.no_grace", true);
+        failpoint!("shm.broken.no_grace", true);
         epoch < self.oldest
     }
 
@@ -212,6 +216,7 @@ impl Participant {
                 {
                     return;
                 }
+                failpoint!("shm.row.freed");
                 let slab = row_slab(index);
                 let d = inner.descriptor(slab);
                 match d.kind() {
@@ -227,6 +232,7 @@ impl Participant {
             Item::Block(block) => {
                 let retired = Meta(limbo.word);
                 if inner.change_meta(block, retired, retired.free()) {
+                    failpoint!("shm.block.freed");
                     self.freed_block(block);
                 }
             }
@@ -293,6 +299,7 @@ impl Participant {
                 };
                 let free = row.load();
                 if free.state() == Some(RowState::Free) && row.change(free, free.pending()) {
+                    failpoint!("shm.row.pending");
                     return Some(RowRef {
                         index,
                         generation: free.pending().generation(),
@@ -350,6 +357,7 @@ impl Participant {
                     continue;
                 };
                 if free.is_free() && arena.0.change_meta(block, free, free.loose()) {
+                    failpoint!("shm.block.loose");
                     return Some(block);
                 }
             }

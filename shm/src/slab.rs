@@ -29,6 +29,7 @@
 
 use core::ptr::NonNull;
 
+use failpoint::failpoint;
 use sync::{AtomicU64, Ordering};
 
 use crate::arena::{Inner, TableUsage, Usage};
@@ -338,6 +339,7 @@ impl Inner {
     /// Takes this slab, if it is free. `None`: the kernel has no memory.
     pub(crate) fn take_this_slab(&self, slab: u32, kind: Kind, owner: u16) -> Option<bool> {
         self.back_slab(slab)?;
+        failpoint!("shm.slab.backed");
         let found = self.descriptor(slab);
         if found.kind() != Some(Kind::Free) {
             return Some(false);
@@ -345,6 +347,7 @@ impl Inner {
         let Kind::Rows(_) = kind else {
             let taken = self.change_descriptor(slab, found, found.become_(kind, owner));
             if taken {
+                failpoint!("shm.slab.blocks_taken");
                 self.slab_taken();
             }
             return Some(taken);
@@ -353,8 +356,10 @@ impl Inner {
         if !self.change_descriptor(slab, found, taking) {
             return Some(false);
         }
+        failpoint!("shm.slab.rows_taking");
         self.slab_taken();
         self.zero_rows(slab);
+        failpoint!("shm.slab.rows_zeroed");
         assert!(
             self.change_descriptor(slab, taking, taking.become_(kind, owner)),
             "a slab that is being taken is its taker's alone"
@@ -379,6 +384,7 @@ impl Inner {
     pub(crate) fn give_back(&self, slab: u32, found: Descriptor) -> bool {
         let given = self.change_descriptor(slab, found, found.become_(Kind::Free, 0));
         if given {
+            failpoint!("shm.slab.given_back");
             // Relaxed: as in `slabs_free`.
             self.map.word(AT_SLABS_FREE).fetch_add(1, Ordering::Relaxed);
         }

@@ -27,6 +27,17 @@ fn wait_restarts(server: &Server, wanted: u64) {
     assert_eq!(server.restarts(), wanted, "{}", server.log());
 }
 
+/// How often a failpoint did what it was told, as the log has it.
+fn met(server: &Server, point: &str) -> usize {
+    let line = format!("failpoint {point}: ");
+    server.log().matches(&line).count()
+}
+
+#[track_caller]
+fn wait_met(server: &Server, point: &str, times: usize) {
+    eventually(point, LIMIT, || (met(server, point) >= times).then_some(()));
+}
+
 fn cases(server: &Server) -> Vec<Value> {
     let list = server.json(&["quarantine", "list"]);
     list.as_array().expect("a list").clone()
@@ -145,21 +156,23 @@ fn the_same_bytes_again_are_the_second_death() {
 #[test]
 fn a_kill_from_outside_quarantines_nothing() {
     let _shared = shared();
-    let plan = format!("worker.begun=sleep:1000-if:{MARK}");
+    let plan = format!("worker.begun=sleep:2000-if:{MARK}");
     let config = DEFAULT.replace("[workers]", "[workers]\nhang_timeout = \"10s\"");
     let server = Server::start_with_failpoints(&config, &plan);
     let phone = server.ua("alice");
     let request = poison(&phone, &server);
     phone.send(&request);
     for n in 1..=2 {
-        // The worker that has it at hand sleeps: it is the one whose slot counts no more messages. Both go.
-        std::thread::sleep(Duration::from_millis(100));
+        // The worker that has it at hand sleeps. Both go.
+        wait_met(&server, "worker.begun", n as usize);
         for worker in server.signalling() {
             server.kill_worker(worker.pid);
         }
         wait_restarts(&server, 2 * n);
     }
     assert_eq!(phone.expect_final(&request).status(), 200);
+    // One copy was sent: who began it a second and a third time found it in the journal, where it was at hand when its worker was killed.
+    assert_eq!(met(&server, "worker.begun"), 3, "{}", server.log());
     assert!(cases(&server).is_empty());
     assert_eq!(server.counter("slots.poisoned"), 0);
     assert!(server.stop().success());
@@ -188,7 +201,7 @@ fn who_stands_beside_is_not_to_blame() {
     let config = DEFAULT
         .replace("count = 2", "count = 1")
         .replace("reactors = 1", "reactors = 2");
-    let plan = format!("worker.begun=segv-if:{MARK};worker.settled=sleep:500-if:X-Slow");
+    let plan = format!("worker.begun=segv-if:{MARK};worker.settled=sleep:1000-if:X-Slow");
     let server = Server::start_with_failpoints(&config, &plan);
     let flows = Flows::find(&server);
     let (slow, mallory) = (flows.of_slot(0), flows.of_slot(1));
@@ -196,11 +209,15 @@ fn who_stands_beside_is_not_to_blame() {
     let patient = slow.request("OPTIONS", &uri).with("X-Slow", "yes");
     slow.peer.drain();
     slow.send(&patient);
-    // It is at hand for half a second, and anew in each heir.
-    std::thread::sleep(Duration::from_millis(150));
+    // It is at hand for a second, and anew in each heir.
+    wait_met(&server, "worker.settled", 1);
     mallory.send(&poison(mallory, &server));
     wait_restarts(&server, 2);
     assert_eq!(slow.expect_final(&patient).status(), 200);
+    assert!(
+        met(&server, "worker.settled") >= 2,
+        "it was at hand when the first one died"
+    );
     let list = cases(&server);
     let [case] = list.as_slice() else {
         panic!("{list:?}")

@@ -242,6 +242,19 @@ impl Server {
             .push(i32::try_from(self.child.id()).expect("a pid fits"));
     }
 
+    /// From the next start on failpoints do what `plan` says, in the supervisor and whom it starts.
+    pub fn set_failpoints(&mut self, plan: &str) {
+        self.forget_failpoints();
+        let plan = ("TANDEM_FAILPOINTS".to_owned(), plan.to_owned());
+        self.environment.push(plan);
+    }
+
+    /// From the next start on no failpoint does anything.
+    pub fn forget_failpoints(&mut self) {
+        self.environment
+            .retain(|(name, _)| name != "TANDEM_FAILPOINTS");
+    }
+
     /// Another `tandem run` beside the present one, with its output; it is expected to end by itself.
     pub fn run_beside(&self) -> Output {
         let arguments = [vec!["run".to_owned()], self.arguments.clone()].concat();

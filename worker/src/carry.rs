@@ -13,6 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
 use control::{ArenaPlan, FromWorker};
+use failpoint::failpoint;
 use nix::fcntl::{FcntlArg, fcntl};
 use shm::{Arena, Cursor, HugePages, Importer, Layout, Participant, TableId};
 use snapshot::{Clock, Encoder, Entry, Head, Reader};
@@ -39,6 +40,7 @@ pub(crate) fn export(
     let bytes = u32::try_from(carried.len()).context("too much was read and not served")?;
     pipe.write_all(&bytes.to_le_bytes())?;
     pipe.write_all(&carried)?;
+    failpoint!("carry.exporting");
     let mut encoder = Encoder::new(&Head {
         // One boot, one clock: nothing is moved in time.
         clock: Clock {
@@ -52,7 +54,9 @@ pub(crate) fn export(
     let written = write_records(arena, participant, &mut encoder, &mut pipe);
     participant.offline();
     written?;
-    Ok(encoder.finish(&mut pipe)?.records)
+    let totals = encoder.finish(&mut pipe)?;
+    failpoint!("carry.exported");
+    Ok(totals.records)
 }
 
 fn write_records(
@@ -93,6 +97,7 @@ pub(crate) fn import(arena: &Arena, pipe: OwnedFd) -> anyhow::Result<u64> {
     let (_, summary) = snapshot::check(records.as_slice(), |image| {
         importer.claim(image.table, image.row, image.owner);
     })?;
+    failpoint!("carry.claimed");
     let mut reader = Reader::open(records.as_slice())?;
     let mut failed = None;
     while reader.next(|entry| {
@@ -111,6 +116,7 @@ pub(crate) fn import(arena: &Arena, pipe: OwnedFd) -> anyhow::Result<u64> {
         summary.unknown
     );
     let done = importer.finish();
+    failpoint!("carry.imported");
     let carried = arena.take_carried(&carried)?;
     // Its key is that of the other one, whose notes of used nonces stay behind.
     Nonces::of(arena.board()).forget(os::now());
@@ -144,6 +150,7 @@ pub(crate) fn make(
         arena.directory().expect(aux, process, now);
     }
     let (control, data) = arena.fds().context("an arena without files")?;
+    failpoint!("carry.made");
     let answer = FromWorker::ArenaMade {
         layout: layout.hash()?,
     };

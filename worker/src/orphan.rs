@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use control::{FDS_PER_MESSAGE_MAX, FromWorker, ToWorker};
+use failpoint::failpoint;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::inbox::send;
@@ -93,13 +94,17 @@ fn present(process: &Process, connection: BorrowedFd<'_>) -> anyhow::Result<()> 
         listeners: process.listeners.keys().copied().collect(),
     };
     send(connection, &orphan, &[pidfd.as_fd()])?;
+    failpoint!("orphan.presented");
     loop {
         fds.clear();
         let length = os::recv_with_fds(connection, &mut bytes, &mut fds)?;
         anyhow::ensure!(length > 0, "whoever asked went away");
         match control::decode(&bytes)? {
             ToWorker::Surrender => surrender(process, connection)?,
-            ToWorker::Adopt => return Ok(()),
+            ToWorker::Adopt => {
+                failpoint!("orphan.adopted");
+                return Ok(());
+            }
             _ => anyhow::bail!("whoever asked says what does not belong here"),
         }
     }
@@ -138,6 +143,7 @@ fn surrender(process: &Process, connection: BorrowedFd<'_>) -> anyhow::Result<()
             }
         })?;
     }
+    failpoint!("orphan.surrendering");
     Ok(send(connection, &FromWorker::Surrendered, &[])?)
 }
 

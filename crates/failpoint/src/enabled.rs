@@ -69,7 +69,14 @@ pub fn hit(name: &'static str) -> bool {
             HOOK.set(Some(decide));
             action
         }
-        None => AT_HAND.with_borrow(|hand| plan().decide(name, hand)),
+        None => {
+            let action = AT_HAND.with_borrow(|hand| plan().decide(name, hand));
+            if let Some(action) = action {
+                // For tests, which wait for it, or have to know that it was.
+                eprintln!("failpoint {name}: {action:?}");
+            }
+            action
+        }
     };
     action.is_some_and(|action| act(name, action))
 }

@@ -22,7 +22,8 @@
 //! ```
 //!
 //! `kill` and `segv` end the process as SIGKILL and SIGSEGV do, `stop` stops it as SIGSTOP does, `hang` never comes back, `error` has
-//! the function return the point's second argument, and does nothing at a point that has none.
+//! the function return the point's second argument, and does nothing at a point that has none. What the environment has a point do is told on standard
+//! error first: `failpoint NAME: Kill`.
 //!
 //! A name exists once, and [`NAMES`] has them all: `cargo xtask tidy` compares. A name or action that does not exist ends the process.
 

@@ -25,6 +25,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use control::{FromWorker, Secret, ToWorker};
+use failpoint::failpoint;
 use shm::Place;
 
 use super::census::{self, Living};
@@ -37,6 +38,8 @@ use super::trouble::Trouble;
 
 /// How long the first orphan may take to answer, and each further one.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Orphans that are asked for what they hold, one after the other, until one gives it.
+const ASKED_MAX: u32 = 5;
 /// How often it is looked whether those who are still expected live.
 const LOOK: Duration = Duration::from_millis(20);
 /// A silence after which it is looked who was stopped.
@@ -307,8 +310,27 @@ fn check_owner(path: &Path, connection: &OwnedFd) -> Result<(), Trouble> {
     }
 }
 
+/// What an orphan holds; if it dies over it another one's, and who that is.
+fn give_all(path: &Path, mut orphan: Orphan) -> Result<(Orphan, Estate), Trouble> {
+    for _ in 1..ASKED_MAX {
+        let trouble = match surrender(&orphan.connection) {
+            Ok(estate) => return Ok((orphan, estate)),
+            Err(trouble) => trouble,
+        };
+        tracing::warn!(pid = orphan.pid, "another worker is asked: {trouble}");
+        drop(orphan);
+        orphan = match first(path, || true)? {
+            First::Orphan(next) => *next,
+            First::Nobody | First::Silent => return Err(trouble),
+        };
+    }
+    let estate = surrender(&orphan.connection)?;
+    Ok((orphan, estate))
+}
+
 fn take_all(path: &Path, first: Orphan, kept: Option<Kept>) -> Result<Remains, Trouble> {
-    let mut estate = surrender(&first.connection)?;
+    let (first, mut estate) = give_all(path, first)?;
+    failpoint!("supervisor.adopt.surrendered");
     let memory = attach(&estate.control, &estate.data)?;
     let mut orphans = vec![first];
     if !known(&memory, &orphans[0]) {
@@ -374,6 +396,7 @@ fn take_others(path: &Path, memory: &Memory, orphans: &mut Vec<Orphan>) -> Vec<L
             Ok(Said::Nothing) => waiting = Some(connection),
             Ok(Said::Orphan(orphan, pidfd)) => match orphan_of(*orphan, connection, pidfd) {
                 Ok(orphan) if known(memory, &orphan) => {
+                    failpoint!("supervisor.adopt.one_more");
                     until = Instant::now() + PATIENCE;
                     orphans.push(orphan);
                 }

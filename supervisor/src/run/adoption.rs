@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt as _;
 
 use config::{Config, Listen};
 use control::ToWorker;
+use failpoint::failpoint;
 use nix::sys::socket::{setsockopt, sockopt};
 use shm::Place;
 
@@ -260,6 +261,7 @@ impl Supervisor {
             });
             strays.extend(orphan.listeners.difference(&ours));
             self.links.adopt(id, link);
+            failpoint!("supervisor.adopt.one_told");
             if let Err(error) = sent {
                 waiting.remove(&id);
                 self.unsent(id, &error);
@@ -276,6 +278,7 @@ impl Supervisor {
                 .map_err(unwatched)?;
             self.links.adopt(id, link);
         }
+        failpoint!("supervisor.adopt.all_told");
         self.finish_for_predecessor(waiting, extras, strays);
         Ok(())
     }

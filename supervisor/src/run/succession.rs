@@ -147,6 +147,7 @@ impl Supervisor {
             version = program.version,
             "the supervisor becomes the new program"
         );
+        failpoint::failpoint!("succession.leaving");
         let error = run_in_our_place(&program.executable, &self.arguments.own, &table, &keep);
         Trouble::new(format!("the supervisor can't become it: {error}"), "")
     }

@@ -13,6 +13,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use control::{ArenaPlan, ClientReply, ToWorker};
+use failpoint::failpoint;
 use stdx::Instant;
 
 use super::fleet::{Fleet, Image, Input, Patience, ProcessId, Ticket};
@@ -215,6 +216,7 @@ impl Supervisor {
         switch.halted_at = os::now();
         switch.records = records;
         switch.pause_max = pause_max(records);
+        failpoint!("supervisor.switch.halting");
         self.feed(Input::StandBy);
     }
 
@@ -239,6 +241,7 @@ impl Supervisor {
                 self.send_with(taker, &ToWorker::Import, read)?;
                 self.send_with(giver, &ToWorker::Export, write)
             });
+        failpoint!("supervisor.switch.copying");
         if let Err(error) = copied {
             self.switch_failed(&format!("the arena can't be copied: {error}"));
         }
@@ -279,6 +282,7 @@ impl Supervisor {
         if since.saturating_add(switch.pause_max) <= os::now() {
             return self.too_long();
         }
+        failpoint!("supervisor.switch.copied");
         self.feed_next(Input::Go { since });
     }
 
@@ -332,6 +336,7 @@ impl Supervisor {
             ms(limit)
         );
         tracing::info!("{text}");
+        failpoint!("supervisor.switch.serves");
         self.note(ticket, text);
     }
 
@@ -372,6 +377,7 @@ impl Supervisor {
             return;
         };
         let Some(next) = switch.next else { return };
+        failpoint!("supervisor.switch.concluding");
         let old = std::mem::replace(&mut self.fleet, next.fleet);
         self.fleet.inherit(&old);
         self.memory = next.memory;
