@@ -48,6 +48,10 @@ fn a_stopped_worker_is_replaced_and_no_call_is_lost() {
             .then_some(())
     });
     let gone = stopped.elapsed();
+    // Dead is not yet noticed: until then the status is what it was.
+    eventually("its heir", LIMIT, || {
+        (server.try_restarts()? == 1).then_some(())
+    });
     server.wait_ready();
     println!("a stopped worker was killed after {gone:?}");
     assert!(gone >= HANG, "{gone:?}");
