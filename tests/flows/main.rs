@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use blackbox::flow::engine::play;
 use blackbox::flow::parse::parse;
 use blackbox::flow::real::Real;
+use blackbox::flow::simulated::Simulated;
 use blackbox::flow::syntax::{Flow, Stages};
 use blackbox::machine::test_file;
 
@@ -92,7 +93,10 @@ fn one(name: &str, file: &Path) -> Result<(), String> {
         println!("FAILED  {name}");
         format!("{place}:{}: {}", fault.line, fault.what)
     })?;
-    on(Stages::Real, &flow, file)
+    // Both are said, whatever becomes of the first.
+    let simulated = on(Stages::Simulated, &flow, file);
+    let real = on(Stages::Real, &flow, file);
+    simulated.and(real)
 }
 
 fn on(stages: Stages, flow: &Flow, file: &Path) -> Result<(), String> {
@@ -107,7 +111,7 @@ fn on(stages: Stages, flow: &Flow, file: &Path) -> Result<(), String> {
         return Ok(());
     }
     let start = Instant::now();
-    let played = catch_unwind(AssertUnwindSafe(|| played(flow)));
+    let played = catch_unwind(AssertUnwindSafe(|| played(stages, flow)));
     let took = start.elapsed();
     match played {
         Ok(Ok(unseen)) => {
@@ -134,7 +138,14 @@ fn on(stages: Stages, flow: &Flow, file: &Path) -> Result<(), String> {
     }
 }
 
-fn played(flow: &Flow) -> Result<usize, (usize, String)> {
+fn played(stages: Stages, flow: &Flow) -> Result<usize, (usize, String)> {
+    if stages == Stages::Simulated {
+        let played = play(flow, &mut Simulated::start(flow));
+        return played.map_err(|failure| {
+            let report = format!("(simulated) {}\n{}", failure.text, failure.report);
+            (failure.line, report)
+        });
+    }
     let mut real = Real::start(flow);
     let played = play(flow, &mut real);
     played.map_err(|failure| {

@@ -6,6 +6,7 @@
 //! - `policy`, `active`, `accounts`, `hosts`: the configuration put to work.
 //! - [`helper`]: processes beside the workers, for one task each: snapshots.
 //! - `log`: what the machine notes, as lines.
+//! - [`rules`]: the configuration put to work without a process, for simulations.
 //! - `queries`: table commands of the command line.
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod policy;
 mod process;
 mod quarantine;
 mod queries;
+pub mod rules;
 mod slot;
 mod takeover;
 

@@ -27,6 +27,10 @@ pub trait Stage {
     /// A number in the server's status, or a counter.
     fn number(&mut self, proxy: &str, of: &str) -> Result<u64, String>;
     fn run(&mut self, proxy: &str, arguments: &[String]) -> Result<(), String>;
+    /// Whether times are kept to the millisecond.
+    fn exact(&self) -> bool {
+        false
+    }
     /// Why messages between servers cannot be seen here; then the steps that expect them are passed over.
     fn blind(&self) -> Option<&str> {
         None
@@ -160,7 +164,7 @@ impl Engine<'_> {
                 self.note(&format!("({whom} of {proxy} is killed)"));
                 self.stage.kill(proxy, *slot)
             }
-            What::Came { label, times } => self.counted(label, *times),
+            What::Came { label, least, most } => self.counted(label, *least, *most),
             What::Has { proxy, number, of } => self.stage.number(proxy, of).and_then(|found| {
                 if found == *number {
                     return Ok(());
@@ -494,14 +498,15 @@ impl Engine<'_> {
         }
     }
 
-    fn counted(&mut self, label: &str, times: u32) -> Verdict {
+    fn counted(&mut self, label: &str, least: u32, most: u32) -> Verdict {
         self.drain();
         let named = self.named(label)?;
         let came = named
             .came
             .ok_or_else(|| format!("{label} was sent, it did not come"))?;
         let found = self.came[came].times;
-        if found == times {
+        let least = if self.stage.exact() { most } else { least };
+        if (least..=most).contains(&found) {
             return Ok(());
         }
         Err(format!("it came {found} times"))

@@ -5,12 +5,15 @@
 //! - [`party`]: a user agent that fills in whatever a flow leaves out;
 //! - [`rules`]: what every message of the server has to keep, written or not;
 //! - [`engine`]: plays the steps over a [`engine::Stage`];
-//! - [`real`]: the stage of real processes and UDP sockets.
+//! - [`real`]: the stage of real processes and UDP sockets;
+//! - [`simulated`]: the stage of simulated time.
 
 pub mod engine;
 pub mod parse;
 pub mod party;
 pub mod pattern;
+mod place;
 pub mod real;
 pub mod rules;
+pub mod simulated;
 pub mod syntax;

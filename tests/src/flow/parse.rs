@@ -227,10 +227,8 @@ fn step<'n>(
             proxy: (*proxy).to_owned(),
             slot: None,
         },
-        [label, "came", times, "times" | "time"] => What::Came {
-            label: (*label).to_owned(),
-            times: times.parse().map_err(|_| wrong("no number"))?,
-        },
+        [label, "came", times, "times" | "time"] => came(node.line, label, times, times)?,
+        [label, "came", least, "to", most, "times"] => came(node.line, label, least, most)?,
         [proxy, "has", number, of @ ..] if !of.is_empty() => What::Has {
             proxy: (*proxy).to_owned(),
             number: number.parse().map_err(|_| wrong("no number"))?,
@@ -254,6 +252,18 @@ fn step<'n>(
         line: node.line,
         text: node.text.clone(),
         what,
+    })
+}
+
+fn came(line: usize, label: &str, least: &str, most: &str) -> Result<What, Fault> {
+    let number = |text: &str| {
+        text.parse()
+            .map_err(|_| Fault::new(line, format!("no number: {text}")))
+    };
+    Ok(What::Came {
+        label: label.to_owned(),
+        least: number(least)?,
+        most: number(most)?,
     })
 }
 

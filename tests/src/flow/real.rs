@@ -15,6 +15,7 @@ use nix::sys::socket::{
 };
 
 use super::engine::{Datagram, Stage};
+use super::place::{complete, placed};
 use super::syntax::Flow;
 use crate::machine::{free_port, fresh_address, wait_dead};
 use crate::server::{LIMIT, Server};
@@ -24,14 +25,6 @@ pub const SCALE: u32 = 10;
 
 /// How long what comes at once may take: generous, the machine may be busy. Unit: real time.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The timers of RFC 3261, shortened. Whatever a flow says itself is written in its own time within braces: `ring = "{30s}"`.
-const TIMERS: &str = "[timers]\nt1 = \"{500ms}\"\nt2 = \"{4s}\"\nt4 = \"{5s}\"\nc = \"{181s}\"\n";
-
-const LISTEN: &str =
-    "[[listen]]\naddress = \"{ip}:{port}\"\ntransports = [\"udp\"]\nspread = \"datagram\"\n";
-const WORKERS: &str = "[workers]\ncount = 2\nreactors = 1\npin = \"none\"\n";
-const MEMORY: &str = "[memory]\nlimit = \"32MiB\"\nsnapshot = \"off\"\n";
 
 pub struct Real {
     servers: HashMap<String, Server>,
@@ -83,7 +76,7 @@ impl Real {
                 let SocketAddr::V4(address) = addresses[&proxy.name] else {
                     unreachable!("loopback addresses are of IPv4")
                 };
-                let config = complete(&placed(&proxy.config, &addresses));
+                let config = complete(&placed(&proxy.config, &addresses), SCALE);
                 let plan = proxy.failpoints.join(";");
                 let server = Server::spawn_planned(
                     *address.ip(),
@@ -275,79 +268,9 @@ fn tapped(packet: &[u8]) -> Option<Datagram> {
     })
 }
 
-/// Addresses instead of names, shortened times instead of a flow's.
-fn placed(config: &str, addresses: &HashMap<String, SocketAddr>) -> String {
-    let mut text = config.to_owned();
-    for (name, address) in addresses {
-        text = text
-            .replace(&format!("{{{name}}}"), &address.to_string())
-            .replace(&format!("{{{name}.ip}}"), &address.ip().to_string())
-            .replace(&format!("{{{name}.port}}"), &address.port().to_string());
-    }
-    text
-}
-
-/// A whole configuration: what every server needs, unless the flow says it, and times as they are here.
-fn complete(config: &str) -> String {
-    let mut text = String::new();
-    for (section, words) in [
-        ("[[listen]]", LISTEN),
-        ("[workers]", WORKERS),
-        ("[memory]", MEMORY),
-        ("[timers]", TIMERS),
-    ] {
-        if !config.contains(section) {
-            text.push_str(words);
-        }
-    }
-    text.push_str(config);
-    shortened(&text)
-}
-
-/// `{30s}` as it is here: `3000ms`.
-fn shortened(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('{') {
-        out.push_str(before);
-        let time = after.split_once('}').and_then(|(inside, behind)| {
-            let digits = inside.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-            let unit_ms = match &inside[digits.len()..] {
-                "ms" => 1,
-                "s" => 1000,
-                "min" => 60_000,
-                _ => return None,
-            };
-            Some((digits.parse::<u64>().ok()? * unit_ms, behind))
-        });
-        match time {
-            Some((ms, behind)) => {
-                let _ = write!(out, "{}ms", ms / u64::from(SCALE));
-                rest = behind;
-            }
-            None => {
-                out.push('{');
-                rest = after;
-            }
-        }
-    }
-    out + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_shortened() {
-        assert_eq!(
-            shortened("c = \"{181s}\" {ip} { uri = 1 }"),
-            "c = \"18100ms\" {ip} { uri = 1 }"
-        );
-        let whole = complete("[timers]\nt1 = \"{1s}\"\n");
-        assert!(whole.contains("t1 = \"100ms\"") && !whole.contains("t2"));
-        assert!(whole.contains("{ip}:{port}"));
-    }
 
     #[test]
     fn a_packet() {

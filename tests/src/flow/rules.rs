@@ -16,7 +16,8 @@ const CHANGED: [&str; 7] = [
     "Content-Length",
 ];
 
-/// What a proxy may change in a response. Challenges of several branches are put together (RFC 3261 §16.7 step 7).
+/// What a proxy may change in a response. Challenges of several branches are put together (RFC 3261 §16.7 step 7), and contacts of
+/// several redirections.
 const CHANGED_BACK: [&str; 4] = [
     "Via",
     "WWW-Authenticate",
@@ -183,6 +184,9 @@ fn response(message: &Message, said: &[Message], heard: &[Heard]) -> Result<(), 
             && other.to_tag() == message.to_tag()
     });
     match cause {
+        Some(cause) if (300..400).contains(&message.status()) => {
+            untouched(cause, message, &[&CHANGED_BACK[..], &["Contact"]].concat())
+        }
         Some(cause) => untouched(cause, message, &CHANGED_BACK),
         None if (200..300).contains(&message.status())
             && !matches!(message.method(), "REGISTER" | "OPTIONS" | "CANCEL") =>

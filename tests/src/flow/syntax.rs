@@ -67,10 +67,11 @@ pub enum What {
         proxy: String,
         slot: Option<u64>,
     },
-    /// `F2 came 7 times`
+    /// `F2 came 7 times`, `F2 came 6 to 7 times`
     Came {
         label: String,
-        times: u32,
+        least: u32,
+        most: u32,
     },
     /// `PROXY has 0 transactions`
     Has {

@@ -1,0 +1,38 @@
+//! What a worker makes of a configuration, with no process around it: for simulations.
+
+use std::sync::Arc;
+
+use config::Config;
+use proxy::{Answer, AskKind, Question, Settings};
+use stdx::hash::Key;
+
+pub use crate::active::Listeners;
+use crate::{accounts::Accounts, active::Active, hosts::Hosts, policy::Policy};
+
+/// The script-free router and the machine's settings, as every slot has them.
+#[derive(Debug)]
+pub struct Rules {
+    active: Active,
+    policy: Policy,
+}
+
+impl Rules {
+    pub fn new(config: Arc<Config>, listeners: &Listeners, dialog_key: Key) -> Self {
+        let accounts = Arc::new(Accounts::new(&config));
+        let policy = Policy::new(&config, Arc::clone(&accounts));
+        let hosts = Arc::new(Hosts::default());
+        Self {
+            active: Active::new(1, config, accounts, listeners, hosts, dialog_key),
+            policy,
+        }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.active.settings
+    }
+
+    /// Answers one question of the machine.
+    pub fn answer(&self, kind: AskKind, question: &Question<'_>) -> Answer {
+        self.policy.answer(kind, question, &self.active.hosts)
+    }
+}
