@@ -49,6 +49,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     };
     table("registrar", old.registrar != new.registrar);
     table("limits", old.limits != new.limits);
+    table("proxy", old.proxy != new.proxy);
     table("timers", old.timers != new.timers);
     table("auth", old.authentication != new.authentication);
     named(&mut diff, "user", &old.users, &new.users, |user| {

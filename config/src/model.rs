@@ -25,6 +25,7 @@ pub struct Config {
     pub memory: Memory,
     pub registrar: Registrar,
     pub limits: Limits,
+    pub proxy: Proxy,
     pub timers: Timers,
     pub authentication: Authentication,
     pub users: Vec<User>,
@@ -188,6 +189,23 @@ pub struct Limits {
     pub quarantine_ttl: Duration,
 }
 
+/// `[proxy]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    pub fork: Fork,
+    pub serial_timeout: Duration,
+    pub hop_timeout: Duration,
+    /// Status codes that send a request to the next hop.
+    pub failover_codes: Vec<u16>,
+}
+
+/// `proxy.fork`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fork {
+    ByQ,
+    AtOnce,
+}
+
 /// `[timers]`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timers {
@@ -336,6 +354,8 @@ pub struct Domain {
     pub name: String,
     pub auth: Auth,
     pub record_route: bool,
+    /// Redirections of its users are followed by the proxy.
+    pub recurse: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -367,6 +387,8 @@ pub struct Destination {
 pub struct Route {
     pub matches: Match,
     pub to: Target,
+    /// Redirections of what it leads to are followed by the proxy.
+    pub recurse: bool,
 }
 
 /// What a request must be for its route; `None` is anything.

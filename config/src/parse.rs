@@ -40,6 +40,7 @@ pub(crate) fn parse<'r>(
     let memory = reader.table(root, "memory");
     let registrar = reader.table(root, "registrar");
     let limits = reader.table(root, "limits");
+    let proxy = reader.table(root, "proxy");
     let timers = reader.table(root, "timers");
     let auth = reader.table(root, "auth");
     let users = reader.tables(root, "user");
@@ -67,6 +68,7 @@ pub(crate) fn parse<'r>(
             branches_max: limits.integer("branches_max", 1, 32).unwrap_or(16),
             quarantine_ttl: duration(&limits, "quarantine_ttl", SECOND..=30 * DAY, HOUR),
         },
+        proxy: read_proxy(&proxy),
         timers: read_timers(&timers),
         authentication: read_authentication(&auth),
         stored: Vec::new(),
@@ -209,6 +211,30 @@ fn read_registrar(table: &Table<'_>) -> Registrar {
     }
 }
 
+fn read_proxy(table: &Table<'_>) -> Proxy {
+    if table.has("failover_codes") && !table.is_list("failover_codes") {
+        table.error(
+            "failover_codes",
+            "must be a list of status codes",
+            "write for example: failover_codes = [503]",
+        );
+    }
+    Proxy {
+        fork: table
+            .choice(
+                "fork",
+                &[("by-q", Fork::ByQ), ("at-once", Fork::AtOnce)],
+                &[],
+            )
+            .unwrap_or(Fork::ByQ),
+        serial_timeout: duration(table, "serial_timeout", SECOND..=HOUR, 20 * SECOND),
+        hop_timeout: duration(table, "hop_timeout", SECOND / 10..=32 * SECOND, 4 * SECOND),
+        failover_codes: table
+            .integers("failover_codes", 400, 599)
+            .unwrap_or_else(|| vec![503]),
+    }
+}
+
 fn read_timers(table: &Table<'_>) -> Timers {
     let shortest = Duration::from_millis(10);
     Timers {
@@ -328,6 +354,7 @@ fn one_domain(table: &Table<'_>) -> Domain {
             )
             .unwrap_or(Auth::Digest),
         record_route: table.boolean("record_route").unwrap_or(true),
+        recurse: table.boolean("recurse").unwrap_or(false),
     }
 }
 
@@ -373,9 +400,19 @@ fn one_route(table: &Table<'_>) -> Route {
         user: conditions.text("user", value::pattern),
         source: conditions.text("source", value::network),
     });
+    let to = table.text("to", value::target).unwrap_or(Target::Location);
+    let recurse = table.boolean("recurse").unwrap_or(false);
+    if recurse && !matches!(to, Target::Group(_) | Target::Uri(_)) {
+        table.error(
+            "recurse",
+            "is for `group:` and `uri:` only",
+            "remove it, or write it in the [[domain]] whose users may redirect calls",
+        );
+    }
     Route {
         matches: matches.unwrap_or_default(),
-        to: table.text("to", value::target).unwrap_or(Target::Location),
+        to,
+        recurse,
     }
 }
 

@@ -26,6 +26,7 @@ struct Rule {
     matches: Match,
     user: Option<Regex>,
     to: Target,
+    recurse: bool,
 }
 
 /// What a rule asks about a request.
@@ -45,6 +46,8 @@ pub struct Matched<'r> {
     pub to: &'r Target,
     /// It names the network that the request comes from, and so trusts it.
     pub names_source: bool,
+    /// Redirections of what it leads to are followed.
+    pub recurse: bool,
 }
 
 impl Router {
@@ -59,6 +62,7 @@ impl Router {
                 matches: route.matches.clone(),
                 user,
                 to: route.to.clone(),
+                recurse: route.recurse,
             })
         });
         let domains = config
@@ -69,6 +73,20 @@ impl Router {
             rules: rules.collect(),
             domains: domains.collect(),
         }
+    }
+
+    /// The domain that answers for what names none, such as a tel: URI: the only one there is.
+    pub fn only_domain(&self) -> Option<&Domain> {
+        let mut domains = self.domains.values();
+        domains.next().filter(|_| domains.next().is_none())
+    }
+
+    /// A domain that knows whom to ask for credentials.
+    pub fn any_realm(&self) -> Option<&Domain> {
+        let realms = self.domains.values();
+        realms
+            .filter(|domain| domain.auth == crate::model::Auth::Digest)
+            .min_by(|a, b| a.name.cmp(&b.name))
     }
 
     /// The served domain that this host names.
@@ -94,6 +112,7 @@ impl Router {
             .map(|rule| Matched {
                 to: &rule.to,
                 names_source: rule.matches.source.is_some(),
+                recurse: rule.recurse,
             })
     }
 

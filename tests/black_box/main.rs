@@ -13,6 +13,7 @@ mod kill_storm;
 mod load;
 mod proxy_forking;
 mod proxy_rules;
+mod proxy_targets;
 mod quarantine;
 mod register_and_call;
 mod reload;

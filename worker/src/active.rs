@@ -55,7 +55,9 @@ impl Active {
             domains: config
                 .domains
                 .iter()
-                .map(|domain| Domain::new(&domain.name, domain.record_route))
+                .map(|domain| {
+                    Domain::new(&domain.name, domain.record_route).recursing(domain.recurse)
+                })
                 .collect(),
             timers: transaction::Timers {
                 t1: config.timers.t1,
@@ -73,7 +75,12 @@ impl Active {
             auth: auth_of(&config),
             dialog_key,
             branches_max: usize::from(config.limits.branches_max),
-            forking: proxy::Forking::default(),
+            forking: proxy::Forking {
+                by_q: config.proxy.fork == config::Fork::ByQ,
+                serial_timeout: config.proxy.serial_timeout,
+                hop_timeout: config.proxy.hop_timeout,
+                failover_codes: config.proxy.failover_codes.clone(),
+            },
         };
         Self {
             settings: Arc::new(settings),

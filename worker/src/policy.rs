@@ -96,8 +96,14 @@ impl Policy {
                 });
                 let wants = |domain: &&config::Domain| domain.auth == Auth::Digest;
                 domain_of(message.from().ok()).filter(wants).or_else(|| {
-                    let called = uri.host.filter(|_| leads_out)?;
-                    self.router.domain(called)
+                    if !leads_out {
+                        return None;
+                    }
+                    match uri.host {
+                        Some(called) => self.router.domain(called),
+                        // A number is nobody's: whoever knows any password of ours may call it.
+                        None => self.router.any_realm(),
+                    }
                 })
             }
         };
@@ -125,21 +131,31 @@ impl Policy {
             return Decision::Location { known: false };
         }
         let asked = asked(&uri, line.method_text, question);
-        let rule = self.router.rule(&asked);
+        let matched = self.router.matched(&asked);
+        let (rule, recurse) = (
+            matched.map(|matched| matched.to),
+            matched.is_some_and(|matched| matched.recurse),
+        );
         if leads_past_us(question)
             && !matches!(rule, Some(ConfigTarget::Dns | ConfigTarget::Reject(_)))
         {
             return Decision::Reject { code: 403 };
         }
         match rule {
-            Some(ConfigTarget::Location) => self.location(&uri),
-            Some(ConfigTarget::Group(name)) => self.group(name),
-            Some(ConfigTarget::Uri(to)) => {
-                Decision::Targets(vec![Target::uri(with_user_of(to, &uri))])
+            Some(ConfigTarget::Location) if uri.scheme == Scheme::Tel => {
+                self.location_of_number(&uri, question)
             }
+            Some(ConfigTarget::Location) => self.location(&uri),
+            Some(ConfigTarget::Group(name)) => self.group(name, recurse),
+            Some(ConfigTarget::Uri(to)) => Decision::Targets(vec![Target {
+                recurse,
+                ..Target::uri(with_user_of(to, &uri))
+            }]),
             Some(ConfigTarget::Dns) => Decision::Dns,
             Some(ConfigTarget::Reject(code)) => Decision::Reject { code: *code },
             None if served => self.location(&uri),
+            // A scheme that no rule knows what to do with (§16.3 step 2).
+            None if uri.scheme == Scheme::Tel => Decision::Reject { code: 416 },
             None => Decision::Reject { code: 403 },
         }
     }
@@ -156,8 +172,25 @@ impl Policy {
         }
     }
 
-    /// The next destination of a group. The Request-URI stays as it is.
-    fn group(&self, name: &str) -> Decision {
+    /// Whoever has registered a number as a user: of the caller's domain, or of the only one there is.
+    fn location_of_number(&self, uri: &Uri<'_>, question: &Question<'_>) -> Decision {
+        let from = question.message.from().ok();
+        let domain = from
+            .and_then(|from| self.router.domain(from.uri.host?))
+            .or_else(|| self.router.only_domain());
+        let Some(domain) = domain else {
+            return Decision::Reject { code: 404 };
+        };
+        let number = plain_number(uri);
+        let realm = domain.name.as_bytes();
+        Decision::LocationOf {
+            known: self.accounts.find(&number, realm).is_some(),
+            uri: [b"sip:", number.as_slice(), b"@", realm].concat(),
+        }
+    }
+
+    /// The next destination of a group, and the others behind it, should that one fail. The Request-URI stays as it is.
+    fn group(&self, name: &str, recurse: bool) -> Decision {
         let Some(group) = self
             .groups
             .get(name)
@@ -166,12 +199,27 @@ impl Policy {
             return Decision::Reject { code: 503 };
         };
         let turn = group.turn.replace(group.turn.get().wrapping_add(1));
-        let uri = group
-            .destinations
-            .get(turn % group.destinations.len())
+        let first = turn % group.destinations.len();
+        let in_turn = group.destinations.iter().cycle().skip(first);
+        let mut tried = in_turn
+            .take(group.destinations.len().min(TRIED_MAX))
             .cloned();
-        Decision::Targets(uri.into_iter().map(Target::next_hop).collect())
+        let target = tried.next().map(|first| Target {
+            backups: tried.collect(),
+            recurse,
+            ..Target::next_hop(first)
+        });
+        Decision::Targets(target.into_iter().collect())
     }
+}
+
+/// Most destinations of a group that one request is sent to, one after another.
+const TRIED_MAX: usize = 8;
+
+/// A telephone number without what is only there to be looked at (RFC 3966 §5.1.1).
+fn plain_number(uri: &Uri<'_>) -> Vec<u8> {
+    let number = uri.user.unwrap_or_default().iter().copied();
+    number.filter(|byte| !b"-.()".contains(byte)).collect()
 }
 
 /// Whether its Route set goes on behind us. Outside of a dialog of ours the caller has made that up: we would be a relay to
@@ -209,6 +257,19 @@ fn with_user_of(to: &str, request: &Uri<'_>) -> Vec<u8> {
     let Some((scheme, rest)) = to.split_once(':') else {
         return plain;
     };
+    if request.scheme == Scheme::Tel {
+        // RFC 3261 §19.1.6; a rule's URI has no headers.
+        let number = plain_number(request);
+        return [
+            scheme.as_bytes(),
+            b":",
+            &number,
+            b"@",
+            rest.as_bytes(),
+            b";user=phone",
+        ]
+        .concat();
+    }
     [scheme.as_bytes(), b":", user, b"@", rest.as_bytes()].concat()
 }
 

@@ -26,7 +26,7 @@ pub(crate) const BRANCHES_MAX: usize = shm::CHILDREN_MAX - 5;
 impl Step<'_, '_> {
     /// Forwards a request to where its Route set and Request-URI say.
     pub(crate) fn forward_as_addressed(&mut self, context: &mut Context, hand: &Hand<'_>) {
-        self.forward(context, hand, &[Target::default()]);
+        self.forward(context, hand, &[as_addressed(hand)]);
     }
 
     /// Forwards a request to its targets (§16.6): those that are preferred at once, the others when these have failed.
@@ -40,6 +40,14 @@ impl Step<'_, '_> {
             self.answer_options(context, hand);
             return;
         }
+        let bare;
+        let targets = match &hand.intake.bare_uri {
+            Some(uri) if targets.iter().any(|target| target.uri.is_none()) => {
+                bare = with_uri(targets, uri);
+                bare.as_slice()
+            }
+            _ => targets,
+        };
         let branches_max = self.settings.branches_max.min(BRANCHES_MAX);
         let by_q;
         let targets = match self.in_groups(context, targets, branches_max) {
@@ -237,7 +245,7 @@ impl Step<'_, '_> {
         hand: &Hand<'_>,
         datagram: &Datagram<'_>,
     ) -> Option<ContextId> {
-        let target = Target::default();
+        let target = as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
                 self.send_stateless(hand, &target, to, datagram.listener);
@@ -307,6 +315,27 @@ impl Step<'_, '_> {
             self.end_with(context, hand, 420, Counter::BadExtension, &unsupported);
         }
     }
+}
+
+/// To where the Route set and the Request-URI say.
+pub(crate) fn as_addressed(hand: &Hand<'_>) -> Target {
+    Target {
+        uri: hand
+            .intake
+            .bare_uri
+            .clone()
+            .filter(|_| !hand.intake.route.strict_before),
+        ..Target::default()
+    }
+}
+
+/// Targets that would keep the Request-URI get this one.
+fn with_uri(targets: &[Target], uri: &[u8]) -> Vec<Target> {
+    let mut targets = targets.to_vec();
+    for target in &mut targets {
+        target.uri.get_or_insert_with(|| uri.to_vec());
+    }
+    targets
 }
 
 /// How many copies there are that may still bring an answer, of which each has its share of the breadth.

@@ -108,6 +108,8 @@ pub struct Intake {
     pub fold: u64,
     /// The To tag is that of an answer that we gave without a transaction: of an ACK, that it ends here.
     pub answered_here: bool,
+    /// The Request-URI without maddr, port and transport, where these name us and say no more than that it should come here (§16.4).
+    pub bare_uri: Option<Vec<u8>>,
     /// `None`: the request has no Max-Forwards.
     pub max_forwards: Option<u8>,
     pub route: RouteInfo,
@@ -154,12 +156,50 @@ impl Intake {
                 _ => fold(message, key, cseq.number, line.uri, &from, &to),
             },
             answered_here: to.tag() == Some(&way.tag),
+            bare_uri: bare_uri(&uri, settings),
             max_forwards,
             route,
             within_dialog: begun && route.sealed,
             record_route: seal.filter(|_| stays),
         })
     }
+}
+
+/// See [`Intake::bare_uri`].
+fn bare_uri(uri: &Uri<'_>, settings: &Settings) -> Option<Vec<u8>> {
+    let maddr = Host::parse(uri.param("maddr")??).ok()?;
+    let port = uri.port.unwrap_or(PORT_DEFAULT);
+    let transport = uri.transport().unwrap_or(b"udp");
+    if !transport.eq_ignore_ascii_case(b"udp") {
+        return None;
+    }
+    let mut listeners = settings.listeners.iter();
+    if !listeners.any(|listener| settings.names(listener, &maddr, port)) {
+        return None;
+    }
+    let mut bare = Vec::with_capacity(uri.text.len());
+    bare.extend_from_slice(uri.scheme.as_str().as_bytes());
+    bare.push(b':');
+    if let Some(user) = uri.user {
+        bare.extend_from_slice(user);
+        if let Some(password) = uri.password {
+            bare.push(b':');
+            bare.extend_from_slice(password);
+        }
+        bare.push(b'@');
+    }
+    uri.host?.write_canonical(&mut bare);
+    for param in uri.params.iter() {
+        if !param.is("maddr") && !param.is("transport") {
+            bare.push(b';');
+            bare.extend_from_slice(param.name);
+            if let Some(value) = param.value {
+                bare.push(b'=');
+                bare.extend_from_slice(value);
+            }
+        }
+    }
+    Some(bare)
 }
 
 fn begins_dialog(method: Method) -> bool {

@@ -508,3 +508,181 @@ impl Reader<'_> {
         Some(Some(text.to_vec()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shm::{Arena, Layout, Participant, ParticipantId, RowMeta};
+    use tables::TRANSACTION;
+    use transaction::{Reliability, Timers};
+
+    use super::*;
+    use crate::{
+        Domain, Forking, Listener,
+        context::{Branch, Rest},
+    };
+
+    fn settings() -> Arc<Settings> {
+        Arc::new(Settings {
+            version: 1,
+            listeners: vec![Listener::new(1, "10.9.9.9:5060".parse().unwrap(), None)],
+            domains: vec![Domain::new("example.org", true)],
+            timers: Timers::default(),
+            timer_c: Duration::from_secs(190),
+            registrar: registrar::Policy::default(),
+            dialog_key: stdx::hash::Key([9; 16]),
+            branches_max: 12,
+            forking: Forking::default(),
+            auth: crate::AuthPolicy::default(),
+        })
+    }
+
+    fn context(settings: &Arc<Settings>) -> Context {
+        let address = "10.0.0.1:5060".parse().unwrap();
+        let mut context = Context {
+            id: ContextId {
+                index: 0,
+                generation: 0,
+            },
+            settings: Arc::clone(settings),
+            key: b"key".to_vec(),
+            row: Row::None,
+            fold: 7,
+            stage: Stage::Forwarding,
+            method: Method::Invite,
+            listener: 1,
+            source: address,
+            reply_to: address,
+            server: None,
+            request: None,
+            branches: Vec::new(),
+            best: None,
+            challenges: None,
+            contacts: None,
+            groups: Vec::new(),
+            group_at: None,
+            recurses: false,
+            tried: Vec::new(),
+            last: None,
+            realm: b"realm".to_vec(),
+            offers: auth::Algorithms::NONE,
+            trying_at: None,
+            cancelled: false,
+            asked: 3,
+            dirty: false,
+            turn: 4,
+            armed: None,
+        };
+        let mut branch = Branch::new(0, &context);
+        branch.client = Some(Client::Invite(InviteClient::new(
+            Instant::from_nanos(5),
+            &Timers::default(),
+            Reliability::Unreliable,
+        )));
+        context.branches.push(branch);
+        context
+    }
+
+    fn target(uri: &str) -> Target {
+        Target {
+            path: Some(b"<sip:10.0.0.9;lr>".to_vec()),
+            q: 300,
+            backups: vec![b"sip:b".to_vec(), b"sip:c".to_vec()],
+            recurse: true,
+            listener: Some(2),
+            ..Target::uri(uri)
+        }
+    }
+
+    fn body(context: &Context) -> Vec<u8> {
+        let (mut body, mut children) = (Vec::new(), Vec::new());
+        encode(context, &mut body, &mut children);
+        body
+    }
+
+    /// A record, by way of an arena.
+    fn read(
+        participant: &mut Participant,
+        body: &[u8],
+        children: &[Block],
+    ) -> Option<Box<Context>> {
+        let row = {
+            let reserved = participant.reserve(TRANSACTION, b"key").unwrap();
+            participant
+                .publish(reserved, b"key", &[body], children, RowMeta::default())
+                .unwrap()
+        };
+        let nameless = ContextId {
+            index: 0,
+            generation: 0,
+        };
+        let settings = settings();
+        let found = participant
+            .with(row, |record| decode(&record, nameless, &settings))
+            .flatten();
+        participant.remove(row, None);
+        participant.quiescent();
+        found
+    }
+
+    #[test]
+    fn what_is_to_come_is_behind_what_an_older_release_reads() {
+        let arena = Arena::heap(&Layout::new(16 << 20, 1, 1, tables::TABLES), [7; 16]).unwrap();
+        let mut participant = arena.participant(ParticipantId(0));
+        participant.online();
+        let settings = settings();
+        let plain = context(&settings);
+        let before = body(&plain);
+        let read_back = read(&mut participant, &before, &[]).expect("a record of before");
+        assert!(read_back.groups.is_empty() && !read_back.recurses);
+        assert_eq!(body(&read_back), before);
+
+        let mut planned = context(&settings);
+        planned.groups = vec![
+            vec![target("sip:one"), target("sip:two")],
+            vec![target("sip:three")],
+        ];
+        planned.group_at = Some(Instant::from_nanos(99));
+        planned.recurses = true;
+        planned.tried = vec![1, u64::MAX];
+        let with_groups = body(&planned);
+        assert_eq!(with_groups.get(..before.len()), Some(before.as_slice()));
+
+        let mut later = plain.branches[0].clone();
+        later.number = 1;
+        later.hop_at = Some(Instant::from_nanos(77));
+        later.rest = Some(Box::new(Rest {
+            target: target("sip:four"),
+            hops: vec!["[::1]:5062".parse().unwrap(), "10.0.0.5:9".parse().unwrap()],
+        }));
+        let mut waiting = Branch::new(2, &plain);
+        waiting.waiting = Some(Box::new(Target {
+            backups: vec![b"sip:d".to_vec()],
+            ..Target::uri("sip:five")
+        }));
+        planned.branches.extend([later, waiting]);
+        let whole = body(&planned);
+        // Without its request it cannot go on.
+        let read_back = read(&mut participant, &whole, &[]).expect("a record of now");
+        assert!(!read_back.may_go_on());
+        let request = participant
+            .allocate(3, shm::AllocClass::New)
+            .unwrap()
+            .fill(&[b"abc"]);
+        planned.request = Some(request);
+        let with_request = body(&planned);
+        let read_back = read(&mut participant, &with_request, &[request]).expect("a record of now");
+        assert!(read_back.may_go_on());
+        assert_eq!(body(&read_back), with_request);
+        assert_eq!(read_back.groups, planned.groups);
+
+        // Torn or flipped anywhere: read as something or dropped, never a panic.
+        for at in 0..whole.len() {
+            read(&mut participant, &whole[..at], &[]);
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0xa5;
+            read(&mut participant, &flipped, &[]);
+        }
+    }
+}

@@ -8,8 +8,8 @@ use tables::Counter;
 use transaction::ServerInput;
 
 use crate::{
-    ask::Target,
     context::{Branch, Cancel, Context, Kept, Row, Stage},
+    forward::as_addressed,
     io::Datagram,
     local::{self, Local},
     request::Respond,
@@ -98,7 +98,7 @@ impl Step<'_, '_> {
             self.end_with(context, hand, 503, Counter::Full, RETRY_AFTER);
             return;
         }
-        let target = Target::default();
+        let target = as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
                 self.send_stateless(hand, &target, to, context.listener);

@@ -442,3 +442,113 @@ fn a_made_up_dialog_is_no_way_through_us() {
         "#]],
     );
 }
+
+// §16.4: a maddr that names us only says that the request should come here.
+#[test]
+fn maddr_that_is_ours_is_taken_off() {
+    check(
+        "
+        bob: REGISTER
+        open
+        alice: MESSAGE sip:bob@example.org:5060;maddr=10.9.9.9
+        bob: 200
+        alice: MESSAGE sip:bob@10.0.0.2:5070;maddr=10.8.8.8;transport=udp;x=y
+        bob: 200
+        alice: MESSAGE sip:bob@10.0.0.2;maddr=10.0.0.5
+        carol: 200
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            open
+            alice: MESSAGE sip:bob@example.org:5060;maddr=10.9.9.9
+                bob < MESSAGE sip:bob@10.0.0.2:5060
+            bob: 200
+                alice < 200 MESSAGE
+            alice: MESSAGE sip:bob@10.0.0.2:5070;maddr=10.8.8.8;transport=udp;x=y
+                bob < MESSAGE sip:bob@10.0.0.2;x=y
+            bob: 200
+                alice < 200 MESSAGE
+            alice: MESSAGE sip:bob@10.0.0.2;maddr=10.0.0.5
+                carol < MESSAGE sip:bob@10.0.0.2;maddr=10.0.0.5
+            carol: 200
+                alice < 200 MESSAGE
+        "#]],
+    );
+}
+
+#[test]
+fn numbers() {
+    let mut world = World::new(1);
+    world.policy.open = true;
+    let gateway = proxy::Target {
+        backups: vec![b"sip:10.0.0.5".to_vec()],
+        ..proxy::Target::next_hop("sip:10.0.0.9")
+    };
+    world.policy.targets.insert("+1-555", vec![gateway]);
+    world
+        .policy
+        .targets
+        .insert("+1-556", vec![proxy::Target::uri("sip:+1556@10.0.0.9")]);
+    world.policy.numbers = true;
+    check_in(
+        &mut world,
+        "
+        bob: REGISTER
+        alice: MESSAGE tel:+1-555
+        trunk: 503
+        carol: 200
+        alice: MESSAGE tel:+1-556
+        trunk: 200
+        alice: MESSAGE tel:+1-557
+        alice: MESSAGE tel:0-1;phone-context=bob
+        bob: 200
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: MESSAGE tel:+1-555
+                trunk < MESSAGE tel:+1-555
+            trunk: 503
+                carol < MESSAGE tel:+1-555
+            carol: 200
+                alice < 200 MESSAGE
+            alice: MESSAGE tel:+1-556
+                trunk < MESSAGE sip:+1556@10.0.0.9
+            trunk: 200
+                alice < 200 MESSAGE
+            alice: MESSAGE tel:+1-557
+                alice < 416 MESSAGE
+            alice: MESSAGE tel:0-1;phone-context=bob
+                bob < MESSAGE sip:bob@10.0.0.2:5060
+            bob: 200
+                alice < 200 MESSAGE
+        "#]],
+    );
+}
+
+// Options that a proxy need not understand, and bodies that it does not, are not its business (§16.3 step 5, §16.6 step 1).
+#[test]
+fn what_is_for_the_callee_passes_as_it_is() {
+    check(
+        "
+        bob: REGISTER
+        show Require, Supported, Content-Type, Unsupported
+        alice: MESSAGE sip:bob@example.org / Require: whatever, 100rel / Supported: gruu / Content-Type: x/y / body <?>%00 \\u{1}
+        bob: 420 / Unsupported: whatever
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            show Require, Supported, Content-Type, Unsupported
+            alice: MESSAGE sip:bob@example.org / Require: whatever, 100rel / Supported: gruu / Content-Type: x/y / body <?>%00 \u{1}
+                bob < MESSAGE sip:bob@10.0.0.2:5060
+                    Require: whatever, 100rel
+                    Supported: gruu
+                    Content-Type: x/y
+            bob: 420 / Unsupported: whatever
+                alice < 420 MESSAGE
+                    Unsupported: whatever
+        "#]],
+    );
+}

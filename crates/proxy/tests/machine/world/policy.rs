@@ -17,6 +17,8 @@ pub struct Policy {
     pub hosts: BTreeMap<&'static str, Vec<SocketAddr>>,
     /// Where requests for these users go, instead of to their bindings.
     pub targets: BTreeMap<&'static str, Vec<Target>>,
+    /// Numbers with a phone-context are this user's.
+    pub numbers: bool,
     /// No datagram leaves for these.
     pub unreachable: Vec<SocketAddr>,
     pub rejects: BTreeMap<&'static str, u16>,
@@ -90,6 +92,14 @@ impl Policy {
         }
         if let Some(targets) = self.targets.get(user) {
             return Decision::Targets(targets.clone());
+        }
+        if self.numbers
+            && let Some(Some(context)) = uri.param("phone-context")
+        {
+            return Decision::LocationOf {
+                uri: [b"sip:", context, b"@example.org"].concat(),
+                known: true,
+            };
         }
         match (served, self.open) {
             (true, _) => Decision::Location {
