@@ -103,10 +103,6 @@ impl Users {
         if old == new {
             return None;
         }
-        let by_name = |list: &[StoredUser]| -> BTreeMap<(String, String), StoredUser> {
-            let keyed = list.iter().map(|user| (key(user), user.clone()));
-            keyed.collect()
-        };
         let (old, new) = (by_name(old), by_name(new));
         let added = new.keys().filter(|key| !old.contains_key(*key)).count();
         let removed = old.keys().filter(|key| !new.contains_key(*key)).count();
@@ -121,6 +117,14 @@ impl Users {
     }
 }
 
+fn by_name(list: &[StoredUser]) -> BTreeMap<(&str, &str), &StoredUser> {
+    let keyed = list.iter();
+    keyed
+        .map(|user| ((user.domain.as_str(), user.name.as_str()), user))
+        .collect()
+}
+
+#[cfg(test)]
 fn key(user: &StoredUser) -> (String, String) {
     (user.domain.clone(), user.name.clone())
 }

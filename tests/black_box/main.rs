@@ -7,6 +7,7 @@ mod bad_input;
 mod calls_per_second;
 mod cold_restart;
 mod commands;
+mod digest;
 mod failpoints;
 mod great_storm;
 mod kill_storm;
