@@ -50,6 +50,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("registrar", old.registrar != new.registrar);
     table("limits", old.limits != new.limits);
     table("proxy", old.proxy != new.proxy);
+    table("overload", old.overload != new.overload);
     table("timers", old.timers != new.timers);
     table("auth", old.authentication != new.authentication);
     named(&mut diff, "user", &old.users, &new.users, |user| {

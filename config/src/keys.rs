@@ -318,6 +318,38 @@ pub static SECTIONS: &[Section] = &[
         absent: &["topology_hiding", "advertise", "max_forwards"],
     },
     Section {
+        name: "overload",
+        header: "[overload]",
+        doc: "What happens beyond capacity. Responses and requests within dialogs always pass.",
+        keys: &[
+            Key {
+                name: "occupancy",
+                value: "integer, 50 to 100. Unit: percent of a slot's time",
+                default: "95",
+                effect: Reload,
+                doc: "A slot that is busier than this for 0.1 s refuses as many requests outside dialogs as brings it back there: 503 with Retry-After to those who send most, then silence, and at last the kernel drops a share of INVITEs before anybody reads them. `100` takes everything, whatever becomes of it.",
+                example: "occupancy = 95",
+            },
+            Key {
+                name: "source_rate",
+                value: "integer, 0 to 1000000. Unit: requests per second",
+                default: "0",
+                effect: Reload,
+                doc: "Requests outside dialogs that one address may send to one slot in a second; what is over is refused with 503 and Retry-After. `0`: no limit. With `spread = \"flow\"` one flow comes to one slot.",
+                example: "source_rate = 200",
+            },
+            Key {
+                name: "retry_after",
+                value: "duration, `\"1s\"` to `\"1h\"`",
+                default: r#""5s""#,
+                effect: Reload,
+                doc: "What Retry-After says in these refusals.",
+                example: r#"retry_after = "5s""#,
+            },
+        ],
+        absent: &[],
+    },
+    Section {
         name: "timers",
         header: "[timers]",
         doc: "Timers of RFC 3261 §17 and §16.6. Transactions that run keep theirs over a reload.",

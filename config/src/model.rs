@@ -26,6 +26,7 @@ pub struct Config {
     pub registrar: Registrar,
     pub limits: Limits,
     pub proxy: Proxy,
+    pub overload: Overload,
     pub timers: Timers,
     pub authentication: Authentication,
     pub users: Vec<User>,
@@ -204,6 +205,16 @@ pub struct Proxy {
 pub enum Fork {
     ByQ,
     AtOnce,
+}
+
+/// `[overload]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overload {
+    /// Percent of a slot's time; 100: no control.
+    pub occupancy: u16,
+    /// Requests outside dialogs that one address may send a slot in a second; 0: no limit.
+    pub source_rate: u32,
+    pub retry_after: Duration,
 }
 
 /// `[timers]`

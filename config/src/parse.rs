@@ -41,6 +41,7 @@ pub(crate) fn parse<'r>(
     let registrar = reader.table(root, "registrar");
     let limits = reader.table(root, "limits");
     let proxy = reader.table(root, "proxy");
+    let overload = reader.table(root, "overload");
     let timers = reader.table(root, "timers");
     let auth = reader.table(root, "auth");
     let users = reader.tables(root, "user");
@@ -69,6 +70,11 @@ pub(crate) fn parse<'r>(
             quarantine_ttl: duration(&limits, "quarantine_ttl", SECOND..=30 * DAY, HOUR),
         },
         proxy: read_proxy(&proxy),
+        overload: Overload {
+            occupancy: overload.integer("occupancy", 50, 100).unwrap_or(95),
+            source_rate: overload.integer("source_rate", 0, 1_000_000).unwrap_or(0),
+            retry_after: duration(&overload, "retry_after", SECOND..=HOUR, 5 * SECOND),
+        },
         timers: read_timers(&timers),
         authentication: read_authentication(&auth),
         stored: Vec::new(),

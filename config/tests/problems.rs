@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, proxy, timers, auth, user, domain, group, route
+              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, user, domain, group, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1

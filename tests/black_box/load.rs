@@ -102,6 +102,15 @@ impl Report {
         }
     }
 
+    /// Every call was set up and ended, as the callers see it. (SIPp's callee takes a copy of an INVITE that crosses its own 200 for a
+    /// failure, and where messages wait there are copies.)
+    #[track_caller]
+    pub(crate) fn assert_callers_content(&self) {
+        for caller in &self.callers {
+            caller.assert_clean("caller", self.calls);
+        }
+    }
+
     pub(crate) fn retransmissions(&self) -> u64 {
         let all = self.callers.iter().chain(&self.callees);
         all.map(|ended| ended.statistics.retransmissions).sum()

@@ -12,6 +12,7 @@ mod failpoints;
 mod great_storm;
 mod kill_storm;
 mod load;
+mod overload;
 mod proxy_forking;
 mod proxy_rules;
 mod proxy_targets;

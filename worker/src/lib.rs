@@ -19,6 +19,7 @@ mod hosts;
 mod inbox;
 mod log;
 mod orphan;
+mod overload;
 mod policy;
 mod process;
 mod quarantine;

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use ::overload::Verdict;
 use control::FromWorker;
 use crossbeam_channel::Receiver;
 use failpoint::failpoint;
@@ -31,6 +32,7 @@ use crate::{
     active::Active,
     inbox::{Channel, Command, Socket},
     log::Log,
+    overload::Overload,
     policy::Policy,
     quarantine::Guard,
     takeover::{self, Inheritance},
@@ -112,6 +114,9 @@ struct Slot {
     queued: bool,
     messages: u64,
     guard: Guard,
+    overload: Overload,
+    /// When the turn's messages were served and its sends gone.
+    done_at: Instant,
     housekeeping_at: Instant,
     scrubbed_at: Instant,
     sweep: Sweep,
@@ -180,6 +185,8 @@ impl Slot {
             queued: false,
             messages: header.messages.load(Ordering::Relaxed),
             guard: Guard::default(),
+            overload: Overload::new(begin.slot, &begin.active.config.overload, time),
+            done_at: time,
             housekeeping_at: time + HOUSEKEEPING,
             scrubbed_at: time,
             sweep: Sweep::default(),
@@ -274,6 +281,7 @@ impl Slot {
             .iter()
             .position(Option::is_none)
             .unwrap_or(self.sockets.len());
+        self.overload.armed(&socket);
         self.driver
             .arm_udp(SocketIndex(u16::try_from(index)?), socket.fd.as_fd())?;
         if index == self.sockets.len() {
@@ -293,8 +301,14 @@ impl Slot {
                 self.driver.turn(Some(self.now), &mut events)?;
                 self.finish_turn();
             }
-            if events.is_empty() {
+            let slept = events.is_empty();
+            if slept {
                 self.sleep(&mut events)?;
+            }
+            self.now = now();
+            if slept {
+                self.overload
+                    .slept(self.now.saturating_duration_since(self.done_at));
             }
             self.turn(&mut events);
         }
@@ -329,8 +343,9 @@ impl Slot {
         Ok(result?)
     }
 
+    /// Serves what has come; `self.now` is the time.
     fn turn(&mut self, events: &mut Vec<Event>) {
-        self.now = now();
+        self.done_at = self.now;
         self.turn += 1;
         let header = self.header();
         header.turn_started.store(self.turn, Ordering::Relaxed);
@@ -357,13 +372,18 @@ impl Slot {
                         self.on_unreachable(socket, to);
                     }
                 }
-                Event::Starved { .. } => self.count(Counter::Starved),
+                Event::Starved { .. } => {
+                    self.overload.starved();
+                    self.count(Counter::Starved);
+                }
                 Event::ReceiveFailed { .. } => self.count(Counter::ReceiveFailed),
                 Event::Poll { .. } => {}
             }
         }
         self.take_mail();
         self.tick();
+        self.overload.turn(self.now, &self.sockets);
+        self.proxy.set_distress(!self.overload.is_open());
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
         }
@@ -394,6 +414,9 @@ impl Slot {
         if self.guard.drops(&mut self.participant, found.payload) {
             self.count(Counter::Poisoned);
             self.served.push(buffer);
+            return;
+        }
+        if !self.is_let_in(buffer, &found, listener) {
             return;
         }
         pool.begin(buffer.index, SlotId(self.slot));
@@ -440,6 +463,45 @@ impl Slot {
         }
         self.dispatch();
         failpoint!("worker.served");
+    }
+
+    /// Whether there is room for what a datagram begins. If not, it is done with.
+    fn is_let_in(
+        &mut self,
+        buffer: BufferRef,
+        found: &reactor::Datagram<'_>,
+        listener: u32,
+    ) -> bool {
+        match self.overload.judge(found.payload, found.source) {
+            Verdict::Take => return true,
+            Verdict::Drop => self.count(Counter::OverloadDropped),
+            Verdict::Refuse => {
+                let began = now();
+                let datagram = Datagram {
+                    bytes: found.payload,
+                    source: found.source,
+                    listener,
+                    truncated: found.truncated,
+                };
+                let mut env = Env {
+                    now: self.now,
+                    turn: self.turn,
+                    arena: &mut self.participant,
+                };
+                let after = self.overload.retry_after_s();
+                let refused = self
+                    .proxy
+                    .refuse_new(&mut env, datagram, after, &mut self.out);
+                self.dispatch();
+                self.overload
+                    .refused(now().saturating_duration_since(began));
+                if !refused {
+                    return true;
+                }
+            }
+        }
+        self.served.push(buffer);
+        false
     }
 
     /// The listener that a datagram came in by: noted when it was read, or told by the address that it was sent to.
@@ -621,6 +683,7 @@ impl Slot {
         header.messages.store(self.messages, Ordering::Relaxed);
         if !self.served.is_empty() {
             let sent = now();
+            self.done_at = sent;
             let took = sent.saturating_duration_since(self.now);
             self.arena
                 .latency(SlotId(self.slot))
@@ -650,6 +713,7 @@ impl Slot {
         let mut events = Vec::new();
         self.driver.turn(Some(Instant::ZERO), &mut events)?;
         self.finish_turn();
+        self.now = now();
         self.turn(&mut events);
         Ok(())
     }
@@ -716,6 +780,7 @@ impl Slot {
             Command::Apply(active, note) => {
                 self.proxy.configure(Arc::clone(&active.settings));
                 self.policy = Policy::new(&active.config, Arc::clone(&active.accounts));
+                self.overload.configure(&active.config.overload);
                 self.active = active;
                 drop(note);
             }
@@ -762,6 +827,7 @@ impl Slot {
     fn keep_house(&mut self) {
         self.housekeeping_at = self.now + HOUSEKEEPING;
         self.sweep.step(&mut self.participant, self.now, |_, _| ());
+        self.overload.count_drops(&self.sockets, &self.participant);
         let forgotten: Vec<u16> = self
             .pools
             .get(usize::from(self.slot))

@@ -42,5 +42,8 @@ pub use process::{
     spawn_worker, start_ticks, take_control_channel, unpin_current_thread,
 };
 pub use stack::{STACK_SIGNAL, Thread, answer_for_stacks, ask_for_stack, threads};
-pub use udp::{attach_reuseport_random, receive_buffer_bytes, udp_socket};
+pub use udp::{
+    FILTERED_MAX, attach_reuseport_random, datagrams_dropped, filter_beginning,
+    receive_buffer_bytes, udp_socket,
+};
 pub use user::{User, drop_privileges, lookup_user};

@@ -1,7 +1,7 @@
 //! The UDP sockets of a listener.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -84,6 +84,139 @@ pub fn attach_reuseport_random(fd: BorrowedFd<'_>, sockets: u32) -> io::Result<(
     Ok(setsockopt(&fd, sockopt::AttachReusePortCbpf, &program)?)
 }
 
+/// Has the kernel drop, before anybody reads it, what begins with these bytes and comes from one of these sources (an IPv6 one stands
+/// for its /64; none: from everybody), but for `pass` of 65,536; from 65,536 on all passes again. At most [`FILTERED_MAX`] sources
+/// count. The filter stays with the socket, whoever holds it, until it is replaced.
+pub fn filter_beginning(
+    fd: BorrowedFd<'_>,
+    beginning: [u8; 4],
+    sources: &[IpAddr],
+    pass: u32,
+) -> io::Result<()> {
+    if pass >= 1 << 16 {
+        return match set_option(fd, libc::SO_DETACH_FILTER, &0_i32) {
+            // There was none.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            done => done,
+        };
+    }
+    let mut program = beginning_filter(beginning, sources, pass);
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    set_option(fd, libc::SO_ATTACH_FILTER, &program)
+}
+
+/// Sources that a filter may name.
+pub const FILTERED_MAX: usize = 16;
+
+/// The program, written from its end: a jump says how many steps it leaves out.
+fn beginning_filter(beginning: [u8; 4], sources: &[IpAddr], pass: u32) -> Vec<libc::sock_filter> {
+    let step = |code: u32, k: u32, jt: usize, jf: usize| libc::sock_filter {
+        code: code as u16,
+        jt: jt as u8,
+        jf: jf as u8,
+        k,
+    };
+    let load = |at: u32| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
+    let jump = |test: u32| libc::BPF_JMP | test | libc::BPF_K;
+    let random = (libc::SKF_AD_OFF + libc::SKF_AD_RANDOM) as u32;
+    let header = |offset: i32| (libc::SKF_NET_OFF + offset) as u32;
+    // Back to front: drop, accept, the dice.
+    let mut back = vec![
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+        step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0, 0),
+        step(jump(libc::BPF_JGE), pass, 1, 0),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0xffff, 0, 0),
+        load(random),
+    ];
+    const ACCEPT: usize = 1;
+    const DICE: usize = 4;
+    // How many steps are left out to come to the one at this place from the end, from the step that is about to be added.
+    let over = |back: &[libc::sock_filter], place: usize| back.len() - 1 - place;
+    if !sources.is_empty() {
+        back.push(step(
+            libc::BPF_JMP | libc::BPF_JA,
+            over(&back, ACCEPT) as u32,
+            0,
+            0,
+        ));
+        for source in sources.iter().take(FILTERED_MAX) {
+            match source {
+                IpAddr::V4(ip) => {
+                    let dice = over(&back, DICE);
+                    back.push(step(jump(libc::BPF_JEQ), ip.to_bits(), dice, 0));
+                    back.push(load(header(12)));
+                }
+                IpAddr::V6(ip) => {
+                    let prefix = (ip.to_bits() >> 64) as u64;
+                    let dice = over(&back, DICE);
+                    back.push(step(jump(libc::BPF_JEQ), prefix as u32, dice, 0));
+                    back.push(load(header(12)));
+                    back.push(step(jump(libc::BPF_JEQ), (prefix >> 32) as u32, 0, 2));
+                    back.push(load(header(8)));
+                }
+            }
+        }
+    }
+    // What the filter sees begins with the header of UDP, 8 bytes. Reading past the end would drop.
+    let accept = over(&back, ACCEPT);
+    back.push(step(
+        jump(libc::BPF_JEQ),
+        u32::from_be_bytes(beginning),
+        0,
+        accept,
+    ));
+    back.push(load(8));
+    let accept = over(&back, ACCEPT);
+    back.push(step(jump(libc::BPF_JGE), 12, 0, accept));
+    back.push(step(libc::BPF_LD | libc::BPF_W | libc::BPF_LEN, 0, 0, 0));
+    back.reverse();
+    back
+}
+
+/// Datagrams that the kernel has dropped since the socket was made: its buffer was full, or its filter said so.
+pub fn datagrams_dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut words = [0_u32; SK_MEMINFO_VARS];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: `words` is `len` bytes that the kernel may write, and says how many it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(words[SK_MEMINFO_DROPS])
+}
+
+/// linux/sock_diag.h
+const SK_MEMINFO_VARS: usize = 9;
+const SK_MEMINFO_DROPS: usize = 8;
+
+fn set_option<T>(fd: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is read for the bytes of its own type, and what it points to outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// "Return the accumulator" (linux/filter.h); libc lacks it.
 const BPF_A: u32 = 0x10;
 
@@ -125,5 +258,47 @@ mod tests {
         let (one, two) = (count(first), count(second));
         assert_eq!(one + two, 200);
         assert!(one > 50 && two > 50, "{one} and {two} of 200");
+    }
+
+    #[test]
+    fn a_filter_drops_a_share_of_what_begins_so() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let fd = udp_socket(address.parse().unwrap(), false, 4 << 20).unwrap();
+            let socket = UdpSocket::from(fd.try_clone().unwrap());
+            let to = socket.local_addr().unwrap();
+            let sender = UdpSocket::bind(address).unwrap();
+            let arrived = |texts: &[&[u8]]| {
+                for _ in 0..400 {
+                    for text in texts {
+                        sender.send_to(text, to).unwrap();
+                    }
+                }
+                std::iter::from_fn(|| socket.recv_from(&mut [0; 64]).ok()).count()
+            };
+            let filter =
+                |sources: &[IpAddr], pass| filter_beginning(fd.as_fd(), *b"INVI", sources, pass);
+            let invite: &[u8] = b"INVITE sip:x SIP/2.0";
+            let foreign: [IpAddr; 2] =
+                ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+            let all: Vec<IpAddr> = foreign.into_iter().chain([to.ip()]).collect();
+            let mut dropped = 0;
+            for sources in [&[][..], &all, &[to.ip()]] {
+                filter(sources, 1 << 14).unwrap();
+                // Short ones and others pass.
+                assert_eq!(arrived(&[b"", b"\r\n", b"BYE sip:x SIP/2.0"]), 1200);
+                let quarter = arrived(&[invite]);
+                assert!((50..=160).contains(&quarter), "{quarter} of 400");
+                dropped += 400 - u32::try_from(quarter).unwrap();
+                assert_eq!(datagrams_dropped(fd.as_fd()).unwrap(), dropped);
+            }
+            filter(&foreign, 0).unwrap();
+            assert_eq!(arrived(&[invite]), 400, "others are not named");
+            filter(&[], 0).unwrap();
+            assert_eq!(arrived(&[invite]), 0);
+            for _ in 0..2 {
+                filter(&[], 1 << 16).unwrap();
+                assert_eq!(arrived(&[invite]), 400);
+            }
+        }
     }
 }

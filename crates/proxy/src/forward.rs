@@ -235,6 +235,9 @@ impl Step<'_, '_> {
         }
         self.env.count(Counter::Forwarded);
         self.note_flight(context.id, listener, to);
+        if let Some(budget) = self.budget {
+            budget.earn();
+        }
         self.queue_from(start, listener, to);
     }
 

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
+use overload::Budget;
 use sip::{Layout, Message};
 use stdx::hash::Key;
 use tables::Counter;
@@ -38,6 +39,7 @@ pub struct Proxy {
     pub(crate) mark: Mark,
     /// Where the take-over of the rest goes on (see [`crate::adopt`]).
     pub(crate) adopting: Option<shm::Cursor>,
+    budget: Option<Budget>,
 }
 
 /// The request at hand: what was read of it is read once.
@@ -68,6 +70,7 @@ impl Proxy {
             room: Room::default(),
             mark: Mark::default(),
             adopting: None,
+            budget: None,
         }
     }
 
@@ -78,6 +81,13 @@ impl Proxy {
 
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// In distress, retransmissions of requests are bounded by a tenth of the new ones (see [`overload::Budget`]).
+    pub fn set_distress(&mut self, distress: bool) {
+        if distress != self.budget.is_some() {
+            self.budget = distress.then(Budget::default);
+        }
     }
 
     /// Transactions of this slot.
@@ -158,7 +168,29 @@ impl Proxy {
             flights: &mut self.flights,
             env,
             out,
+            budget: &mut self.budget,
         })
+    }
+
+    /// Refuses a datagram that would begin something, without a transaction and at little cost: for a slot that can't take more. False,
+    /// and nothing was done: it belongs to something that is there, or is no such request; then it is for [`Proxy::step`].
+    pub fn refuse_new(
+        &mut self,
+        env: &mut Env<'_>,
+        datagram: Datagram<'_>,
+        retry_after_s: u32,
+        out: &mut Outputs,
+    ) -> bool {
+        let mut layout = self.layout.take().unwrap_or_default();
+        let read = layout.read(datagram.bytes).is_ok() && !datagram.truncated;
+        let refused = read
+            && layout.message(datagram.bytes).is_some_and(|message| {
+                self.run(env, out, |step| {
+                    step.refuse_new(&message, &datagram, retry_after_s)
+                })
+            });
+        self.layout = Some(layout);
+        refused
     }
 
     fn on_datagram(

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sip::{HeaderName, Message, Method, Via};
+use stdx::text::write_decimal;
 use tables::{Counter, TRANSACTION};
 use transaction::{
     Actions, InviteServer, NonInviteServer, Reliability, ServerAction, ServerInput, key,
@@ -80,6 +81,37 @@ impl Step<'_, '_> {
         };
         let id = self.begin(&hand, line.method, datagram);
         (Disposition::Served, Some(AtHand::new(id, way, intake)))
+    }
+
+    /// A request that is not to begin anything now: 503 with Retry-After (§21.5.4), unless it belongs to something that is there, or
+    /// does not say enough to be answered at once. Returns whether it was refused.
+    pub(crate) fn refuse_new(
+        &mut self,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+        retry_after_s: u32,
+    ) -> bool {
+        let value = message.first_value(HeaderName::Via);
+        let via = value.and_then(|value| Via::parse(value.value).ok());
+        let (Some(line), Some(value), Some(via)) = (message.request(), value, via) else {
+            return false;
+        };
+        let begins = !matches!(line.method, Method::Ack | Method::Cancel);
+        if !begins || key::lookup_key(message, &via, self.key, &mut self.room.key).is_err() {
+            return false;
+        }
+        let key = self.room.key.as_bytes();
+        if self.env.arena.find(TRANSACTION, key, |_| ()).is_some() {
+            return false;
+        }
+        let way = Way::by(message, value.value, &via, datagram.source, self.key);
+        let mut headers = b"Retry-After: ".to_vec();
+        write_decimal(retry_after_s.into(), &mut headers);
+        headers.extend_from_slice(b"\r\n");
+        self.env.count(Counter::Requests);
+        self.env.count(Counter::OverloadRefused);
+        self.reply_by(message, datagram.listener, &way, 503, None, &headers);
+        true
     }
 
     /// Begins a context and asks its first question.

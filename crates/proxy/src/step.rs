@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use overload::Budget;
 use sip::{Layout, Message, Verdict, message::ParseError};
 use stdx::hash::Key;
 use tables::Counter;
@@ -40,6 +41,8 @@ pub(crate) struct Step<'s, 'e> {
     pub(crate) flights: &'s mut Flights,
     pub(crate) env: &'s mut Env<'e>,
     pub(crate) out: &'s mut Outputs,
+    /// `Some` while this slot is in distress: what our own retransmissions may add.
+    pub(crate) budget: &'s mut Option<Budget>,
 }
 
 /// A request as it came, and what was read of it.

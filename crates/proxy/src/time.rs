@@ -67,6 +67,10 @@ impl Step<'_, '_> {
         let hop_timed_out = branch.hop_at.is_some_and(|at| at <= now);
         for action in actions {
             match action {
+                ClientAction::Resend if self.budget.as_mut().is_some_and(|left| !left.spend()) => {
+                    // As if it had been lost on its way: its timer goes on.
+                    self.env.count(Counter::CopiesWithheld);
+                }
                 ClientAction::Resend => {
                     self.env.count(Counter::RequestRetransmitted);
                     self.resend(context, number);

@@ -108,6 +108,10 @@ counters! {
     AuthMalformed "auth.malformed" "requests answered 400 because of their credentials: broken, or made for another Request-URI",
     AuthBanned "auth.banned" "addresses, and users at an address, that failed so often that they are refused for a while",
     AuthRefused "auth.refused" "requests refused because of earlier failures of their address, or of their user there",
+    DroppedByKernel "messages.dropped_by_kernel" "datagrams that the kernel dropped: the socket's buffer was full, or the filter of overload said so",
+    OverloadRefused "overload.refused" "requests answered 503 with Retry-After because the slot could take no more, or their source too many",
+    OverloadDropped "overload.dropped" "requests dropped unanswered because not even refusing them was possible",
+    CopiesWithheld "overload.copies_withheld" "retransmissions of requests left out while the slot could take no more",
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod error;
 pub mod frame;
+mod glance;
 mod layout;
 mod scan;
 mod typed;
@@ -9,6 +10,7 @@ mod values;
 mod view;
 
 pub use error::{Glitch, Glitches, ParseError, Verdict};
+pub use glance::begins_something;
 pub use layout::{HEADERS_MAX, Layout, MESSAGE_BYTES_MAX, parse};
 pub(crate) use scan::{is_token, is_token_byte, value_end};
 pub use typed::{Essentials, HeaderError};

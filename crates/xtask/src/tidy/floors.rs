@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("resolve", 2),
     ("balance", 2),
     ("auth", 2),
+    ("overload", 2),
     ("config", 2),
     ("tables", 3),
     ("snapshot", 3),
