@@ -26,6 +26,7 @@ pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
     slots(reader, draft, clean);
     listeners(draft);
     registrar_and_timers(draft);
+    dns(draft);
     domains(reader, draft, clean);
     users(draft);
     groups(draft, clean);
@@ -140,6 +141,41 @@ fn registrar_and_timers(draft: &Draft<'_>) {
             "c",
             "is not over 3 minutes, as RFC 3261 §16.6 asks: calls that ring longer are cancelled",
             "use at least c = \"181s\", except in tests",
+        );
+    }
+}
+
+fn dns(draft: &Draft<'_>) {
+    let dns = &draft.config.dns;
+    if dns.ttl_max < dns.ttl_min {
+        let key = if draft.dns.has("ttl_max") {
+            "ttl_max"
+        } else {
+            "ttl_min"
+        };
+        let values = format!(
+            "makes `ttl_max` ({}) shorter than `ttl_min` ({})",
+            show_duration(dns.ttl_max),
+            show_duration(dns.ttl_min)
+        );
+        draft
+            .dns
+            .error(key, values, "let ttl_max be at least ttl_min");
+    }
+    if let Some(timeout) = dns.timeout
+        && timeout >= dns.deadline
+    {
+        draft.dns.warning(
+            "timeout",
+            "is not below `deadline`: a second server is never asked",
+            "choose a timeout of a fraction of `deadline`",
+        );
+    }
+    if dns.servers.as_ref().is_some_and(Vec::is_empty) && dns.hosts.is_none() {
+        draft.dns.warning(
+            "servers",
+            "is empty and there is no hosts file: no name has an address",
+            "name a server, or a hosts file",
         );
     }
 }

@@ -53,6 +53,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("overload", old.overload != new.overload);
     table("timers", old.timers != new.timers);
     table("auth", old.authentication != new.authentication);
+    table("dns", old.dns != new.dns);
     named(&mut diff, "user", &old.users, &new.users, |user| {
         format!("{}@{}", user.name, user.domain)
     });

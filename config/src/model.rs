@@ -29,6 +29,7 @@ pub struct Config {
     pub overload: Overload,
     pub timers: Timers,
     pub authentication: Authentication,
+    pub dns: Dns,
     pub users: Vec<User>,
     /// Not of the file: users of `tandem user`, by domain and name. Where `users` has the same, that one counts.
     pub stored: Vec<StoredUser>,
@@ -272,6 +273,36 @@ pub enum UriRule {
 pub enum Banned {
     Reject,
     Drop,
+}
+
+/// `[dns]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    /// `None`: those of the system.
+    pub servers: Option<Vec<SocketAddr>>,
+    /// How long one server is waited for; `None`: as the system says, or 1 s.
+    pub timeout: Option<Duration>,
+    /// How often each server is asked; `None`: as the system says, or twice.
+    pub attempts: Option<u8>,
+    /// Another server first each time; `None`: as the system says.
+    pub rotate: Option<bool>,
+    /// How long a request waits for the address of its next hop.
+    pub deadline: Duration,
+    /// The hosts file; `None`: there is none.
+    pub hosts: Option<String>,
+    /// IPv6 addresses of a host before its IPv4 addresses.
+    pub prefer_v6: bool,
+    pub ttl_min: Duration,
+    pub ttl_max: Duration,
+    pub negative_ttl_max: Duration,
+    /// How long an answer that has ended is used when no server answers.
+    pub stale_max: Duration,
+    /// Answers that each slot keeps.
+    pub cache_entries_max: u32,
+    /// Resolutions under way in each slot.
+    pub pending_max: u32,
+    /// How long a hop that did not answer is tried last.
+    pub blacklist: Duration,
 }
 
 /// `[[user]]`

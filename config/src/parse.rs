@@ -11,6 +11,8 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Name servers that are used.
+const DNS_SERVERS_MAX: usize = 8;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A configuration on its way through the checks, with the tables that it came from.
@@ -22,6 +24,7 @@ pub(crate) struct Draft<'r> {
     pub(crate) pin_from_file: bool,
     pub(crate) registrar: Table<'r>,
     pub(crate) timers: Table<'r>,
+    pub(crate) dns: Table<'r>,
     pub(crate) users: Vec<Table<'r>>,
     pub(crate) domains: Vec<Table<'r>>,
     pub(crate) groups: Vec<Table<'r>>,
@@ -44,6 +47,7 @@ pub(crate) fn parse<'r>(
     let overload = reader.table(root, "overload");
     let timers = reader.table(root, "timers");
     let auth = reader.table(root, "auth");
+    let dns = reader.table(root, "dns");
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
     let groups = reader.tables(root, "group");
@@ -78,6 +82,7 @@ pub(crate) fn parse<'r>(
         timers: read_timers(&timers),
         authentication: read_authentication(&auth),
         stored: Vec::new(),
+        dns: read_dns(&dns),
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),
@@ -90,6 +95,7 @@ pub(crate) fn parse<'r>(
         pin_from_file: true,
         registrar,
         timers,
+        dns,
         users,
         domains,
         groups,
@@ -304,6 +310,60 @@ fn read_authentication(table: &Table<'_>) -> Authentication {
                 &[],
             )
             .unwrap_or(Banned::Reject),
+    }
+}
+
+fn read_dns(table: &Table<'_>) -> Dns {
+    let shortest = Duration::from_millis(50);
+    let servers = table.texts("servers", value::name_server);
+    if let Some(servers) = &servers {
+        let mut seen = HashSet::new();
+        if servers.len() > DNS_SERVERS_MAX {
+            table.error(
+                "servers",
+                format!(
+                    "has {} servers; there can be {DNS_SERVERS_MAX}",
+                    servers.len()
+                ),
+                "keep those that answer soonest",
+            );
+        } else if let Some(twice) = servers.iter().find(|server| !seen.insert(**server)) {
+            table.error(
+                "servers",
+                format!("names {twice} twice"),
+                "remove one of the two",
+            );
+        }
+    }
+    let ttl_min = duration(table, "ttl_min", Duration::ZERO..=HOUR, 5 * SECOND);
+    let prefer = [("ipv4", false), ("ipv6", true)];
+    let hosts = table.text("hosts", value::path_or_none);
+    Dns {
+        servers,
+        timeout: table.text("timeout", |text| {
+            value::duration(text, shortest..=30 * SECOND)
+        }),
+        attempts: table
+            .integer("attempts", 1, 5)
+            .and_then(|attempts: u16| attempts.try_into().ok()),
+        rotate: table.boolean("rotate"),
+        deadline: duration(table, "deadline", SECOND / 10..=30 * SECOND, 5 * SECOND),
+        hosts: hosts.unwrap_or_else(|| Some("/etc/hosts".to_owned())),
+        prefer_v6: table.choice("prefer", &prefer, &[]).unwrap_or(false),
+        ttl_min,
+        ttl_max: duration(table, "ttl_max", SECOND..=7 * DAY, HOUR.max(ttl_min)),
+        negative_ttl_max: duration(
+            table,
+            "negative_ttl_max",
+            Duration::ZERO..=HOUR,
+            60 * SECOND,
+        ),
+        stale_max: duration(table, "stale_max", Duration::ZERO..=7 * DAY, HOUR),
+        cache_entries_max: table
+            .integer("cache_entries_max", 0, 1_000_000)
+            .unwrap_or(10_000),
+        pending_max: table.integer("pending_max", 1, 100_000).unwrap_or(4_000),
+        blacklist: duration(table, "blacklist", Duration::ZERO..=HOUR, 30 * SECOND),
     }
 }
 

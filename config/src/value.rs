@@ -155,6 +155,45 @@ pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, Wrong> {
     )
 }
 
+/// A name server: an address, and a port if it is not 53.
+pub(crate) fn name_server(text: &str) -> Result<SocketAddr, Wrong> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, 53),
+        Err(_) => match text.parse() {
+            Ok(address) => address,
+            Err(_) => {
+                return wrong(
+                    "is not an IP address",
+                    "write an address like 192.0.2.53, with a port if it is not 53: 192.0.2.53:5353 or [2001:db8::53]:5353",
+                );
+            }
+        },
+    };
+    if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+        return wrong(
+            "is no address of a server",
+            "write the address of a name server, like 127.0.0.1",
+        );
+    }
+    Ok(address)
+}
+
+/// An absolute path, or `none`.
+pub(crate) fn path_or_none(text: &str) -> Result<Option<String>, Wrong> {
+    match text {
+        "none" => Ok(None),
+        text if text.starts_with('/') => Ok(Some(text.to_owned())),
+        _ => wrong(
+            "is not an absolute path",
+            "write the path from / on, or \"none\"",
+        ),
+    }
+}
+
 /// `HOST` or `HOST:PORT` (`hostport` of RFC 3261 §25.1).
 pub(crate) fn host_port(text: &str) -> Result<String, Wrong> {
     let (host_text, port) = match text.rsplit_once(':') {

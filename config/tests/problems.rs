@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, user, domain, group, route
+              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, user, domain, group, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1
@@ -1069,4 +1069,107 @@ fn problems_are_bounded() {
         load_for(&text, "tandem.toml", &Overrides::default(), CORES).expect_err("wrong all over");
     assert_eq!(problems.len(), 100);
     assert!(problems.iter().all(Problem::is_error));
+}
+
+#[test]
+fn name_servers() {
+    check(
+        r#"
+[dns]
+servers = ["192.0.2.53", "2001:db8::53", "[2001:db8::54]", "192.0.2.54:5353", "[2001:db8::55]:53"]
+timeout = "200ms"
+attempts = 3
+rotate = true
+deadline = "3s"
+hosts = "none"
+prefer = "ipv6"
+ttl_min = "0s"
+ttl_max = "10min"
+negative_ttl_max = "0s"
+stale_max = "0s"
+cache_entries_max = 0
+pending_max = 1
+blacklist = "0s"
+"#,
+        expect![""],
+    );
+    check(
+        "[dns]\nservers = ['dns.example.com', '0.0.0.0', '192.0.2.1:0', 7]\nhosts = 'hosts'\nttl_min = '1h'\nttl_max = '1s'\nattempts = 9\n",
+        expect![[r#"
+            error: `dns.servers` is not an IP address
+             --> tandem.toml:2:12
+              |
+            2 | servers = ['dns.example.com', '0.0.0.0', '192.0.2.1:0', 7]
+              |            ^^^^^^^^^^^^^^^^^
+              = help: write an address like 192.0.2.53, with a port if it is not 53: 192.0.2.53:5353 or [2001:db8::53]:5353
+
+            error: `dns.servers` is no address of a server
+             --> tandem.toml:2:31
+              |
+            2 | servers = ['dns.example.com', '0.0.0.0', '192.0.2.1:0', 7]
+              |                               ^^^^^^^^^
+              = help: write the address of a name server, like 127.0.0.1
+
+            error: `dns.servers` is no address of a server
+             --> tandem.toml:2:42
+              |
+            2 | servers = ['dns.example.com', '0.0.0.0', '192.0.2.1:0', 7]
+              |                                          ^^^^^^^^^^^^^
+              = help: write the address of a name server, like 127.0.0.1
+
+            error: `dns.servers` must be a list of strings, not an integer
+             --> tandem.toml:2:57
+              |
+            2 | servers = ['dns.example.com', '0.0.0.0', '192.0.2.1:0', 7]
+              |                                                         ^
+              = help: write for example: servers = ["192.0.2.53", "[2001:db8::53]:53"]
+
+            error: `dns.hosts` is not an absolute path
+             --> tandem.toml:3:9
+              |
+            3 | hosts = 'hosts'
+              |         ^^^^^^^
+              = help: write the path from / on, or "none"
+
+            error: `dns.ttl_max` makes `ttl_max` (1s) shorter than `ttl_min` (1h)
+             --> tandem.toml:5:11
+              |
+            5 | ttl_max = '1s'
+              |           ^^^^
+              = help: let ttl_max be at least ttl_min
+
+            error: `dns.attempts` must be 1 to 5, not 9
+             --> tandem.toml:6:12
+              |
+            6 | attempts = 9
+              |            ^
+              = help: choose a number from 1 to 5"#]],
+    );
+    check(
+        "[dns]\nservers = ['192.0.2.1', '192.0.2.1:53']\n",
+        expect![[r#"
+            error: `dns.servers` names 192.0.2.1:53 twice
+             --> tandem.toml:2:11
+              |
+            2 | servers = ['192.0.2.1', '192.0.2.1:53']
+              |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: remove one of the two"#]],
+    );
+    check(
+        "[dns]\nservers = []\nhosts = 'none'\ntimeout = '6s'\n",
+        expect![[r#"
+            warning: `dns.servers` is empty and there is no hosts file: no name has an address
+             --> tandem.toml:2:11
+              |
+            2 | servers = []
+              |           ^^
+              = help: name a server, or a hosts file
+
+            warning: `dns.timeout` is not below `deadline`: a second server is never asked
+             --> tandem.toml:4:11
+              |
+            4 | timeout = '6s'
+              |           ^^^^
+              = help: choose a timeout of a fraction of `deadline`"#]],
+    );
 }

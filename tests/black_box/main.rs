@@ -8,6 +8,7 @@ mod calls_per_second;
 mod cold_restart;
 mod commands;
 mod digest;
+mod dns;
 mod failpoints;
 mod great_storm;
 mod kill_storm;

@@ -4,6 +4,7 @@
 //! - [`server::Server`]: a running `tandem`, its command line, its log, its processes;
 //! - [`peer::Peer`], [`message::Message`], [`ua::Ua`]: a SIP client that never retransmits;
 //! - [`sipp::Sipp`], [`baresip::Baresip`], [`sipsak`]: the outside clients;
+//! - [`unbound::Unbound`]: a name server, and a gate before it;
 //! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
 //! - [`flow`]: call flows in text files, and what plays them;
 //! - [`manager::Manager`]: stands for systemd and its descriptor store;
@@ -25,6 +26,7 @@ pub mod sipp;
 pub mod sipsak;
 pub mod storm;
 pub mod ua;
+pub mod unbound;
 
 /// Is the long form of the tests asked for (`TANDEM_LONG=1`)? The short form runs in CI.
 pub fn long() -> bool {

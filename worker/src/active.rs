@@ -8,7 +8,7 @@ use stdx::hash::Key;
 
 use crate::{
     accounts::{self, Accounts},
-    hosts::Hosts,
+    names::Names,
 };
 
 /// One version of the configuration, shared by the reactors of a process.
@@ -18,7 +18,10 @@ pub struct Active {
     /// For each reactor to build its own router from.
     pub config: Arc<Config>,
     pub accounts: Arc<Accounts>,
-    pub hosts: Arc<Hosts>,
+    pub hosts: Arc<dns::Hosts>,
+    pub dns: dns::Settings,
+    /// Those that there are listeners for.
+    pub families: dns::Families,
 }
 
 /// Where the sockets of this process are bound, by listener id.
@@ -26,12 +29,12 @@ pub type Listeners = HashMap<u32, SocketAddr>;
 
 impl Active {
     /// Puts a configuration to work over the listeners that there are.
-    pub fn new(
+    pub(crate) fn new(
         version: u64,
         config: Arc<Config>,
         accounts: Arc<Accounts>,
         listeners: &Listeners,
-        hosts: Arc<Hosts>,
+        names: &Names,
         dialog_key: Key,
     ) -> Self {
         let mut list: Vec<Listener> = listeners
@@ -83,10 +86,15 @@ impl Active {
             },
         };
         Self {
+            families: dns::Families {
+                v4: listeners.values().any(SocketAddr::is_ipv4),
+                v6: listeners.values().any(SocketAddr::is_ipv6),
+            },
+            dns: names.settings(&config),
+            hosts: Arc::clone(&names.hosts),
             settings: Arc::new(settings),
             config,
             accounts,
-            hosts,
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::active::Active;
 pub(crate) enum Command {
     /// Work by this configuration from the next message on.
     Apply(Arc<Active>, Arc<AppliedNote>),
+    /// The same configuration; the hosts file or `resolv.conf` has changed.
+    Names(Arc<Active>),
     Arm(Socket),
     Disarm {
         listener: u32,

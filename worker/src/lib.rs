@@ -3,7 +3,8 @@
 //! - `process`: the control thread: takes orders from the supervisor, answers what needs the tables.
 //! - `slot`: a reactor thread: one slot, one ring, one [`proxy::Proxy`]; its turn.
 //! - `takeover`: how a slot begins: recovery, adoption, the journal of what its predecessor had read.
-//! - `policy`, `active`, `accounts`, `hosts`: the configuration put to work.
+//! - `policy`, `active`, `accounts`, `names`: the configuration, and what the machine says about names, put to work.
+//! - `lookup`: a slot's resolver and its sockets to name servers.
 //! - [`helper`]: processes beside the workers, for one task each: snapshots.
 //! - `log`: what the machine notes, as lines.
 //! - [`rules`]: the configuration put to work without a process, for simulations.
@@ -15,9 +16,10 @@ mod accounts;
 mod active;
 mod carry;
 pub mod helper;
-mod hosts;
 mod inbox;
 mod log;
+mod lookup;
+mod names;
 mod orphan;
 mod overload;
 mod policy;

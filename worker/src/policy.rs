@@ -1,15 +1,15 @@
 //! The script-free router: answers the machine's questions from the configuration, within the same turn.
 
-use std::{cell::Cell, collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use config::{Auth, Config, Router, Target as ConfigTarget};
 use proxy::{Admission, Answer, AskKind, Decision, Question, Target};
 use sip::{
     HeaderName, Method, NameAddr,
-    uri::{Host, Scheme, Uri},
+    uri::{Scheme, Uri},
 };
 
-use crate::{accounts::Accounts, hosts::Hosts};
+use crate::accounts::Accounts;
 
 /// The configuration's rules, made ready for one thread.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Policy {
     }
 
     /// Answers one question.
-    pub fn answer(&self, kind: AskKind, question: &Question<'_>, hosts: &Hosts) -> Answer {
+    pub fn answer(&self, kind: AskKind, question: &Question<'_>) -> Answer {
         match kind {
             AskKind::Admit => Answer::Admitted(self.admit(question)),
             AskKind::Credentials => Answer::Credentials(
@@ -60,12 +60,8 @@ impl Policy {
                     .cloned(),
             ),
             AskKind::Route => Answer::Routed(self.route(question)),
-            AskKind::Resolve { branch } => Answer::Resolved(
-                question
-                    .next_hop(branch)
-                    .map(|uri| resolve(uri, hosts))
-                    .unwrap_or_default(),
-            ),
+            // The resolver's business, not asked here.
+            AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }
     }
 
@@ -271,25 +267,4 @@ fn with_user_of(to: &str, request: &Uri<'_>) -> Vec<u8> {
         .concat();
     }
     [scheme.as_bytes(), b":", user, b"@", rest.as_bytes()].concat()
-}
-
-/// The addresses of a URI's host, as far as the hosts file knows it.
-fn resolve(uri: &[u8], hosts: &Hosts) -> Vec<SocketAddr> {
-    let Ok(uri) = Uri::parse(uri) else {
-        return Vec::new();
-    };
-    let port = uri.port.unwrap_or(proxy::PORT_DEFAULT);
-    match uri.host {
-        Some(Host::Name(name)) => {
-            let Ok(name) = std::str::from_utf8(name) else {
-                return Vec::new();
-            };
-            hosts
-                .lookup(name)
-                .iter()
-                .map(|&ip| SocketAddr::new(ip, port))
-                .collect()
-        }
-        _ => proxy::literal_address(&uri).into_iter().collect(),
-    }
 }

@@ -18,6 +18,10 @@ use config::Config;
 use control::{FromWorker, Secret, SlotAssign, ToWorker};
 use crossbeam_channel::Sender;
 use failpoint::failpoint;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use shm::{Arena, Participant, ParticipantId, SlotId};
 use stdx::hash::Key;
 use sync::Ordering;
@@ -26,8 +30,8 @@ use crate::{
     accounts::Accounts,
     active::{Active, Listeners},
     carry,
-    hosts::Hosts,
     inbox::{AppliedNote, Channel, Command, Socket},
+    names::{self, Names},
     orphan, queries,
     slot::{Begin, run_slot},
 };
@@ -60,7 +64,7 @@ pub(crate) struct Process {
     pub(crate) arena: Arena,
     /// The control thread's own way into the arena.
     participant: Participant,
-    hosts: Arc<Hosts>,
+    names: Names,
     config: Arc<Config>,
     /// Made as soon as the configuration is there, and not when a slot is taken over.
     accounts: Arc<Accounts>,
@@ -126,8 +130,19 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
         return Ok(());
     };
     channel.tell(&FromWorker::Ready);
+    let mut looked = os::now();
     loop {
         let connection = channel.connection();
+        let said = has_said_something(connection.as_fd())?;
+        let now = os::now();
+        // Also beside a supervisor that never stops talking.
+        if now.saturating_duration_since(looked) >= names::LOOK {
+            looked = now;
+            process.look_at_names();
+        }
+        if !said {
+            continue;
+        }
         match receive(connection.as_fd(), &mut bytes, &mut fds)? {
             Some(message) => {
                 if process.obey(message, &mut fds)? {
@@ -137,6 +152,17 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
             None if process.successor && process.place.is_none() => return Ok(()),
             None => orphan::wait_for_adoption(&mut process)?,
         }
+    }
+}
+
+/// Waits for the supervisor, no longer than until the files about names are to be looked at.
+fn has_said_something(connection: BorrowedFd<'_>) -> anyhow::Result<bool> {
+    let mut wanted = [PollFd::new(connection, PollFlags::POLLIN)];
+    let wait = PollTimeout::try_from(names::LOOK).unwrap_or(PollTimeout::MAX);
+    match poll(&mut wanted, wait) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error).context("the control channel can't be waited for"),
     }
 }
 
@@ -194,8 +220,8 @@ fn start(
         return Ok(None);
     }
     let config = Arc::new(read_config(&config_file)?);
-    // Before privileges go: the file may be for root only.
-    let hosts = Arc::new(Hosts::load());
+    // Before privileges go: a file may be for root only.
+    let names = Names::read(&config);
     if let Some(user) = &user {
         os::drop_privileges(user).with_context(|| format!("can't become the user {user}"))?;
     }
@@ -208,8 +234,8 @@ fn start(
         channel: Arc::clone(channel),
         arena,
         participant,
-        hosts,
         accounts: Arc::new(Accounts::new(&config)),
+        names,
         config,
         config_file,
         version: config_version,
@@ -270,6 +296,7 @@ impl Process {
                 self.accounts = Arc::new(Accounts::new(&self.config));
                 self.config_file = fd;
                 self.version = version;
+                self.names.configure(&self.config);
                 self.apply();
             }
             ToWorker::Assign {
@@ -405,7 +432,7 @@ impl Process {
             Arc::clone(&self.config),
             Arc::clone(&self.accounts),
             &listeners,
-            Arc::clone(&self.hosts),
+            &self.names,
             Key(self.secret.0),
         ))
     }
@@ -419,6 +446,16 @@ impl Process {
         });
         for slot in self.reactors.keys().copied().collect::<Vec<_>>() {
             self.order(slot, Command::Apply(Arc::clone(&active), Arc::clone(&note)));
+        }
+    }
+
+    /// Gives the reactors what the machine's files say about names, if that is news.
+    fn look_at_names(&mut self) {
+        if self.names.look() && !self.reactors.is_empty() {
+            let active = self.active();
+            for slot in self.reactors.keys().copied().collect::<Vec<_>>() {
+                self.order(slot, Command::Names(Arc::clone(&active)));
+            }
         }
     }
 

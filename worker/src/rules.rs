@@ -7,7 +7,7 @@ use proxy::{Answer, AskKind, Question, Settings};
 use stdx::hash::Key;
 
 pub use crate::active::Listeners;
-use crate::{accounts::Accounts, active::Active, hosts::Hosts, policy::Policy};
+use crate::{accounts::Accounts, active::Active, names::Names, policy::Policy};
 
 /// The script-free router and the machine's settings, as every slot has them.
 #[derive(Debug)]
@@ -20,9 +20,8 @@ impl Rules {
     pub fn new(config: Arc<Config>, listeners: &Listeners, dialog_key: Key) -> Self {
         let accounts = Arc::new(Accounts::new(&config));
         let policy = Policy::new(&config, Arc::clone(&accounts));
-        let hosts = Arc::new(Hosts::default());
         Self {
-            active: Active::new(1, config, accounts, listeners, hosts, dialog_key),
+            active: Active::new(1, config, accounts, listeners, &Names::none(), dialog_key),
             policy,
         }
     }
@@ -31,8 +30,8 @@ impl Rules {
         &self.active.settings
     }
 
-    /// Answers one question of the machine.
+    /// Answers one question of the machine. No name has an address here.
     pub fn answer(&self, kind: AskKind, question: &Question<'_>) -> Answer {
-        self.policy.answer(kind, question, &self.active.hosts)
+        self.policy.answer(kind, question)
     }
 }

@@ -21,7 +21,7 @@ use control::FromWorker;
 use crossbeam_channel::Receiver;
 use failpoint::failpoint;
 use os::now;
-use proxy::{ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy};
+use proxy::{Answer, AskKind, ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy};
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
 use shm::{Arena, BufferRef, Doorbell, Mail, Participant, ParticipantId, RxPool, RxState, SlotId};
 use stdx::Instant;
@@ -32,6 +32,7 @@ use crate::{
     active::Active,
     inbox::{Channel, Command, Socket},
     log::Log,
+    lookup::{Late, Lookup},
     overload::Overload,
     policy::Policy,
     quarantine::Guard,
@@ -64,6 +65,8 @@ const TRIES_MAX: usize = 8;
 const ADOPT_ROWS: usize = 1024;
 /// The token of the slot's own doorbell.
 const DOORBELL: u32 = 0;
+/// The token of the sockets to name servers.
+const LOOKUP: u32 = 1;
 
 /// Runs a slot until it is told to stop; reports to the supervisor if it can't.
 pub(crate) fn run_slot(begin: Begin) {
@@ -99,7 +102,9 @@ struct Slot {
     sockets: Vec<Option<Socket>>,
     proxy: Proxy,
     policy: Policy,
-    active: Arc<Active>,
+    lookup: Lookup,
+    /// Reused from turn to turn.
+    late: Vec<Late>,
     commands: Receiver<Command>,
     doorbells: Arc<Vec<std::os::fd::OwnedFd>>,
     wheel: Wheel<ContextId>,
@@ -163,6 +168,8 @@ impl Slot {
             driver.arm_poll(DOORBELL, bell.as_fd())?;
         }
         let time = now();
+        let lookup = Lookup::new(begin.slot, &arena.key(), time.as_nanos(), &begin.active)?;
+        driver.arm_poll(LOOKUP, lookup.descriptor())?;
         let mut slot = Self {
             slot: begin.slot,
             pools: (0..arena.layout().slots)
@@ -173,7 +180,8 @@ impl Slot {
             sockets: Vec::new(),
             proxy: Proxy::new(begin.slot, arena.key(), Arc::clone(&begin.active.settings)),
             policy: Policy::new(&begin.active.config, Arc::clone(&begin.active.accounts)),
-            active: Arc::clone(&begin.active),
+            lookup,
+            late: Vec::new(),
             commands: begin.commands.clone(),
             doorbells: Arc::clone(&begin.doorbells),
             wheel: Wheel::new(time),
@@ -325,6 +333,10 @@ impl Slot {
             .wheel
             .next_deadline()
             .map_or(self.housekeeping_at, |next| next.min(self.housekeeping_at));
+        let deadline = self
+            .lookup
+            .deadline()
+            .map_or(deadline, |next| next.min(deadline));
         self.header().sleeping.store(1, Ordering::SeqCst);
         let busy = self.arena.has_mail(SlotId(self.slot))
             || !self.commands.is_empty()
@@ -377,6 +389,7 @@ impl Slot {
                     self.count(Counter::Starved);
                 }
                 Event::ReceiveFailed { .. } => self.count(Counter::ReceiveFailed),
+                Event::Poll { token: LOOKUP } => self.lookup.wake(),
                 Event::Poll { .. } => {}
             }
         }
@@ -384,6 +397,7 @@ impl Slot {
         self.tick();
         self.overload.turn(self.now, &self.sockets);
         self.proxy.set_distress(!self.overload.is_open());
+        self.answer_late();
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
         }
@@ -534,11 +548,20 @@ impl Slot {
                 turn: self.turn,
                 arena: &mut self.participant,
             };
-            let (policy, active) = (&self.policy, &self.active);
-            let answer = self.proxy.question(&env, ask.id, at_hand, |question| {
-                policy.answer(ask.kind, &question, &active.hosts)
-            });
-            if let Some(answer) = answer {
+            let (policy, lookup, now) = (&self.policy, &mut self.lookup, self.now);
+            let answer = self
+                .proxy
+                .question(&env, ask.id, at_hand, |question| match ask.kind {
+                    AskKind::Resolve { branch } => lookup
+                        .ask(now, ask.id, branch, &question)
+                        .map(Answer::Resolved),
+                    kind => Some(policy.answer(kind, &question)),
+                });
+            if matches!(ask.kind, AskKind::Resolve { .. }) {
+                self.lookup.count(&self.participant);
+            }
+            // What needs a name server is answered in a later turn.
+            if let Some(answer) = answer.flatten() {
                 let mut env = Env {
                     now: self.now,
                     turn: self.turn,
@@ -580,6 +603,38 @@ impl Slot {
         self.dispatch();
     }
 
+    /// Answers what had to wait for a name server.
+    fn answer_late(&mut self) {
+        if self.lookup.deadline().is_none_or(|due| due > self.now) {
+            return;
+        }
+        let mut late = std::mem::take(&mut self.late);
+        self.lookup.turn(self.now, &mut late);
+        self.lookup.count(&self.participant);
+        for (id, hops) in late.drain(..) {
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            let input = Input::Answer {
+                id,
+                answer: Answer::Resolved(hops),
+                at_hand: None,
+            };
+            self.proxy.step(&mut env, input, &mut self.out);
+            self.answer_asks(None);
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            self.proxy.settle(&mut env, None, &mut self.out);
+            self.dispatch();
+        }
+        self.late = late;
+    }
+
     /// Gives what was settled to the driver and the wheel.
     fn dispatch(&mut self) {
         for send in &self.out.sends {
@@ -602,6 +657,12 @@ impl Slot {
         }
         for note in &self.out.notes {
             self.log.note(self.now, self.slot, note);
+        }
+        for &(hop, state) in &self.out.hops {
+            self.lookup.hop(self.now, hop, state);
+            if state.is_bad() {
+                self.lookup.count(&self.participant);
+            }
         }
         self.out.clear();
     }
@@ -781,9 +842,10 @@ impl Slot {
                 self.proxy.configure(Arc::clone(&active.settings));
                 self.policy = Policy::new(&active.config, Arc::clone(&active.accounts));
                 self.overload.configure(&active.config.overload);
-                self.active = active;
+                self.lookup.configure(&active);
                 drop(note);
             }
+            Command::Names(active) => self.lookup.configure(&active),
             Command::Arm(socket) => {
                 let listener = socket.listener;
                 if let Err(error) = self.arm(socket) {

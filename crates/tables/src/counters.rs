@@ -112,6 +112,19 @@ counters! {
     OverloadRefused "overload.refused" "requests answered 503 with Retry-After because the slot could take no more, or their source too many",
     OverloadDropped "overload.dropped" "requests dropped unanswered because not even refusing them was possible",
     CopiesWithheld "overload.copies_withheld" "retransmissions of requests left out while the slot could take no more",
+    DnsResolutions "dns.resolutions" "names of next hops that were looked up (RFC 3263)",
+    DnsCached "dns.cached" "names of next hops known without asking a name server: hosts file or cache",
+    DnsQueries "dns.queries" "questions sent to name servers, repetitions included",
+    DnsStreams "dns.tcp" "questions sent to name servers by TCP: the answer by UDP was cut, or its letters were changed",
+    DnsAnswers "dns.answers" "answers of name servers that fit a question",
+    DnsMismatched "dns.mismatched" "datagrams of name servers, or in their name, that fit no question",
+    DnsTimeouts "dns.timeouts" "questions that a name server left unanswered for `dns.timeout`",
+    DnsStale "dns.stale" "answers used beyond their time because no name server answered (RFC 8767)",
+    DnsNotFound "dns.not_found" "next hops without an address that a listener could reach",
+    DnsFailed "dns.failed" "next hops not found because no name server could tell in time",
+    DnsTransport "dns.transport" "next hops that only other transports than UDP lead to",
+    DnsRefused "dns.refused" "next hops not looked up because `dns.pending_max` look-ups were under way",
+    DnsBlacklisted "dns.blacklisted" "addresses of next hops that did not answer and are tried last for `dns.blacklist`",
 }
 
 #[cfg(test)]

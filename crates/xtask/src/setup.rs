@@ -8,11 +8,12 @@ use anyhow::bail;
 use crate::shell::{self, have, output};
 
 /// Program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("cc", "gcc"),
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("baresip", "baresip-core"),
+    ("unbound", "unbound"),
     ("valgrind", "valgrind"),
 ];
 

@@ -17,7 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("transaction", 2),
     ("dialog", 2),
     ("registrar", 2),
-    ("resolve", 2),
+    ("dns", 2),
     ("balance", 2),
     ("auth", 2),
     ("overload", 2),

@@ -1,4 +1,4 @@
-//! Addresses of names, as far as they need no network: the hosts file. DNS comes with the resolver.
+//! Addresses of names, as far as they need no network: the hosts file (`hosts(5)`).
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -10,13 +10,6 @@ pub struct Hosts(HashMap<String, Vec<IpAddr>>);
 const NAMES_MAX: usize = 100_000;
 
 impl Hosts {
-    /// Reads `/etc/hosts`, once, before any reactor runs; without one, there are no names.
-    pub fn load() -> Self {
-        std::fs::read_to_string("/etc/hosts")
-            .map(|text| Self::parse(&text))
-            .unwrap_or_default()
-    }
-
     /// `address name...` lines; `#` begins a comment; lines that make no sense are skipped, as everybody does.
     pub fn parse(text: &str) -> Self {
         let mut names: HashMap<String, Vec<IpAddr>> = HashMap::new();

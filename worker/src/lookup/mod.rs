@@ -1,0 +1,288 @@
+//! A slot's resolver: the machine of crate `dns`, its sockets, and whose questions it answers.
+//!
+//! The machine's questions wait as rows in the arena (DESIGN §4); what is here is lost with the worker, and the heir asks again.
+
+mod sockets;
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use dns::{Host, Input, Outputs, Reason, Resolver, Target};
+use proxy::{AskId, HopState, Question};
+use shm::Participant;
+use sip::uri::{Host as UriHost, Scheme, Uri};
+use stdx::{
+    Instant,
+    hash::{Key, hash64, hash128},
+};
+use tables::Counter;
+
+use crate::active::Active;
+use sockets::{Heard, Sockets};
+
+/// At most so often a line about next hops that only other transports lead to.
+const TRANSPORT_NOTE: Duration = Duration::from_secs(60);
+
+/// A late answer: hops, best first.
+pub(crate) type Late = (AskId, Vec<SocketAddr>);
+
+pub(crate) struct Lookup {
+    slot: u16,
+    resolver: Resolver<AskId>,
+    sockets: Sockets,
+    outputs: Outputs<AskId>,
+    /// Chooses among equals, the same for all messages of a call and in all workers.
+    seeds: Key,
+    noted: Option<Instant>,
+    /// There may be something to read.
+    ready: bool,
+}
+
+impl Lookup {
+    /// `once` is a number that no other incarnation of the slot has had.
+    pub(crate) fn new(slot: u16, arena: &Key, once: u64, active: &Active) -> io::Result<Self> {
+        // Ids and ports are drawn from it: nobody may draw from the same again.
+        let key = hash128(
+            arena,
+            &[
+                b"dns",
+                &slot.to_le_bytes(),
+                &once.to_le_bytes(),
+                &std::process::id().to_le_bytes(),
+            ],
+        );
+        let resolver = Resolver::new(
+            active.dns.clone(),
+            active.families,
+            Arc::clone(&active.hosts),
+            Key(key.to_le_bytes()),
+        );
+        let mut sockets = Sockets::new()?;
+        sockets.configure(resolver.servers());
+        Ok(Self {
+            slot,
+            resolver,
+            sockets,
+            outputs: Outputs::default(),
+            seeds: *arena,
+            noted: None,
+            ready: false,
+        })
+    }
+
+    /// Readable when there is something to be read.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.sockets.as_fd()
+    }
+
+    /// The descriptor was readable.
+    pub(crate) fn wake(&mut self) {
+        self.ready = true;
+    }
+
+    pub(crate) fn configure(&mut self, active: &Active) {
+        self.resolver.configure(
+            active.dns.clone(),
+            active.families,
+            Arc::clone(&active.hosts),
+        );
+        self.sockets.configure(self.resolver.servers());
+    }
+
+    /// When [`Lookup::turn`] has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.ready {
+            Some(Instant::ZERO)
+        } else {
+            self.resolver.deadline()
+        }
+    }
+
+    /// Where a branch's next hop is (RFC 3263); `None`: the answer comes by a later [`Lookup::turn`].
+    pub(crate) fn ask(
+        &mut self,
+        now: Instant,
+        id: AskId,
+        branch: u8,
+        question: &Question<'_>,
+    ) -> Option<Vec<SocketAddr>> {
+        let uri = question
+            .next_hop(branch)
+            .and_then(|uri| Uri::parse(uri).ok());
+        let Some(target) = uri.as_ref().and_then(target_of) else {
+            return Some(Vec::new());
+        };
+        let call_id = question.message.call_id().unwrap_or_default();
+        let input = Input::Resolve {
+            token: id,
+            target,
+            seed: hash64(&self.seeds, &[b"hop", call_id]),
+        };
+        self.resolver.step(now, input, &mut self.outputs);
+        let answer = self.outputs.answers.pop();
+        if let Some(answer) = &answer
+            && answer.hops.is_empty()
+        {
+            self.note(now, answer.reason);
+        }
+        self.act(now);
+        answer.map(|answer| answer.hops)
+    }
+
+    /// Hears what has come and does what is due. Appends answers to questions that had to wait.
+    pub(crate) fn turn(&mut self, now: Instant, answers: &mut Vec<Late>) {
+        if self.ready {
+            let Self {
+                sockets,
+                resolver,
+                outputs,
+                ..
+            } = self;
+            self.ready = sockets.hear(|heard| {
+                let input = match heard {
+                    Heard::Datagram(server, lane, bytes) => Input::Datagram {
+                        server,
+                        lane,
+                        bytes,
+                    },
+                    Heard::Unreachable(server, lane) => Input::Unreachable { server, lane },
+                    Heard::Stream(connection, bytes) => Input::Stream { connection, bytes },
+                    Heard::Closed(connection) => Input::Closed { connection },
+                };
+                resolver.step(now, input, outputs);
+            });
+        }
+        if self.resolver.deadline().is_some_and(|due| due <= now) {
+            self.resolver.step(now, Input::Tick, &mut self.outputs);
+        }
+        self.act(now);
+        for answer in std::mem::take(&mut self.outputs.answers) {
+            if answer.hops.is_empty() {
+                self.note(now, answer.reason);
+            }
+            answers.push((answer.token, answer.hops));
+        }
+    }
+
+    /// Carries out what the machine wants.
+    fn act(&mut self, now: Instant) {
+        let Self {
+            sockets,
+            resolver,
+            outputs,
+            ..
+        } = self;
+        // What can't be sent is told at once, and may lead to another send: each question has a bound on those.
+        while !outputs.sends.is_empty() || !outputs.opens.is_empty() {
+            let sends = std::mem::take(&mut outputs.sends);
+            for (server, lane, bytes) in sends {
+                if !sockets.send(server, lane, &bytes) {
+                    resolver.step(now, Input::Unreachable { server, lane }, outputs);
+                }
+            }
+            for (connection, server, bytes) in std::mem::take(&mut outputs.opens) {
+                if !sockets.open(connection, server, bytes) {
+                    resolver.step(now, Input::Closed { connection }, outputs);
+                }
+            }
+        }
+        for connection in outputs.closes.drain(..) {
+            sockets.close(connection);
+        }
+        for (server, up) in outputs.servers.drain(..) {
+            if up {
+                tracing::info!(slot = self.slot, %server, "a name server answers again");
+            } else {
+                tracing::warn!(slot = self.slot, %server, "a name server does not answer");
+            }
+        }
+    }
+
+    /// What a request has told about its next hop.
+    pub(crate) fn hop(&mut self, now: Instant, address: SocketAddr, state: HopState) {
+        let input = match state {
+            HopState::Answered => Input::Hop {
+                address,
+                alive: true,
+            },
+            HopState::Busy {
+                retry_after: Some(time),
+            } => Input::Busy { address, time },
+            HopState::Silent | HopState::Unreachable | HopState::Busy { retry_after: None } => {
+                Input::Hop {
+                    address,
+                    alive: false,
+                }
+            }
+        };
+        self.resolver.step(now, input, &mut self.outputs);
+    }
+
+    fn note(&mut self, now: Instant, reason: Reason) {
+        let due = self
+            .noted
+            .is_none_or(|at| now.saturating_duration_since(at) >= TRANSPORT_NOTE);
+        if reason == Reason::Transport && due {
+            self.noted = Some(now);
+            tracing::warn!(
+                slot = self.slot,
+                "a next hop can be reached only by a transport that this version lacks (`tandem stats dns`)"
+            );
+        }
+    }
+
+    /// Adds what happened to the counters.
+    pub(crate) fn count(&mut self, participant: &Participant) {
+        let tally = std::mem::take(&mut self.resolver.tally);
+        if tally == dns::Tally::default() {
+            return;
+        }
+        for (counter, n) in [
+            (Counter::DnsResolutions, tally.resolutions),
+            (Counter::DnsCached, tally.cached),
+            (Counter::DnsQueries, tally.queries),
+            (Counter::DnsStreams, tally.streams),
+            (Counter::DnsAnswers, tally.answers),
+            (Counter::DnsMismatched, tally.mismatched),
+            (Counter::DnsTimeouts, tally.timeouts),
+            (Counter::DnsStale, tally.stale),
+            (Counter::DnsNotFound, tally.not_found),
+            (Counter::DnsFailed, tally.failed),
+            (Counter::DnsTransport, tally.transport),
+            (Counter::DnsRefused, tally.refused),
+            (Counter::DnsBlacklisted, tally.blacklisted),
+        ] {
+            if n > 0 {
+                participant.count(counter.cell(), n);
+            }
+        }
+    }
+}
+
+/// What a URI says about where it leads; maddr stands in for the host (RFC 3263 §4).
+fn target_of<'u>(uri: &'u Uri<'_>) -> Option<Target<'u>> {
+    let secure = match uri.scheme {
+        Scheme::Sip => false,
+        Scheme::Sips => true,
+        _ => return None,
+    };
+    let host = match uri.param("maddr").flatten() {
+        Some(maddr) => UriHost::parse(maddr).ok()?,
+        None => uri.host?,
+    };
+    Some(Target {
+        host: match host {
+            UriHost::V4(ip) => Host::Ip(IpAddr::V4(ip)),
+            UriHost::V6(ip) => Host::Ip(IpAddr::V6(ip)),
+            UriHost::Name(name) => Host::Name(name),
+        },
+        port: uri.port,
+        transport: uri.transport(),
+        secure,
+    })
+}
