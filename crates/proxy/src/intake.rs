@@ -41,8 +41,14 @@ impl Way {
     /// otherwise have them sent to anybody.
     pub fn of(message: &Message<'_>, source: SocketAddr, key: &Key) -> Option<Self> {
         let value = message.first_value(HeaderName::Via)?.value;
-        let via = Via::parse(value).ok()?;
-        Some(Self::by(message, value, &via, source, key))
+        match Via::parse(value) {
+            Ok(via) => Some(Self::by(message, value, &via, source, key)),
+            // Good for a refusal: the Via goes back as it came.
+            Err(_) => Some(Self {
+                via: None,
+                ..Self::by(message, value, &Via::parse_front(value).ok()?, source, key)
+            }),
+        }
     }
 
     /// [`Way::of`], where the top Via has been read.
@@ -97,6 +103,10 @@ fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr) -> Option<Vec<u
         text.extend_from_slice(b";rport=");
         write_decimal(source.port().into(), &mut text);
     }
+    if value.contains(&b'\n') {
+        let folded = std::mem::take(&mut text);
+        sip::message::unfold(&folded, &mut text);
+    }
     Some(text)
 }
 
@@ -141,6 +151,10 @@ impl Intake {
         let uri = Uri::parse(line.uri).map_err(|_| Refusal::bad("Bad Request-URI"))?;
         if uri.scheme == Scheme::Other {
             return Err(Refusal::new(416, Counter::BadRequest));
+        }
+        // §19.1.1 table 1 (RFC 4475 §3.1.2.11).
+        if !uri.headers.is_empty() {
+            return Err(Refusal::bad("Headers In Request-URI"));
         }
         let begun = to.tag().is_some();
         let stays =
@@ -238,7 +252,7 @@ impl Refusal {
         }
     }
 
-    fn bad(reason: &'static str) -> Self {
+    pub(crate) fn bad(reason: &'static str) -> Self {
         Self {
             reason: Some(reason),
             ..Self::new(400, Counter::BadRequest)

@@ -29,7 +29,10 @@ impl Step<'_, '_> {
         let value = message.first_value(HeaderName::Via);
         let via = value.and_then(|value| Via::parse(value.value).ok());
         let (Some(line), Some(value), Some(via)) = (message.request(), value, via) else {
-            self.env.count(Counter::Malformed);
+            match Way::of(message, datagram.source, self.key) {
+                Some(way) => self.refuse(message, datagram, &way, &Refusal::bad("Bad Via")),
+                None => self.env.count(Counter::Malformed),
+            }
             return served;
         };
         let way = Way::by(message, value.value, &via, datagram.source, self.key);

@@ -183,9 +183,11 @@ impl StrictRoutes {
         if !own.is_empty() {
             routes.push(&own);
         }
+        let mut rest = Vec::new();
+        sip::message::unfold(&routes.join(&b", "[..]), &mut rest);
         Self {
             uri: uri.to_vec(),
-            rest: routes.join(&b", "[..]),
+            rest,
         }
     }
 }

@@ -376,7 +376,7 @@ impl<'a> Update<'a> {
             if !path.is_empty() {
                 path.push(b',');
             }
-            path.extend_from_slice(value.value);
+            sip::message::unfold(value.value, &mut path);
             if path.len() > PATH_BYTES_MAX {
                 return Err(Reply::Malformed(Fault::TooLong));
             }

@@ -133,38 +133,24 @@ pub struct Via<'a> {
 impl<'a> Via<'a> {
     /// Parses one value of the list: `SIP / 2.0 / UDP host : port ; parameters`.
     pub fn parse(value: &'a [u8]) -> Result<Self, ViaError> {
-        let mut cursor = Cursor::new(value);
-        cursor.skip_lws();
-        let protocol = token(&mut cursor)?;
-        slash(&mut cursor)?;
-        let version = token(&mut cursor)?;
-        slash(&mut cursor)?;
-        let transport = token(&mut cursor)?;
-        let before = cursor.offset();
-        cursor.skip_lws();
-        let start = cursor.offset();
-        if start == before {
-            return Err(ViaError::Protocol(cursor.at()));
-        }
-        let sent_by = SentBy::read(&mut cursor)?;
-        let sent_by_span = Span::of(start, cursor.offset());
+        let (front, cursor) = Front::read(value)?;
         let mut seen = Seen {
-            end: ByteAt(sent_by_span.end),
+            end: ByteAt(front.sent_by_span.end),
             ..Seen::default()
         };
         let params = Params::parse_each(cursor, |param| seen.see(param))?;
-        Ok(Self {
-            protocol,
-            version,
-            transport,
-            sent_by,
-            params,
-            sent_by_span,
-            end: seen.end,
-            branch: seen.branch,
-            received: seen.received,
-            rport: seen.rport,
-        })
+        Ok(front.with(params, seen))
+    }
+
+    /// Parses a value whose parameters cannot be read, as if it had none: whoever refuses the request for that still
+    /// knows from it where the answer goes (RFC 4475 §3.1.2.1).
+    pub fn parse_front(value: &'a [u8]) -> Result<Self, ViaError> {
+        let (front, _) = Front::read(value)?;
+        let seen = Seen {
+            end: ByteAt(front.sent_by_span.end),
+            ..Seen::default()
+        };
+        Ok(front.with(Params::default(), seen))
     }
 
     /// Whether the protocol is SIP/2.0.
@@ -214,6 +200,59 @@ impl<'a> Via<'a> {
         out.push(b' ');
         self.sent_by.write(out);
         out.extend_from_slice(self.params.text());
+    }
+}
+
+/// What stands before the parameters.
+struct Front<'a> {
+    protocol: &'a [u8],
+    version: &'a [u8],
+    transport: &'a [u8],
+    sent_by: SentBy<'a>,
+    sent_by_span: Span,
+}
+
+impl<'a> Front<'a> {
+    #[inline]
+    fn read(value: &'a [u8]) -> Result<(Self, Cursor<'a>), ViaError> {
+        let mut cursor = Cursor::new(value);
+        cursor.skip_lws();
+        let protocol = token(&mut cursor)?;
+        slash(&mut cursor)?;
+        let version = token(&mut cursor)?;
+        slash(&mut cursor)?;
+        let transport = token(&mut cursor)?;
+        let before = cursor.offset();
+        cursor.skip_lws();
+        let start = cursor.offset();
+        if start == before {
+            return Err(ViaError::Protocol(cursor.at()));
+        }
+        let sent_by = SentBy::read(&mut cursor)?;
+        let front = Self {
+            protocol,
+            version,
+            transport,
+            sent_by,
+            sent_by_span: Span::of(start, cursor.offset()),
+        };
+        Ok((front, cursor))
+    }
+
+    #[inline]
+    fn with(self, params: Params<'a>, seen: Seen<'a>) -> Via<'a> {
+        Via {
+            protocol: self.protocol,
+            version: self.version,
+            transport: self.transport,
+            sent_by: self.sent_by,
+            params,
+            sent_by_span: self.sent_by_span,
+            end: seen.end,
+            branch: seen.branch,
+            received: seen.received,
+            rport: seen.rport,
+        }
     }
 }
 
@@ -442,6 +481,17 @@ mod tests {
                 String::from_utf8_lossy(text)
             );
         }
+    }
+
+    #[test]
+    fn the_front_is_read_whatever_stands_behind() {
+        let via = Via::parse_front(b"SIP/2.0/UDP 192.0.2.15:5070;;,;").unwrap();
+        assert_eq!(via.sent_by, SentBy::parse(b"192.0.2.15:5070").unwrap());
+        assert_eq!(
+            (via.branch(), via.rport(), via.params.is_empty()),
+            (None, None, true)
+        );
+        assert!(Via::parse_front(b"SIP/2.0/UDP").is_err());
     }
 
     #[test]
