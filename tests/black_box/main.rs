@@ -24,5 +24,6 @@ mod rolling_restart;
 mod spawn_kill_rounds;
 mod start_errors;
 mod take_over;
+mod torture;
 mod upgrade;
 mod watchdog;

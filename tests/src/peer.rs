@@ -22,7 +22,12 @@ pub struct Peer {
 
 impl Peer {
     pub fn bind(ip: Ipv4Addr) -> Self {
-        let socket = UdpSocket::bind((ip, 0)).expect("loopback has free ports");
+        Self::bind_port(ip, 0)
+    }
+
+    /// On a port that somebody else has written into a message; the address is the test's own.
+    pub fn bind_port(ip: Ipv4Addr, port: u16) -> Self {
+        let socket = UdpSocket::bind((ip, port)).expect("loopback has free ports");
         let address = socket.local_addr().expect("a bound socket has an address");
         // The kernel's default holds some 90 messages; only root gets past its limit.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)

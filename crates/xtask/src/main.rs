@@ -3,6 +3,7 @@
 
 mod bench;
 mod bindings;
+mod fuzz;
 mod proof;
 mod rig;
 mod setup;
@@ -46,6 +47,10 @@ enum Chore {
     Loom,
     /// The arena under Miri, where a nightly toolchain has it
     Miri(proof::Miri),
+    /// Each fuzz target for some minutes, where a nightly toolchain and cargo-fuzz are; says what is missing otherwise
+    Fuzz(fuzz::Options),
+    /// The share of a package's lines that its tests reach
+    Coverage(fuzz::Coverage),
     /// CPU per call and highest clean rate beside another proxy, with a load generator outside this
     /// repository
     Rig(rig::Options),
@@ -80,6 +85,8 @@ fn run() -> anyhow::Result<()> {
         Chore::Storm(options) => proof::storm(&options),
         Chore::Loom => proof::loom(),
         Chore::Miri(options) => proof::miri(&options),
+        Chore::Fuzz(options) => fuzz::fuzz(&options),
+        Chore::Coverage(options) => fuzz::coverage(&options),
         Chore::Rig(options) => rig::run(&options),
     }
 }

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("reactor", 5),
     ("clients", 5),
     ("sim", 5),
+    ("fuzzing", 5),
     ("worker", 6),
     ("tandem", 7),
     ("blackbox", 8),

@@ -39,8 +39,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let Ok(bytes) = std::fs::read(root().join(file)) else {
             continue;
         };
-        // Messages are kept byte for byte, whatever is in them.
-        if file.starts_with("tests/torture/") && !file.ends_with(".md") {
+        // Messages are kept byte for byte, whatever is in them, and so is what a fuzzer found.
+        let verbatim = ["tests/torture/", "tests/fuzz/corpus/"];
+        if verbatim.iter().any(|folder| file.starts_with(folder)) && !file.ends_with(".md") {
             continue;
         }
         let Ok(text) = String::from_utf8(bytes) else {
