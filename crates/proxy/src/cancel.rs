@@ -1,5 +1,6 @@
 //! CANCEL on its way downstream (§9.1, §16.7 step 10, §16.10).
 
+use failpoint::failpoint;
 use sip::build;
 use tables::Counter;
 use transaction::{Actions, ClientInput, NonInviteClient, Reliability};
@@ -15,6 +16,7 @@ impl Step<'_, '_> {
         if !context.is_invite() {
             return;
         }
+        failpoint!("proxy.broken.unwanted", return);
         let pending: Vec<u8> = context
             .branches
             .iter()
@@ -58,6 +60,7 @@ impl Step<'_, '_> {
 
     /// Writes the CANCEL of a branch; it is made from the INVITE each time.
     pub(crate) fn send_cancel(&mut self, context: &mut Context, number: u8) {
+        failpoint!("proxy.broken.cancel_lost", return);
         let Some(branch) = context.branch(number) else {
             return;
         };
@@ -68,6 +71,12 @@ impl Step<'_, '_> {
         self.with_stored(sent, |step, stored| {
             // A failure leaves nothing behind, and then nothing is sent.
             let _ = build::cancel_for(*stored, &mut step.out.bytes);
+            failpoint!("proxy.broken.cancel_cseq", {
+                let end = step.out.bytes.windows(8).rposition(|at| at == b" CANCEL\r");
+                if let Some(end) = end {
+                    step.out.bytes.insert(end, b'1');
+                }
+            });
         });
         self.queue_from(start, listener, to);
     }

@@ -1,5 +1,6 @@
 //! Responses from downstream and the response context (§16.7).
 
+use failpoint::failpoint;
 use shm::AllocClass;
 use sip::{CSeq, HeaderName, Message, Method, Via, build};
 use tables::Counter;
@@ -197,6 +198,7 @@ impl Step<'_, '_> {
             Cancel::No if code > 100 && branch.timer_c.is_some() => branch.timer_c = Some(timer_c),
             Cancel::No | Cancel::Sent(_) | Cancel::Done => {}
         }
+        failpoint!("proxy.broken.provisional", return);
         // RFC 4320 §4.1: nothing but a 100, and that is ours to send, goes up for other requests than INVITE.
         if code > 100 && context.is_invite() && context.stage == Stage::Forwarding {
             self.pass_upstream(context, message, code);
@@ -339,6 +341,7 @@ impl Step<'_, '_> {
     /// Sends the ACK for a final response of 300..=699 to INVITE (§17.1.1.3); it is made of the INVITE each time.
     fn acknowledge(&mut self, context: &mut Context, number: u8, message: &Message<'_>) {
         self.touch(context);
+        failpoint!("proxy.broken.ack_lost", return);
         let Some(branch) = context.branch(number) else {
             return;
         };
@@ -399,6 +402,7 @@ fn is_collected(code: u16) -> bool {
 /// come first those that tell the caller how to do better; last what says little: a 408, a 487, a 503 (which would be passed on as a 500),
 /// and of these that which no branch has `said`.
 fn rank(code: u16, said: bool) -> u32 {
+    failpoint!("proxy.broken.best", 1000_u32.saturating_sub(code.into()));
     let class = match code {
         600.. => 0,
         _ => u32::from(code) / 100,

@@ -1,5 +1,6 @@
 //! What has changed goes into the arena, before anything that follows from it is sent.
 
+use failpoint::failpoint;
 use shm::{AllocClass, InsertError};
 use sip::Method;
 use tables::{Counter, TRANSACTION};
@@ -132,6 +133,10 @@ impl Proxy {
         let meta = shm::RowMeta::default();
         let reserved = match std::mem::replace(&mut context.row, Row::None) {
             Row::Live(row, version) => {
+                failpoint!("proxy.broken.commit", {
+                    context.row = Row::Live(row, version);
+                    Ok(())
+                });
                 let changed = env
                     .arena
                     .replace(row, version, &[&room.body], &room.children, meta);

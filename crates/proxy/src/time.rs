@@ -1,5 +1,6 @@
 //! Time: retransmissions, time-outs, Timer C (§16.8).
 
+use failpoint::failpoint;
 use tables::Counter;
 use transaction::{Actions, ClientAction, ClientInput};
 
@@ -100,6 +101,7 @@ impl Step<'_, '_> {
             return;
         };
         branch.timer_c = None;
+        failpoint!("proxy.broken.timer_c", return);
         if !branch.is_pending() {
             return;
         }

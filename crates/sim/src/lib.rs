@@ -28,10 +28,16 @@
 #![forbid(unsafe_code)]
 
 mod death;
+mod hostile;
+mod ladder;
+mod monitor;
 mod network;
+mod phone;
 mod policy;
 mod server;
 mod slot;
+mod story;
+mod text;
 mod world;
 
 pub use death::Aim;
@@ -40,4 +46,5 @@ pub use death::set_mutant;
 pub use network::{Network, Packet};
 pub use policy::{Policy, password};
 pub use server::Spread;
+pub use story::{Outcome, Telling, tell};
 pub use world::{Config, Happening, Note, PeerId, World};

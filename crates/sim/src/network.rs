@@ -27,8 +27,8 @@ pub struct Network {
     pub late: u32,
     pub late_by: Duration,
     /// Addresses that nothing reaches or leaves.
-    cut_off: Vec<SocketAddr>,
-    lost: HashMap<(SocketAddr, SocketAddr), u8>,
+    pub(crate) cut_off: Vec<SocketAddr>,
+    pub(crate) lost: HashMap<(SocketAddr, SocketAddr), u8>,
 }
 
 impl Default for Network {

@@ -6,7 +6,7 @@ use proxy::{
     Account, Admission, Algorithms, Answer, AskKind, Decision, Question, Settings, Target,
 };
 use sip::{
-    Method,
+    HeaderName, Method, NameAddr,
     uri::{Host, Uri},
 };
 use stdx::Rng;
@@ -33,14 +33,14 @@ pub struct Policy {
     /// Answers that come twice.
     pub twice: u32,
     /// Who says what is said, instead of all of the above that is about it.
-    by: Option<By>,
+    pub(crate) by: Option<By>,
 }
 
 /// Something that answers questions.
 type Answers = dyn Fn(AskKind, &Question<'_>) -> Answer;
 
 #[derive(Clone)]
-struct By(Rc<Answers>);
+pub(crate) struct By(Rc<Answers>);
 
 impl fmt::Debug for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,6 +158,10 @@ impl Policy {
         if for_server && matches!(line.method, Method::Register | Method::Options) {
             return Decision::Location { known: false };
         }
+        // As the worker's router has it: a Route set that leads past us is nobody's to make up.
+        if leads_past_us(question) && !self.open {
+            return Decision::Reject { code: 403 };
+        }
         let user = std::str::from_utf8(uri.user.unwrap_or_default()).unwrap_or_default();
         if let Some(&code) = self.rejects.get(user).filter(|_| served) {
             return Decision::Reject { code };
@@ -187,4 +191,11 @@ impl Policy {
             _ => proxy::literal_address(&uri).into_iter().collect(),
         }
     }
+}
+
+fn leads_past_us(question: &Question<'_>) -> bool {
+    question.message.values(HeaderName::Route).any(|route| {
+        !NameAddr::parse(route.value)
+            .is_ok_and(|route| question.settings().listener_named(&route.uri).is_some())
+    })
 }

@@ -1,5 +1,6 @@
 //! The `location` table: an AOR's whole binding set is one immutable body, so that a REGISTER is all or nothing (RFC 3261 §10.3).
 
+use failpoint::failpoint;
 use registrar::{BindingSet, BindingsView};
 use shm::{InsertError, Participant, ReplaceError, RowMeta};
 
@@ -57,6 +58,7 @@ impl Location<'_> {
             if !store {
                 return Ok(result);
             }
+            failpoint!("tables.broken.update", Ok(result));
             let next = BindingsView::just_written(body);
             let meta = RowMeta {
                 expires_at: next.expires_at(),

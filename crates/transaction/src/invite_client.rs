@@ -1,5 +1,6 @@
 //! INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2).
 
+use failpoint::failpoint;
 use stdx::Instant;
 
 use crate::action::Class;
@@ -97,7 +98,7 @@ impl InviteClient {
             (Self::Completed(_), TransportError) => fail(out),
 
             (Self::Accepted(_), Response(code)) => match Class::of(code) {
-                Class::Success => pass_up(self, out),
+                Class::Success => another(self, out),
                 Class::Provisional | Class::Failure | Class::Invalid => absorb(self, out),
             },
             (Self::Accepted(s), Tick) => until(self, s.timer_m, now),
@@ -180,6 +181,10 @@ impl Calling {
     }
 
     fn on_tick(mut self, now: Instant, out: &mut Out) -> Option<InviteClient> {
+        failpoint!("transaction.broken.timer_b", {
+            out.push(ClientAction::Timeout);
+            None
+        });
         if self.timer_b <= now {
             out.push(ClientAction::Timeout);
             return None;
@@ -222,6 +227,12 @@ fn complete(
 fn pass_up(machine: InviteClient, out: &mut Out) -> Option<InviteClient> {
     out.push(ClientAction::PassUp);
     Some(machine)
+}
+
+/// One more 2xx, of another fork or sent again.
+fn another(machine: InviteClient, out: &mut Out) -> Option<InviteClient> {
+    failpoint!("transaction.broken.second_2xx", absorb(machine, out));
+    pass_up(machine, out)
 }
 
 fn absorb(machine: InviteClient, out: &mut Out) -> Option<InviteClient> {

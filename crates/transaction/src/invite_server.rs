@@ -2,6 +2,7 @@
 //!
 //! The 100 that a server transaction owes within 200 ms (§17.2.1) is the TU's to send: a proxy sends it at once.
 
+use failpoint::failpoint;
 use stdx::Instant;
 
 use crate::action::Class;
@@ -103,12 +104,7 @@ impl InviteServer {
             (Self::Accepted(_), Request) => act(self, ServerAction::Absorb, out),
             (Self::Accepted(_), Ack) => act(self, ServerAction::DeliverAck, out),
             (Self::Accepted(s), Respond(code)) => match Class::of(code) {
-                // What was to be resent is no longer the last response.
-                Class::Success => act(
-                    Self::Accepted(Accepted { resend: None, ..s }),
-                    ServerAction::Send,
-                    out,
-                ),
+                Class::Success => s.on_success(out),
                 Class::Provisional | Class::Failure | Class::Invalid => {
                     act(self, ServerAction::Absorb, out)
                 }
@@ -233,6 +229,20 @@ impl Proceeding {
     }
 }
 
+impl Accepted {
+    /// One more 2xx. What was to be resent is no longer the last response.
+    fn on_success(self, out: &mut Out) -> Option<InviteServer> {
+        failpoint!("transaction.broken.more_2xx", {
+            act(InviteServer::Accepted(self), ServerAction::Absorb, out)
+        });
+        let last = Self {
+            resend: None,
+            ..self
+        };
+        act(InviteServer::Accepted(last), ServerAction::Send, out)
+    }
+}
+
 impl Completed {
     /// Timer I is zero on a reliable transport, where no ACK is retransmitted.
     fn on_ack(self, now: Instant, timers: &Timers, out: &mut Out) -> Option<InviteServer> {
@@ -253,6 +263,7 @@ impl Completed {
         if let Some(timer_g) = self.timer_g
             && timer_g.is_due(now)
         {
+            failpoint!("transaction.broken.timer_g", None);
             out.push(ServerAction::Resend);
             self.timer_g = Some(timer_g.next(now, Some(timers.t2)));
         }

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use failpoint::failpoint;
 use stdx::Instant;
 
 /// Whether the transport retransmits by itself (TCP, TLS, SCTP, WebSocket) or not (UDP).
@@ -78,6 +79,20 @@ impl Backoff {
     /// The clock after a retransmission: the interval doubles up to `cap`. A tick that came too late for the next
     /// retransmission as well does not cause a burst: the count then starts from now.
     pub(crate) fn next(self, now: Instant, cap: Option<Duration>) -> Self {
+        failpoint!(
+            "transaction.broken.cap",
+            Self {
+                at: self.at.saturating_add(self.interval.saturating_mul(2)),
+                interval: self.interval.saturating_mul(2)
+            }
+        );
+        failpoint!(
+            "transaction.broken.doubling",
+            Self {
+                at: now.saturating_add(self.interval),
+                ..self
+            }
+        );
         let doubled = self.interval.saturating_mul(2);
         let interval = cap
             .map_or(doubled, |cap| doubled.min(cap))

@@ -43,6 +43,8 @@ enum Chore {
     Bench(bench::Options),
     /// The long form of everything that dies: the arena's model, a death at each instruction, `kill -9` of workers under load
     Storm(proof::Storm),
+    /// Seeded worlds around the proxy: loss, deaths, strangers; optimised, a failure prints the seed that replays it
+    Sim(proof::Sim),
     /// The arena's orderings under the model checker `loom`
     Loom,
     /// The arena under Miri, where a nightly toolchain has it
@@ -83,6 +85,7 @@ fn run() -> anyhow::Result<()> {
         }
         Chore::Bench(options) => bench::run(&options),
         Chore::Storm(options) => proof::storm(&options),
+        Chore::Sim(options) => proof::sim(&options),
         Chore::Loom => proof::loom(),
         Chore::Miri(options) => proof::miri(&options),
         Chore::Fuzz(options) => fuzz::fuzz(&options),

@@ -167,3 +167,39 @@ pub(crate) fn storm(options: &Storm) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[derive(Args)]
+pub(crate) struct Sim {
+    /// How many stories
+    #[arg(long, default_value_t = 256)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Only this one, with its ladder
+    #[arg(long)]
+    seed: Option<String>,
+    /// Datagrams lost of a thousand, instead of what each seed says
+    #[arg(long)]
+    loss: Option<u32>,
+    /// Deliberate bugs instead, one at a time: each has to be found within 1,000 seeds
+    #[arg(long)]
+    mutants: bool,
+}
+
+/// The simulation, with deaths in the midst of the arena's operations.
+pub(crate) fn sim(options: &Sim) -> anyhow::Result<()> {
+    let target = if options.mutants { "mutants" } else { "seeds" };
+    let mut test = cargo(&["test", "--release", "--package", "sim"]);
+    test.args(["--features", "failpoints", "--test", target]);
+    test.args(["--", "--nocapture"]);
+    test.env("SIM_SEEDS", options.seeds.to_string());
+    test.env("SIM_FIRST", options.first.to_string());
+    if let Some(seed) = &options.seed {
+        test.env("SIM_SEED", seed);
+    }
+    if let Some(loss) = options.loss {
+        test.env("SIM_LOSS", loss.to_string());
+    }
+    shell::run(&mut test)
+}

@@ -24,6 +24,9 @@ const SLACK: Duration = Duration::from_millis(120);
 /// After a death or a standstill, until everything is on its schedule again.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
+/// How long a datagram may lie in a dead slot's buffers, until an heir serves it.
+const LATE: Duration = Duration::from_secs(6);
+
 /// Calls whose Call-ID begins like this are nobody's: their messages have to follow no rule, and nothing follows from them but answers.
 pub(crate) const EVIL: &str = "evil";
 
@@ -53,7 +56,6 @@ struct Answer {
 /// A request that the server sent on.
 #[derive(Debug)]
 struct Branch {
-    request: usize,
     to: SocketAddr,
     bytes: Rc<[u8]>,
     sent: Vec<Instant>,
@@ -126,7 +128,7 @@ impl Monitor {
     fn deaths_in(&self, from: Instant, to: Instant) -> usize {
         self.deaths
             .iter()
-            .filter(|&&at| at >= from && at <= to + AFTERMATH)
+            .filter(|&&at| at >= from && at <= to + LATE)
             .count()
     }
 

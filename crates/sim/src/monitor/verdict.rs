@@ -65,7 +65,13 @@ impl Monitor {
         if finals.is_empty() {
             faults.push("no final answer".to_owned());
         }
-        let kept = !branches.is_empty() || request.answers.iter().any(|a| a.code == 100);
+        // An INVITE that is refused at once is kept nowhere: its retransmission is judged anew.
+        let refused = failures
+            .first()
+            .map_or(Instant::MAX, |failure| failure.at[0]);
+        let tried = |a: &Answer| a.code == 100 && a.at[0] <= refused;
+        let kept = branches.iter().any(|branch| branch.sent[0] <= refused)
+            || request.answers.iter().any(tried);
         if kept && failures.len() > 1 {
             faults.push(format!("{} and {}", failures[0].code, failures[1].code));
         }
@@ -91,18 +97,24 @@ impl Monitor {
     }
 
     /// Was it time to give up, and is this what was to be said (RFC 3261 §16.7 step 6)?
-    fn judge_failure(
-        &self,
-        branches: &[&Branch],
-        failure: &Answer,
-        faults: &mut Vec<String>,
-    ) {
+    fn judge_failure(&self, branches: &[&Branch], failure: &Answer, faults: &mut Vec<String>) {
         let at = failure.at[0];
         let (mut best, mut global) = (7, false);
         for branch in branches.iter().filter(|branch| branch.sent[0] <= at) {
-            let last = branch.first(|code| code >= 200).filter(|&heard| heard <= at);
+            let last = branch
+                .first(|code| code >= 200)
+                .filter(|&heard| heard <= at);
+            if last.is_some() && !self.undisturbed(branch.sent[0], at) {
+                // Its time may have been over before that.
+                best = 0;
+                continue;
+            }
             if last.is_some() {
-                let code = branch.heard.iter().find(|a| a.code >= 200).map_or(0, |a| a.code);
+                let code = branch
+                    .heard
+                    .iter()
+                    .find(|a| a.code >= 200)
+                    .map_or(0, |a| a.code);
                 best = best.min(code / 100);
                 global |= code >= 600;
                 continue;
@@ -128,9 +140,9 @@ impl Monitor {
         if branches.is_empty() {
             return;
         }
-        if global && class != 6 {
+        if global && best > 0 && class != 6 {
             faults.push(format!("{} though somebody said 6xx", failure.code));
-        } else if !global && class > best && failure.code != 487 {
+        } else if !global && best > 0 && class > best && failure.code != 487 {
             faults.push(format!("{} though somebody said {best}xx", failure.code));
         }
         let own = matches!(failure.code, 408 | 487 | 500 | 503);
@@ -140,7 +152,10 @@ impl Monitor {
         if !own && !said {
             faults.push(format!("{} that no branch said", failure.code));
         }
-        let forked = branches.iter().any(|b| b.first(|c| (200..300).contains(&c)).is_some_and(|h| h + SLACK < at));
+        let forked = branches.iter().any(|b| {
+            b.first(|c| (200..300).contains(&c))
+                .is_some_and(|h| h + SLACK < at)
+        });
         if forked {
             faults.push(format!("{} though somebody took the call", failure.code));
         }
@@ -149,19 +164,31 @@ impl Monitor {
     /// A failure goes upstream again until its ACK comes (Timers G and H).
     fn judge_timer_g(&self, request: &Request, failure: &Answer, faults: &mut Vec<String>) {
         let begun = failure.at[0];
-        let until = request.acked.map_or(LIMIT, |at| at.saturating_duration_since(begun));
+        let until = request
+            .acked
+            .map_or(LIMIT, |at| at.saturating_duration_since(begun));
         let end = begun + until.min(LIMIT);
         let deaths = 2 * self.deaths_in(request.ins[0], end);
-        let asked = request.ins.iter().filter(|&&at| at + SLACK >= begun).count();
+        let asked = request
+            .ins
+            .iter()
+            .filter(|&&at| at + SLACK >= begun)
+            .count();
         let most = schedule(true, until + SLACK) + asked + deaths;
         if failure.at.len() > most && self.undisturbed(begun, end) {
             let count = failure.at.len();
-            faults.push(format!("{} was sent {count} times, not {most}", failure.code));
+            faults.push(format!(
+                "{} was sent {count} times, not {most}",
+                failure.code
+            ));
         }
         let least = schedule(true, until.saturating_sub(SLACK));
         if self.undisturbed(begun, end) && failure.at.len() < least {
             let count = failure.at.len();
-            faults.push(format!("{} was sent {count} times only, not {least}", failure.code));
+            faults.push(format!(
+                "{} was sent {count} times only, not {least}",
+                failure.code
+            ));
         }
     }
 
@@ -224,7 +251,10 @@ impl Monitor {
         let slowed = capped && branch.first(|code| code < 200).is_some();
         let least = schedule(capped, until.saturating_sub(SLACK));
         if calm && !slowed && count < least {
-            faults.push(format!("sent {count} times only to {}, not {least}", branch.to));
+            faults.push(format!(
+                "sent {count} times only to {}, not {least}",
+                branch.to
+            ));
         }
     }
 
@@ -254,13 +284,21 @@ impl Monitor {
                     let count = heard.at.len();
                     faults.push(format!("{count} times {} came, {said} went on", heard.code));
                 }
-                101..200 if said == 0 && answered.is_none_or(|at| at > first + SLACK) => {
-                    if self.undisturbed(begun, first + SLACK) {
-                        faults.push(format!("a {} did not go on", heard.code));
-                    }
+                101..200
+                    if said == 0
+                        && answered.is_none_or(|at| at > first + SLACK)
+                        && branch.first(|code| code >= 200).is_none_or(|at| at > first)
+                        && self.undisturbed(begun, first + SLACK) =>
+                {
+                    faults.push(format!("a {} did not go on", heard.code));
                 }
-                300.. if accepted.is_none() => {
-                    let within = heard.at.iter().filter(|&&at| at + SLACK < first + LIMIT).count();
+                // Behind the time that the branch had, there may be nothing left to make an ACK of.
+                300.. if accepted.is_none() && answered.is_none_or(|at| at + SLACK > first) => {
+                    let within = heard
+                        .at
+                        .iter()
+                        .filter(|&&at| at + SLACK < first + LIMIT)
+                        .count();
                     let most = heard.at.len() + 2 * self.deaths_in(begun, last);
                     let acks = branch.acks.len();
                     if acks < within || acks > most {
@@ -292,7 +330,13 @@ impl Monitor {
             .filter(|other| !std::ptr::eq(**other, branch))
             .filter_map(|other| other.first(|code| (200..300).contains(&code) || code >= 600))
             .min();
-        let unwanted = request.cancels.first().copied().into_iter().chain(elsewhere).min();
+        let unwanted = request
+            .cancels
+            .first()
+            .copied()
+            .into_iter()
+            .chain(elsewhere)
+            .min();
         let timer_c = branch
             .last(|code| (101..200).contains(&code))
             .into_iter()
@@ -303,7 +347,8 @@ impl Monitor {
         if let (Some(rang), Some(due)) = (rang, due) {
             let due = due.max(rang);
             let pending = ended.is_none_or(|at| at > due + SLACK);
-            if pending && branch.cancels.is_empty() && self.undisturbed(branch.sent[0], due + SLACK) {
+            if pending && branch.cancels.is_empty() && self.undisturbed(branch.sent[0], due + SLACK)
+            {
                 faults.push(format!("no CANCEL to {}", branch.to));
             }
         }
@@ -316,13 +361,19 @@ impl Monitor {
         if due.is_none_or(|due| first + SLACK < due) && self.undisturbed(branch.sent[0], first) {
             faults.push("a CANCEL without a cause".to_owned());
         }
-        let until = branch
+        // Whoever has had a final answer does not care any more.
+        let done = branch.cancel_answered.into_iter().chain(ended).min();
+        let deaf = branch
             .cancel_answered
             .map_or(LIMIT, |at| at.saturating_duration_since(first));
-        let deaths = 2 * self.deaths_in(first, first + until.min(LIMIT));
-        let most = schedule(true, until + SLACK) + deaths;
+        let until = done.map_or(LIMIT, |at| at.saturating_duration_since(first));
+        let deaths = 2 * self.deaths_in(first, first + deaf.min(LIMIT));
+        let most = schedule(true, deaf + SLACK) + deaths;
         let least = schedule(true, until.saturating_sub(SLACK));
-        let (count, calm) = (branch.cancels.len(), self.undisturbed(first, first + until.min(LIMIT)));
+        let (count, calm) = (
+            branch.cancels.len(),
+            self.undisturbed(first, first + deaf.min(LIMIT)),
+        );
         if calm && (count > most || count < least) {
             faults.push(format!("{count} CANCELs, not {least} to {most}"));
         }

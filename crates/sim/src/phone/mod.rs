@@ -10,11 +10,13 @@ use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use stdx::{Instant, Rng};
 
-use crate::text::{Text, address_of, uri_of};
+use crate::{
+    monitor::EVIL,
+    text::{Text, address_of, uri_of},
+};
 
-pub(crate) use client::Purpose;
 use client::{Client, Registration};
-use server::{Served, Uas};
+use server::Uas;
 
 pub(crate) const T1: Duration = Duration::from_millis(500);
 pub(crate) const T2: Duration = Duration::from_secs(4);
@@ -45,13 +47,32 @@ pub(crate) struct Plan {
 /// Something to do at a time.
 #[derive(Clone, Debug)]
 pub(crate) enum Todo {
-    Register { expires: u32 },
-    Call { uri: String, plan: Plan },
-    Send { method: &'static str, uri: String },
-    Cancel { branch: String },
-    Hangup { dialog: usize },
-    Within { dialog: usize, method: &'static str },
-    Answer { server: usize, code: u16, twin: bool },
+    Register {
+        expires: u32,
+    },
+    Call {
+        uri: String,
+        plan: Plan,
+    },
+    Send {
+        method: &'static str,
+        uri: String,
+    },
+    Cancel {
+        branch: String,
+    },
+    Hangup {
+        dialog: usize,
+    },
+    Within {
+        dialog: usize,
+        method: &'static str,
+    },
+    Answer {
+        server: usize,
+        code: u16,
+        twin: bool,
+    },
 }
 
 /// A dialog from this phone's side.
@@ -94,6 +115,8 @@ pub(crate) struct Phone {
     pub(crate) calls: Vec<CallRecord>,
     out: Vec<(SocketAddr, Rc<[u8]>)>,
     pub(crate) wrong: Vec<String>,
+    /// What is at hand is nobody's who keeps to any rule.
+    evil: bool,
 }
 
 impl Phone {
@@ -120,6 +143,7 @@ impl Phone {
             calls: Vec::new(),
             out: Vec::new(),
             wrong: Vec::new(),
+            evil: false,
         }
     }
 
@@ -171,9 +195,11 @@ impl Phone {
 
     pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         let Some(text) = Text::read(bytes) else {
+            self.evil = bytes.windows(EVIL.len()).any(|at| at == EVIL.as_bytes());
             self.fault("what came is no message");
             return;
         };
+        self.evil = text.call_id().starts_with(EVIL);
         let length = text.header("Content-Length").parse::<usize>().ok();
         if length != Some(text.body.len()) {
             self.fault(&format!("Content-Length is wrong: {}", text.summary()));
@@ -186,7 +212,7 @@ impl Phone {
     }
 
     fn fault(&mut self, what: &str) {
-        if self.wrong.len() < 8 {
+        if self.wrong.len() < 8 && !self.evil {
             self.wrong.push(format!("{}: {what}", self.name));
         }
     }
@@ -225,11 +251,19 @@ impl Phone {
         Duration::from_millis((from + self.rng.below(to.saturating_sub(from).max(1))).into())
     }
 
-    /// Whether everything has come to its end.
+    /// Whether everything has come to its end, but for refreshing its registration.
     pub(crate) fn idle(&self) -> bool {
-        self.todo.is_empty()
-            && self.clients.iter().all(|client| client.deadline().is_none())
-            && self.servers.iter().all(|server| server.deadline().is_none())
+        self.todo
+            .iter()
+            .all(|(_, todo)| matches!(todo, Todo::Register { .. }))
+            && self
+                .clients
+                .iter()
+                .all(|client| client.deadline().is_none())
+            && self
+                .servers
+                .iter()
+                .all(|server| server.deadline().is_none())
     }
 
     /// Dialogs that stand.
@@ -237,19 +271,13 @@ impl Phone {
         self.dialogs.iter().filter(|dialog| !dialog.ended).count()
     }
 
-    /// INVITEs that were answered with a 2xx here whose ACK has not come.
-    pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = &str> {
-        self.servers.iter().flat_map(|server| {
-            server
-                .accepted
-                .iter()
-                .filter(|accepted| accepted.given_up)
-                .map(|_| server.call_id.as_str())
-        })
-    }
-
     /// The lines of a request within a dialog (RFC 3261 §12.2.1.1), and where it goes.
-    fn within(&mut self, dialog: usize, method: &str, cseq: u32) -> (String, Vec<String>, SocketAddr) {
+    fn within(
+        &mut self,
+        dialog: usize,
+        method: &str,
+        cseq: u32,
+    ) -> (String, Vec<String>, SocketAddr) {
         let branch = self.branch();
         let dialog = &self.dialogs[dialog];
         let mut lines = vec![
@@ -266,7 +294,10 @@ impl Phone {
             format!("Contact: {}", self.contact()),
             format!("Subject: {}", dialog.call_id),
         ]);
-        let next = dialog.routes.first().map_or(dialog.target.as_str(), |route| uri_of(route));
+        let next = dialog
+            .routes
+            .first()
+            .map_or(dialog.target.as_str(), |route| uri_of(route));
         let to = address_of(next).unwrap_or(self.proxy);
         (branch, lines, to)
     }

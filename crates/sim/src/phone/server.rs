@@ -14,7 +14,6 @@ pub(crate) struct Uas {
     branch: String,
     sent_by: String,
     method: String,
-    pub(crate) call_id: String,
     request: Rc<[u8]>,
     tag: String,
     /// Where responses go.
@@ -44,7 +43,6 @@ pub(super) struct Accepted {
     response: Rc<[u8]>,
     again: Option<Again>,
     ends: Instant,
-    pub(super) given_up: bool,
 }
 
 impl Uas {
@@ -79,7 +77,10 @@ impl Phone {
                 let (back, last) = (self.servers[at].back, self.servers[at].last.clone());
                 if *self.servers[at].request != *written(request) {
                     // The same branch is the same request, byte for byte.
-                    self.fault(&format!("a retransmission that differs: {}", request.summary()));
+                    self.fault(&format!(
+                        "a retransmission that differs: {}",
+                        request.summary()
+                    ));
                 }
                 // A 2xx to an INVITE has its own clock.
                 if let Some(last) = last.filter(|_| self.servers[at].accepted.is_empty()) {
@@ -98,9 +99,13 @@ impl Phone {
         let own = hops == 1;
         let wanted = if own { 70 } else { 71 - hops };
         if left != Some(wanted) {
-            self.fault(&format!("Max-Forwards {left:?} after {hops} Vias: {}", request.summary()));
+            self.fault(&format!(
+                "Max-Forwards {left:?} after {hops} Vias: {}",
+                request.summary()
+            ));
         }
-        if !own && request.header("Subject") != request.call_id() && request.method() != "REGISTER" {
+        if !own && request.header("Subject") != request.call_id() && request.method() != "REGISTER"
+        {
             self.fault(&format!("the Subject got lost: {}", request.summary()));
         }
         if own && !matches!(request.method(), "CANCEL" | "ACK") {
@@ -116,7 +121,6 @@ impl Phone {
             branch: request.branch().to_owned(),
             sent_by: sent_by.to_owned(),
             method: request.method().to_owned(),
-            call_id: request.call_id().to_owned(),
             request: written(request),
             tag: format!("{}-{number}", self.name),
             back: sent_by.parse().unwrap_or(from),
@@ -130,7 +134,7 @@ impl Phone {
         let dialog = self.dialogs.iter().position(|dialog| {
             dialog.call_id == request.call_id()
                 && dialog.local == request.to_tag()
-                && dialog.remote == request.from_tag()
+                && dialog.remote == request.tag_of_from()
         });
         let in_dialog = !request.to_tag().is_empty();
         server.within = dialog;
@@ -141,7 +145,14 @@ impl Phone {
             "INVITE" if in_dialog => {
                 let code = if self.chance(85) { 200 } else { 488 };
                 let after = self.millis(5, 1500);
-                self.plan(now + after, Todo::Answer { server: at, code, twin: false });
+                self.plan(
+                    now + after,
+                    Todo::Answer {
+                        server: at,
+                        code,
+                        twin: false,
+                    },
+                );
             }
             "INVITE" => self.on_call(now, at),
             "BYE" => {
@@ -151,18 +162,40 @@ impl Phone {
                 self.reply(now, at, 200);
             }
             _ => {
-                let code = if self.habit == Habit::Prompt || self.chance(90) { 200 } else { 404 };
+                let code = if self.habit == Habit::Prompt || self.chance(90) {
+                    200
+                } else {
+                    404
+                };
                 let slow = self.habit == Habit::Varied && self.chance(15);
-                let after = if slow { self.millis(500, 8000) } else { self.millis(1, 50) };
-                self.plan(now + after, Todo::Answer { server: at, code, twin: false });
+                let after = if slow {
+                    self.millis(500, 8000)
+                } else {
+                    self.millis(1, 50)
+                };
+                self.plan(
+                    now + after,
+                    Todo::Answer {
+                        server: at,
+                        code,
+                        twin: false,
+                    },
+                );
             }
         }
     }
 
     /// Somebody calls.
     fn on_call(&mut self, now: Instant, at: usize) {
-        let mut answer = |phone: &mut Self, after: Duration, code, twin| {
-            phone.plan(now + after, Todo::Answer { server: at, code, twin });
+        let answer = |phone: &mut Self, after: Duration, code, twin| {
+            phone.plan(
+                now + after,
+                Todo::Answer {
+                    server: at,
+                    code,
+                    twin,
+                },
+            );
         };
         if self.habit == Habit::Prompt {
             answer(self, Duration::from_millis(20), 180, false);
@@ -183,7 +216,11 @@ impl Phone {
             let code = if self.chance(70) { 180 } else { 183 };
             answer(self, after, code, false);
             let long = self.chance(25);
-            after += if long { self.millis(1000, 25_000) } else { self.millis(10, 1000) };
+            after += if long {
+                self.millis(1000, 25_000)
+            } else {
+                self.millis(10, 1000)
+            };
         }
         if rings > 0 && self.chance(6) {
             // Rings and rings: Timer C is for this.
@@ -232,8 +269,12 @@ impl Phone {
         match code {
             101..200 => more.push(format!("Contact: {}", self.contact())),
             302 => more.push("Contact: <sip:nobody@10.66.0.1>".to_owned()),
-            401 => more.push("WWW-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\"".to_owned()),
-            407 => more.push("Proxy-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\"".to_owned()),
+            401 => {
+                more.push("WWW-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\"".to_owned())
+            }
+            407 => {
+                more.push("Proxy-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\"".to_owned())
+            }
             _ => {}
         }
         let text = text::response(&request, code, &server.tag, &more);
@@ -264,10 +305,14 @@ impl Phone {
             self.dialogs.push(Dialog {
                 call_id: request.call_id().to_owned(),
                 local: tag.to_owned(),
-                remote: request.from_tag().to_owned(),
+                remote: request.tag_of_from().to_owned(),
                 from: format!("From: {};tag={tag}", request.header("To")),
                 to: format!("To: {}", request.header("From")),
-                routes: request.values("Record-Route").iter().map(|&r| r.to_owned()).collect(),
+                routes: request
+                    .values("Record-Route")
+                    .iter()
+                    .map(|&r| r.to_owned())
+                    .collect(),
                 target: uri_of(request.header("Contact")).to_owned(),
                 cseq: 1000,
                 ended: false,
@@ -282,7 +327,6 @@ impl Phone {
             response: Rc::clone(&response),
             again: Some(Again::after(now)),
             ends: now + LIMIT,
-            given_up: false,
         });
         let back = server.back;
         self.emit(back, &response);
@@ -313,14 +357,17 @@ impl Phone {
                     self.fault(&format!("an ACK that does not fit: {}", ack.summary()));
                 }
             } else {
-                self.fault(&format!("an ACK to an unanswered INVITE: {}", ack.summary()));
+                self.fault(&format!(
+                    "an ACK to an unanswered INVITE: {}",
+                    ack.summary()
+                ));
             }
             return;
         }
         let dialog = self.dialogs.iter().position(|dialog| {
             dialog.call_id == ack.call_id()
                 && dialog.local == ack.to_tag()
-                && dialog.remote == ack.from_tag()
+                && dialog.remote == ack.tag_of_from()
         });
         let (_, number) = ("ACK", ack.cseq().0);
         let mut known = false;
@@ -385,7 +432,6 @@ impl Phone {
                 if accepted.ends <= now {
                     // RFC 3261 §13.3.1.4: no ACK, no call.
                     accepted.again = None;
-                    accepted.given_up = true;
                     given_up.push(accepted.dialog);
                 } else if clock.at <= now {
                     accepted.again = Some(clock.next(now, true));
