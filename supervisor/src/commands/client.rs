@@ -1,12 +1,14 @@
 //! One request to the server, and its replies.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use control::stream::{StreamError, read_message, write_message};
 use control::{ClientReply, ClientRequest};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{FAILED, NO_SERVER};
 use crate::run::Orphans;
@@ -35,6 +37,12 @@ impl Answers {
             .map_err(|error| broken(&error.into()))?;
         write_message(&mut stream, request).map_err(|error| broken(&error))?;
         Ok(Self { stream })
+    }
+
+    /// The process that answers.
+    pub(crate) fn server(&self) -> Option<OwnedFd> {
+        let peer = getsockopt(&self.stream, sockopt::PeerCredentials).ok()?;
+        os::pidfd_open(u32::try_from(peer.pid()).ok()?).ok()
     }
 
     /// The next reply; `None` once the request is done.

@@ -10,10 +10,12 @@ mod stats;
 mod status;
 mod users;
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use control::{ClientReply, ClientRequest};
+use nix::poll::{PollFd, PollFlags, poll};
 
 pub(crate) use audit::audit;
 pub(crate) use check::check;
@@ -59,19 +61,35 @@ pub(crate) fn upgrade(control: &Path, args: &UpgradeArgs) -> ExitCode {
 }
 
 pub(crate) fn stop(control: &Path) -> ExitCode {
-    order(control, &ClientRequest::Stop)
+    finish(
+        Answers::ask(control, &ClientRequest::Stop).and_then(|mut answers| {
+            let server = answers.server();
+            progress(&mut answers)?;
+            // A large arena takes a moment to give back, and until then the control socket answers: the next `tandem run` would find it.
+            if let Some(server) = server {
+                let mut ready = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut ready, GONE_WITHIN);
+            }
+            Ok(())
+        }),
+    )
 }
+
+/// How long `stop` waits for a process that has said that it ends. Unit: ms.
+const GONE_WITHIN: u16 = 10_000;
 
 /// A command whose answer is its progress.
 fn order(control: &Path, request: &ClientRequest) -> ExitCode {
-    finish(Answers::ask(control, request).and_then(|mut answers| {
-        while let Some(reply) = answers.next()? {
-            if let ClientReply::Note(note) = reply {
-                println!("{note}");
-            }
+    finish(Answers::ask(control, request).and_then(|mut answers| progress(&mut answers)))
+}
+
+fn progress(answers: &mut Answers) -> Result<(), Failure> {
+    while let Some(reply) = answers.next()? {
+        if let ClientReply::Note(note) = reply {
+            println!("{note}");
         }
-        Ok(())
-    }))
+    }
+    Ok(())
 }
 
 fn finish(result: Result<(), Failure>) -> ExitCode {

@@ -111,10 +111,12 @@ fn serve(channel: &OwnedFd) -> anyhow::Result<()> {
             if let Some(errno) = refused {
                 tracing::debug!(%errno, "slabs can't be backed ahead");
             }
+            // Before they are gathered: what others back meanwhile is the next helper's.
+            let backed = arena.slabs_backed().0;
             let done = gather.map(|from| arena.collapse(from, || true));
             let done = done.unwrap_or_default();
             FromHelper::Paged {
-                backed: arena.slabs_backed().0,
+                backed,
                 huge: done.huge,
                 refused: done.refused,
             }
