@@ -16,7 +16,6 @@ pub const NAMES: &[&str] = &[
     "proxy.broken.cancel_lost",
     "proxy.broken.commit",
     "proxy.broken.provisional",
-    "proxy.broken.resume",
     "proxy.broken.timer_c",
     "proxy.broken.unwanted",
     "shm.abort.dying",

@@ -6,7 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use failpoint::failpoint;
 use shm::{Cursor, ParticipantId, RowRef};
 use stdx::Instant;
 use tables::{Counter, TRANSACTION};
@@ -110,7 +109,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Makes due whatever a dead worker may not have sent.
 fn resume(context: &mut Context, now: Instant) {
-    failpoint!("proxy.broken.resume", return);
     context.server = context.server.take().map(|server| match server {
         Server::Invite(machine) => Server::Invite(machine.resume(now)),
         Server::NonInvite(machine) => Server::NonInvite(machine.resume(now)),

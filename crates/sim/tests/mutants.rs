@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sim::{Telling, set_mutant, tell};
 
 /// Every bug, and what is wrong with it.
-const MUTANTS: [(&str, &str); 16] = [
+const MUTANTS: [(&str, &str); 15] = [
     (
         "transaction.broken.doubling",
         "retransmissions do not slow down",
@@ -39,7 +39,6 @@ const MUTANTS: [(&str, &str); 16] = [
         "a change is not in the arena when its sends go out",
     ),
     ("proxy.broken.provisional", "ringing is not passed on"),
-    ("proxy.broken.resume", "an heir sends nothing again"),
     ("proxy.broken.timer_c", "Timer C does nothing"),
     (
         "tables.broken.update",

@@ -69,8 +69,8 @@ impl Monitor {
         let refused = failures
             .first()
             .map_or(Instant::MAX, |failure| failure.at[0]);
-        let tried = |a: &Answer| a.code == 100 && a.at[0] <= refused;
-        let kept = branches.iter().any(|branch| branch.sent[0] <= refused)
+        let tried = |a: &Answer| a.code == 100 && a.at[0] < refused;
+        let kept = branches.iter().any(|branch| branch.sent[0] < refused)
             || request.answers.iter().any(tried);
         if kept && failures.len() > 1 {
             faults.push(format!("{} and {}", failures[0].code, failures[1].code));
@@ -100,7 +100,7 @@ impl Monitor {
     fn judge_failure(&self, branches: &[&Branch], failure: &Answer, faults: &mut Vec<String>) {
         let at = failure.at[0];
         let (mut best, mut global) = (7, false);
-        for branch in branches.iter().filter(|branch| branch.sent[0] <= at) {
+        for branch in branches.iter().filter(|branch| branch.sent[0] < at) {
             let last = branch
                 .first(|code| code >= 200)
                 .filter(|&heard| heard <= at);
@@ -137,7 +137,7 @@ impl Monitor {
             }
         }
         let class = failure.code / 100;
-        if branches.is_empty() {
+        if branches.iter().all(|branch| branch.sent[0] >= at) {
             return;
         }
         if global && best > 0 && class != 6 {

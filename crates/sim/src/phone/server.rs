@@ -161,6 +161,8 @@ impl Phone {
                 }
                 self.reply(now, at, 200);
             }
+            // Switched off in this moment.
+            _ if self.habit == Habit::Varied && self.chance(8) => {}
             _ => {
                 let code = if self.habit == Habit::Prompt || self.chance(90) {
                     200
