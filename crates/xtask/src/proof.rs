@@ -187,6 +187,27 @@ pub(crate) struct Sim {
     mutants: bool,
 }
 
+impl Default for Sim {
+    fn default() -> Self {
+        Self {
+            seeds: 256,
+            first: 0,
+            seed: None,
+            loss: None,
+            mutants: false,
+        }
+    }
+}
+
+impl Sim {
+    pub(crate) fn of_mutants() -> Self {
+        Self {
+            mutants: true,
+            ..Self::default()
+        }
+    }
+}
+
 /// The simulation, with deaths in the midst of the arena's operations.
 pub(crate) fn sim(options: &Sim) -> anyhow::Result<()> {
     let target = if options.mutants { "mutants" } else { "seeds" };

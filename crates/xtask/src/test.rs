@@ -87,7 +87,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     // And a death at each point.
     let mut broken = cargo(&["test", "--package", "shm", "--test", "broken"]);
     broken.args(["--test", "points", "--features", "failpoints"]);
-    shell::run(broken.args(profile))
+    shell::run(broken.args(profile))?;
+    // The simulation, optimised: many seeds, and the deliberate bugs that it has to find.
+    crate::proof::sim(&crate::proof::Sim::default())?;
+    crate::proof::sim(&crate::proof::Sim::of_mutants())
 }
 
 #[derive(Args)]
