@@ -113,7 +113,7 @@ fn child(name: &std::ffi::CStr, run: impl FnOnce(OwnedFd) -> ExitCode) -> ExitCo
     let channel = os::take_control_channel();
     match (channel, mask.thread_block()) {
         (Ok(channel), Ok(())) => {
-            // For `ps` and `top`; nothing depends on it.
+            // For `ps` and `top`, and for a supervisor that looks who may wait for it.
             let _ = nix::sys::prctl::set_name(name);
             run(channel)
         }

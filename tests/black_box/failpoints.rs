@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use blackbox::binary::tandem_with_failpoints;
 use blackbox::machine::{eventually, process, shared};
+use blackbox::manager::Manager;
 use blackbox::server::{DEFAULT, LIMIT, Server};
 
 use crate::load::Registrations;
@@ -35,6 +36,21 @@ fn begin(server: &mut Server, during: During) {
     }
 }
 
+/// The new arena serves, and workers of the old one still stand by.
+const TWO_FLEETS: [&str; 3] = [
+    "supervisor.switch.concluding",
+    "supervisor.switch.one_let_go",
+    "supervisor.switch.serves",
+];
+
+fn supervisor_dies(server: &Server) {
+    eventually("the supervisor's death", LIMIT, || {
+        process(server.supervisor())
+            .is_none_or(|p| p.state == 'Z')
+            .then_some(())
+    });
+}
+
 /// Has this point kill whoever meets it first, process by process.
 fn die(point: &str, during: During) {
     let begun = Instant::now();
@@ -52,23 +68,33 @@ fn die(point: &str, during: During) {
         eventually(&line, LIMIT, || server.log().contains(&line).then_some(()));
         server
     };
+    let mut phones = 10;
     if point.starts_with("supervisor.") || point.starts_with("succession.") {
-        eventually("the supervisor's death", LIMIT, || {
-            process(server.supervisor())
-                .is_none_or(|p| p.state == 'Z')
-                .then_some(())
-        });
+        supervisor_dies(&server);
+        if TWO_FLEETS.contains(&point) {
+            // In the new arena alone: whoever goes on with the old one has lost it.
+            assert_eq!(server.ua("late").register(300).status(), 200, "{point}");
+            phones += 1;
+        }
         server.forget_failpoints();
         server.kill_supervisor();
         server.run_again();
     }
     server.wait_ready();
+    if matches!(during, During::Move) && point.starts_with("supervisor.") {
+        // By the dead supervisor, or by a move of the new one, in which a worker that is asked may have to go.
+        eventually("the larger arena", LIMIT, || {
+            let limit = server.try_status()?["arena"]["limit"].as_u64();
+            (limit == Some(96 << 20)).then_some(())
+        });
+        server.wait_ready();
+    }
     let audit = server.command(&["audit"]);
     let said = String::from_utf8_lossy(&audit.stdout).into_owned();
     assert!(audit.status.success(), "{point}: {said}\n{}", server.log());
     assert_eq!(
         server.number("registrations"),
-        10,
+        phones,
         "{point}: {}",
         server.log()
     );
@@ -97,9 +123,6 @@ fn die_as_orphan(plan: &str, line: &str) -> Server {
     panic!("not within 20 adoptions: {line}");
 }
 
-/// FIXME: the supervisor dies while two fleets live, one of which is to go. The next one may find either, and the other one waits for ever.
-const TWO_FLEETS: [&str; 2] = ["supervisor.switch.concluding", "supervisor.switch.serves"];
-
 /// Every point of these steps that there is, by who is doing what.
 fn points() -> Vec<(&'static str, During)> {
     let during = |name: &str| match name.split('.').collect::<Vec<_>>()[..] {
@@ -108,9 +131,7 @@ fn points() -> Vec<(&'static str, During)> {
         ["supervisor", "adopt", _] | ["orphan", _] => Some(During::Adoption),
         _ => None,
     };
-    let all = failpoint::NAMES
-        .iter()
-        .filter(|name| !TWO_FLEETS.contains(name));
+    let all = failpoint::NAMES.iter();
     all.filter_map(|name| Some((*name, during(name)?)))
         .collect()
 }
@@ -140,4 +161,41 @@ fn deaths_during_a_move() {
 #[test]
 fn deaths_during_an_adoption() {
     all_of(|during| matches!(during, During::Adoption));
+}
+
+/// The service manager keeps both arenas meanwhile: with everybody dead it is the new one if it has served anything, else the old one.
+#[test]
+fn everybody_dies_during_a_move_but_the_descriptor_store() {
+    let _shared = shared();
+    let old = ["supervisor.switch.halting", "supervisor.switch.copied"];
+    for point in TWO_FLEETS.into_iter().chain(old) {
+        let manager = Manager::start();
+        let (socket, plan) = (manager.socket(), format!("{point}=kill"));
+        let environment = [
+            ("NOTIFY_SOCKET", socket.as_str()),
+            ("TANDEM_FAILPOINTS", plan.as_str()),
+        ];
+        let mut server = Server::spawn_with_env(DEFAULT, &environment);
+        server.wait_ready();
+        Registrations::make(&server, 10);
+        begin(&mut server, During::Move);
+        supervisor_dies(&server);
+        let mut phones = 10;
+        if TWO_FLEETS.contains(&point) {
+            assert_eq!(server.ua("late").register(300).status(), 200, "{point}");
+            phones += 1;
+        }
+        server.kill_all();
+        server.forget_failpoints();
+        server.run_again_by(&manager);
+        server.wait_ready();
+        let found = server.number("registrations");
+        assert_eq!(found, phones, "{point}: {}", server.log());
+        eventually("one arena is stored", LIMIT, || {
+            let names = manager.names();
+            let arenas = names.iter().filter(|name| name.starts_with("arena-"));
+            (arenas.count() == 2).then_some(())
+        });
+        assert!(server.stop().success(), "{point}");
+    }
 }

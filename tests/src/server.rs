@@ -102,11 +102,17 @@ impl Server {
         Self::launch(tandem(), ip, port, config, arguments, &[])
     }
 
-    /// Starts without waiting, with more environment.
+    /// Starts without waiting, with more environment; with failpoints if it has a plan for them.
     #[track_caller]
     pub fn spawn_with_env(config: &str, environment: &[(&str, &str)]) -> Self {
         let ip = fresh_address();
-        Self::launch(tandem(), ip, free_port(ip), config, &[], environment)
+        let planned = |(name, _): &(&str, &str)| *name == "TANDEM_FAILPOINTS";
+        let program = if environment.iter().any(planned) {
+            tandem_with_failpoints()
+        } else {
+            tandem()
+        };
+        Self::launch(program, ip, free_port(ip), config, &[], environment)
     }
 
     /// Starts the program with failpoints, which do what `plan` says (see the crate `failpoint`), and waits until it serves.

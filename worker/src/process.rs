@@ -149,7 +149,7 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
                     return Ok(());
                 }
             }
-            None if process.successor && process.place.is_none() => return Ok(()),
+            None if process.successor => return Ok(()),
             None => orphan::wait_for_adoption(&mut process)?,
         }
     }
@@ -307,6 +307,8 @@ impl Process {
                 ..
             } => {
                 self.place = Some(worker);
+                // The arena is in use from now on, whatever becomes of our place.
+                self.successor = false;
                 // Its predecessor's own threads say which of them was the end of it; without a word from any, all are suspect.
                 let blamed: Vec<bool> = slots
                     .iter()

@@ -4,8 +4,8 @@
 //! connect to <control>.adopt, Hail ──refused──> nobody lives: what the service manager keeps, or a fresh start
 //!    │ Orphan + its pidfd
 //!    ├─ Surrender ──> arena, sockets, doorbells, configuration
-//!    │ the arena's process directory tells whom else to expect
-//!    ├─ connect, Orphan ... once for each of them
+//!    │ the arena's process directory and the holders of the socket tell whom else to expect
+//!    ├─ connect, Orphan ... once for each of them; of several arenas one is the living one (`arenas`)
 //!    v
 //! Adopt to each (`adoption`); until then all of it can be dropped, and the orphans wait for another one
 //! ```
@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use control::{FromWorker, Secret, ToWorker};
 use failpoint::failpoint;
-use shm::Place;
 
-use super::census::{self, Living};
+use super::arenas::{Parties, Party};
+use super::census::Living;
 use super::claim::{adopt_path, outlast};
 use super::fleet::ProcessId;
 use super::holder;
@@ -103,28 +103,24 @@ pub(crate) fn find(control: &Path, kept: Option<Kept>) -> Result<Option<Remains>
     let path = adopt_path(control);
     let Some(kept) = kept else {
         return match first(&path, || true)? {
-            First::Orphan(orphan) => take_all(&path, *orphan, None).map(Some),
+            First::Orphan(orphan) => {
+                take_all(&path, Some(*orphan), Parties(Vec::new()), None).map(Some)
+            }
             First::Nobody => reachable(&path).map(|()| None),
             First::Silent => Err(silent(&path)),
         };
     };
-    // The arena is the same, and survivors know more. The store holds the adopt socket too, so that a connection says nothing: the directory does.
-    let memory = attach(&kept.control, &kept.data)?;
-    if let First::Orphan(orphan) = first(&path, || !living(&memory).is_empty())? {
-        return take_all(&path, *orphan, Some(kept)).map(Some);
-    }
-    let estate = kept.into_estate(memory.layout().slots).map_err(|error| {
-        Trouble::new(
-            format!("what the service manager kept can't be completed: {error}"),
-            "stop the unit, which empties the store, and start it again",
-        )
-    })?;
-    Ok(Some(Remains {
-        silent: living(&memory),
-        estate,
-        memory,
-        orphans: Vec::new(),
-    }))
+    // Survivors know more. The store holds the adopt socket too, so that a connection says nothing: the directories do.
+    let parties = Parties(kept.arenas.iter().map(Party::of_store).collect());
+    let may_be = || {
+        let mut all = parties.0.iter();
+        all.any(|party| !party.silent().is_empty()) || !parties.strangers(&path).is_empty()
+    };
+    let orphan = match first(&path, may_be)? {
+        First::Orphan(orphan) => Some(*orphan),
+        First::Nobody | First::Silent => None,
+    };
+    take_all(&path, orphan, parties, Some(kept)).map(Some)
 }
 
 fn silent(path: &Path) -> Trouble {
@@ -163,23 +159,6 @@ pub(crate) fn cut_off_remedy(pids: &[u32]) -> String {
          Keep whatever cleans that directory away from it",
         pids.join(" ")
     )
-}
-
-fn attach(control: &OwnedFd, data: &OwnedFd) -> Result<Memory, Trouble> {
-    let copy = |fd: &OwnedFd| {
-        fd.try_clone()
-            .map_err(|error| Trouble::new(format!("a descriptor can't be duplicated: {error}"), ""))
-    };
-    Memory::adopt(copy(control)?, copy(data)?).map_err(|error| {
-        Trouble::new(
-            format!("the running workers' memory can't be shared: {error}"),
-            "start the `tandem` that they were started with; or end them, which ends the calls that ring, and start anew",
-        )
-    })
-}
-
-fn living(memory: &Memory) -> Vec<Living> {
-    census::living(memory.directory(), memory.layout().aux)
 }
 
 /// The first word goes with the connection, so that whoever takes it need not wait for us.
@@ -328,30 +307,50 @@ fn give_all(path: &Path, mut orphan: Orphan) -> Result<(Orphan, Estate), Trouble
     Ok((orphan, estate))
 }
 
-fn take_all(path: &Path, first: Orphan, kept: Option<Kept>) -> Result<Remains, Trouble> {
-    let (first, mut estate) = give_all(path, first)?;
-    failpoint!("supervisor.adopt.surrendered");
-    let memory = attach(&estate.control, &estate.data)?;
-    let mut orphans = vec![first];
-    if !known(&memory, &orphans[0]) {
-        return Err(Trouble::new(
-            format!(
-                "process {} waits on {} and is no worker of the memory that it holds",
-                orphans[0].pid,
-                path.display()
-            ),
-            "kill it and start again",
-        ));
+/// Goes on with the living one of the arenas that the orphans have and that were kept.
+fn take_all(
+    path: &Path,
+    first: Option<Orphan>,
+    mut parties: Parties,
+    kept: Option<Kept>,
+) -> Result<Remains, Trouble> {
+    if let Some(first) = first {
+        let (first, estate) = give_all(path, first)?;
+        failpoint!("supervisor.adopt.surrendered");
+        take_first(path, first, estate, &mut parties)?;
+        take_others(path, &mut parties);
     }
-    let silent = take_others(path, &memory, &mut orphans);
+    let party = parties.choose(path)?;
+    let silent = party.silent();
+    let number = party.number;
+    let memory = party.memory?;
+    let slots = memory.layout().slots;
+    let Some(mut estate) = party.estate else {
+        let estate = kept
+            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+            .and_then(|kept| kept.into_estate(number, slots))
+            .map_err(|error| {
+                Trouble::new(
+                    format!("what the service manager kept can't be completed: {error}"),
+                    "stop the unit, which empties the store, and start it again",
+                )
+            })?;
+        return Ok(Remains {
+            silent,
+            estate,
+            memory,
+            orphans: Vec::new(),
+        });
+    };
+    let orphans = party.orphans;
     // Of a reload that did not reach everybody the newest configuration counts: its listeners came before it. A spare may have been left without any.
     let wealth = |orphan: &&Orphan| (orphan.config_version, orphan.listeners.len());
+    let given = (estate.config_version, estate.listeners.len());
     if let Some(richest) = orphans.iter().max_by_key(wealth)
-        && wealth(&richest) > wealth(&&orphans[0])
+        && wealth(&richest) > given
     {
         estate = surrender(&richest.connection)?;
     }
-    let slots = memory.layout().slots;
     for found in kept
         .into_iter()
         .flat_map(|kept| kept.whole_listeners(slots))
@@ -370,19 +369,36 @@ fn take_all(path: &Path, first: Orphan, kept: Option<Kept>) -> Result<Remains, T
     })
 }
 
-/// Asks until everybody who lives has come; gives those who did not.
-fn take_others(path: &Path, memory: &Memory, orphans: &mut Vec<Orphan>) -> Vec<Living> {
+fn take_first(
+    path: &Path,
+    first: Orphan,
+    estate: Estate,
+    parties: &mut Parties,
+) -> Result<(), Trouble> {
+    let found = Party::of_estate(estate);
+    if let Ok(memory) = &found.memory
+        && !known(memory, &first)
+    {
+        return Err(Trouble::new(
+            format!(
+                "process {} waits on {} and is no worker of the memory that it holds",
+                first.pid,
+                path.display()
+            ),
+            "kill it and start again",
+        ));
+    }
+    parties.join(found, first);
+    Ok(())
+}
+
+/// Asks until everybody who lives has come, of whatever arena.
+fn take_others(path: &Path, parties: &mut Parties) {
     let mut until = Instant::now() + PATIENCE;
     let mut waiting: Option<OwnedFd> = None;
-    loop {
-        let mut missing = living(memory);
-        missing.retain(|living| !orphans.iter().any(|orphan| orphan.pid == living.pid));
-        // One that has not attached will see the end of its channel and leave.
-        let expected = missing
-            .iter()
-            .any(|living| living.entry.place != Place::Starting);
-        if !expected || Instant::now() >= until {
-            return missing;
+    while Instant::now() < until {
+        if !parties.0.iter().any(Party::is_expecting) && parties.strangers(path).is_empty() {
+            return;
         }
         let connection = match waiting.take() {
             Some(connection) => Ok(connection),
@@ -395,12 +411,12 @@ fn take_others(path: &Path, memory: &Memory, orphans: &mut Vec<Orphan>) -> Vec<L
         match hear(&connection, LOOK) {
             Ok(Said::Nothing) => waiting = Some(connection),
             Ok(Said::Orphan(orphan, pidfd)) => match orphan_of(*orphan, connection, pidfd) {
-                Ok(orphan) if known(memory, &orphan) => {
-                    failpoint!("supervisor.adopt.one_more");
-                    until = Instant::now() + PATIENCE;
-                    orphans.push(orphan);
+                Ok(orphan) => {
+                    if parties.sort_in(orphan) {
+                        failpoint!("supervisor.adopt.one_more");
+                        until = Instant::now() + PATIENCE;
+                    }
                 }
-                Ok(orphan) => tracing::warn!(pid = orphan.pid, "a stranger on the adopt socket"),
                 Err(error) => {
                     tracing::warn!("a worker of the last supervisor is not taken: {error}")
                 }
@@ -411,7 +427,7 @@ fn take_others(path: &Path, memory: &Memory, orphans: &mut Vec<Orphan>) -> Vec<L
 }
 
 /// Whether the directory has this process under this number.
-fn known(memory: &Memory, orphan: &Orphan) -> bool {
+pub(crate) fn known(memory: &Memory, orphan: &Orphan) -> bool {
     let directory = memory.directory();
     let Some(line) = orphan.line(memory).filter(|line| *line < directory.len()) else {
         return false;
@@ -480,7 +496,7 @@ fn orphan_of(said: FromWorker, connection: OwnedFd, pidfd: OwnedFd) -> io::Resul
 }
 
 /// Everything that one orphan holds.
-fn surrender(connection: &OwnedFd) -> Result<Estate, Trouble> {
+pub(crate) fn surrender(connection: &OwnedFd) -> Result<Estate, Trouble> {
     try_surrender(connection).map_err(|error| {
         Trouble::new(
             format!("a worker of the dead supervisor does not give what it holds: {error}"),

@@ -53,6 +53,8 @@ pub(crate) fn begin(mut ground: Ground<'_>, remains: Remains) -> Result<Supervis
             "",
         )
     })?;
+    // Workers are not sent the one that is in effect after a move.
+    config.memory.limit = config.memory.limit.max(memory.layout().limit);
     let slots = memory.layout().slots;
     if config.slots() != slots || doorbells.len() != usize::from(slots) {
         return Err(Trouble::new(

@@ -240,6 +240,9 @@ impl Supervisor {
         failpoint!("supervisor.assigning");
         self.send(id, &message);
         failpoint!("supervisor.assigned");
+        if side == Side::Next {
+            failpoint!("supervisor.switch.assigned");
+        }
     }
 
     pub(super) fn core_of(&self, slot: u16) -> Option<u16> {

@@ -17,6 +17,9 @@ impl fmt::Display for Holder {
     }
 }
 
+/// What a worker process calls itself.
+pub(crate) const WORKER: &str = "tandem-worker";
+
 /// Inodes that are looked for; a group of another server has one per worker.
 const INODES_MAX: usize = 256;
 
@@ -110,6 +113,13 @@ pub(crate) fn of_unix(path: &Path) -> Vec<u32> {
         .filter(|pid| holds(*pid, &names))
         .collect();
     pids.sort_unstable();
+    pids
+}
+
+/// Workers among them, by the name that they give themselves: others may hold it too, such as the service manager.
+pub(crate) fn workers_of_unix(path: &Path) -> Vec<u32> {
+    let mut pids = of_unix(path);
+    pids.retain(|pid| name_of(*pid) == WORKER);
     pids
 }
 

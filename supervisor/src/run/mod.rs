@@ -1,12 +1,13 @@
 //! `tandem run`: the supervisor. It forks, watches and replaces workers, owns the sockets and the arena's life, and is kept
 //! too small to fail: one thread, no byte from the network, no table body.
 //!
-//! `adopt` and `adoption` go on where a supervisor that died has left off. `fleet` decides (a machine without processes or clock), `supervisor` waits, `apply` acts, `reload` changes the
+//! `adopt`, `arenas` and `adoption` go on where a supervisor that died has left off. `fleet` decides (a machine without processes or clock), `supervisor` waits, `apply` acts, `reload` changes the
 //! configuration, `report` tells. `helpers` does what takes long, `snapshots` keeps what outlives the server.
 
 mod adopt;
 mod adoption;
 mod apply;
+mod arenas;
 mod cause;
 mod census;
 mod claim;

@@ -1,7 +1,8 @@
 //! The service manager's descriptor store (sd_notify(3), `FDSTORE=1`): all that is shared, for a start after everything was killed.
 //!
 //! Each descriptor has a name of its own, since the store keeps no order:
-//! `arena-control`, `arena-data`, `adopt`, `config-VERSION`, `bell-SLOT`, `udp-LISTENER-SLOT`, or `any-LISTENER-SLOT` for a listener that asked for any port.
+//! `arena-control-NUMBER`, `arena-data-NUMBER` (the number is that of the control file's inode), `adopt`, `config-VERSION`, `bell-SLOT`, `udp-LISTENER-SLOT`, or `any-LISTENER-SLOT` for a listener that asked for any port.
+//! While the server moves from one arena to another both are there; which of them counts is for them to say (`arenas`).
 //! `FDPOLL=0`, or a socket with an error to report would be thrown out of the store.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use sd_notify::NotifyState;
 
 use super::adopt::{Estate, Sockets};
+use super::memory::Memory;
 use super::sockets::{Listener, RECEIVE_BYTES};
 use super::supervisor::Supervisor;
+use super::switch::Switch;
 
 const CONTROL: &str = "arena-control";
 const DATA: &str = "arena-data";
@@ -31,8 +34,8 @@ pub(crate) struct Inherited {
 /// sockets.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    pub(crate) control: OwnedFd,
-    pub(crate) data: OwnedFd,
+    /// Control and data memfd of each arena; one at least.
+    pub(crate) arenas: Vec<(OwnedFd, OwnedFd)>,
     config_file: OwnedFd,
     config_version: u64,
     adopt: Option<OwnedFd>,
@@ -60,15 +63,21 @@ pub(crate) fn inherited() -> Inherited {
 }
 
 fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
-    let (mut control, mut data, mut adopt) = (None, None, None);
+    let mut adopt = None;
+    let (mut controls, mut datas) = (BTreeMap::new(), BTreeMap::new());
     let mut configs = BTreeMap::new();
     let mut bells = BTreeMap::new();
     let mut listeners: BTreeMap<u32, KeptListener> = BTreeMap::new();
     for (name, fd) in found {
         let mut parts = name.split('-');
         match (parts.next()?, parts.next(), parts.next()) {
-            ("arena", Some("control"), None) => control = Some(fd),
-            ("arena", Some("data"), None) => data = Some(fd),
+            // Without a number: of a release that kept one arena only.
+            ("arena", Some("control"), number) => {
+                controls.insert(number.unwrap_or_default().to_owned(), fd);
+            }
+            ("arena", Some("data"), number) => {
+                datas.insert(number.unwrap_or_default().to_owned(), fd);
+            }
             ("adopt", None, None) => adopt = Some(fd),
             ("config", Some(version), None) => {
                 configs.insert(version.parse::<u64>().ok()?, fd);
@@ -92,9 +101,15 @@ fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
     }
     // The newest: an older one is what a supervisor had no time to remove.
     let (config_version, config_file) = configs.pop_last()?;
+    let whole = controls
+        .into_iter()
+        .filter_map(|(number, control)| Some((control, datas.remove(&number)?)));
+    let arenas: Vec<_> = whole.collect();
+    if arenas.is_empty() {
+        return None;
+    }
     Some(Kept {
-        control: control?,
-        data: data?,
+        arenas,
         config_file,
         config_version,
         adopt,
@@ -104,9 +119,15 @@ fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
 }
 
 impl Kept {
-    /// Whole, for a server of so many slots whose processes are all dead: a doorbell that is missing is as good as any, a socket is opened beside the
-    /// others of its listener.
-    pub(crate) fn into_estate(mut self, slots: u16) -> io::Result<Estate> {
+    /// Whole, with the arena of this number, for a server of so many slots whose processes are all dead: a doorbell that is missing is as good as any, a socket is
+    /// opened beside the others of its listener.
+    pub(crate) fn into_estate(mut self, arena: u64, slots: u16) -> io::Result<Estate> {
+        let is_it = |(control, _): &(OwnedFd, OwnedFd)| inode(control.as_fd()) == arena;
+        let (control, data) = self
+            .arenas
+            .into_iter()
+            .find(is_it)
+            .ok_or(io::ErrorKind::NotFound)?;
         let doorbells =
             (0..slots).map(|slot| self.bells.remove(&slot).map_or_else(os::eventfd, Ok));
         let doorbells = doorbells.collect::<io::Result<_>>()?;
@@ -115,8 +136,8 @@ impl Kept {
             listeners.push(kept.into_sockets(id, slots)?);
         }
         Ok(Estate {
-            control: self.control,
-            data: self.data,
+            control,
+            data,
             config_file: self.config_file,
             config_version: self.config_version,
             adopt: self.adopt,
@@ -177,28 +198,24 @@ fn socket_names(listener: &Listener) -> impl Iterator<Item = String> {
 }
 
 impl Supervisor {
-    /// The same after the arena is another one: its names are the old one's.
-    pub(super) fn store_anew(&mut self) {
-        let mut names = std::mem::take(&mut self.stored);
-        clear(&mut names);
-        self.store();
-    }
-
     /// Makes the store hold what there is, and nothing else.
     pub(super) fn store(&mut self) {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return;
         }
-        let Some((control, data)) = self.memory.files() else {
-            return;
-        };
+        let next = self.switch.as_ref().and_then(Switch::next);
+        let arenas = [Some(&self.memory), next.map(|next| &next.memory)];
+        let files = arenas.into_iter().flatten().filter_map(Memory::files);
         let config = format!("config-{}", self.config_version);
         let mut wanted: Vec<(String, BorrowedFd<'_>)> = vec![
-            (CONTROL.to_owned(), control),
-            (DATA.to_owned(), data),
             (ADOPT.to_owned(), self.adopt.listener.as_fd()),
             (config, self.config_file.as_fd()),
         ];
+        for (control, data) in files {
+            let number = inode(control);
+            wanted.push((format!("{CONTROL}-{number}"), control));
+            wanted.push((format!("{DATA}-{number}"), data));
+        }
         let bells = (0..).zip(&self.doorbells);
         wanted.extend(bells.map(|(slot, bell): (u16, _)| (format!("bell-{slot}"), bell.as_fd())));
         for listener in &self.listeners {
@@ -233,6 +250,11 @@ pub(crate) fn clear(names: &mut BTreeSet<String>) {
     }
 }
 
+/// What tells one open file from another; 0 if the kernel does not say.
+pub(super) fn inode(file: BorrowedFd<'_>) -> u64 {
+    nix::sys::stat::fstat(file).map_or(0, |about| about.st_ino)
+}
+
 fn notify_with(states: &[NotifyState<'_>], fds: &[BorrowedFd<'_>]) {
     let told = if fds.is_empty() {
         sd_notify::notify(states)
@@ -264,20 +286,40 @@ mod tests {
     const WHOLE: [&str; 11] = [
         "bell-1",
         "udp-3-1",
-        "arena-data",
+        "arena-data-71",
         "adopt",
         "udp-3-0",
         "config-2",
         "bell-0",
         "config-10",
-        "arena-control",
+        "arena-control-71",
         "any-4-0",
         "any-4-1",
     ];
 
+    fn estate_of(found: Vec<(String, OwnedFd)>, slots: u16) -> Estate {
+        let kept = sort(found).unwrap();
+        let arena = inode(kept.arenas[0].0.as_fd());
+        kept.into_estate(arena, slots).unwrap()
+    }
+
+    #[test]
+    fn arenas_are_kept_in_pairs() {
+        let of = |names: &[&str]| sort(named(names)).map_or(0, |kept| kept.arenas.len());
+        let two = [
+            "arena-control-8",
+            "arena-data-7",
+            "config-1",
+            "arena-data-8",
+            "arena-control-7",
+        ];
+        assert_eq!((of(&two), of(&two[..4]), of(&two[..3])), (2, 1, 0));
+        assert_eq!(of(&["arena-control", "arena-data", "config-1"]), 1);
+    }
+
     #[test]
     fn the_store_in_any_order() {
-        let estate = sort(named(&WHOLE)).unwrap().into_estate(2).unwrap();
+        let estate = estate_of(named(&WHOLE), 2);
         assert_eq!((estate.config_version, estate.doorbells.len()), (10, 2));
         let [udp, any] = &estate.listeners[..] else {
             panic!("{:?}", estate.listeners)
@@ -289,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_store_without_its_arena_or_its_configuration_is_none() {
-        for missing in ["arena-control", "arena-data"] {
+        for missing in ["arena-control-71", "arena-data-71"] {
             let names: Vec<&str> = WHOLE.into_iter().filter(|name| *name != missing).collect();
             assert!(sort(named(&names)).is_none(), "{missing}");
         }
@@ -309,7 +351,7 @@ mod tests {
             std::fs::read_link(format!("/proc/self/fd/{raw}")).unwrap()
         };
         let given = inode(&copy.into());
-        let estate = sort(found).unwrap().into_estate(3).unwrap();
+        let estate = estate_of(found, 3);
         assert_eq!(estate.doorbells.len(), 3);
         let [listener] = &estate.listeners[..] else {
             panic!("{:?}", estate.listeners)

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Messages wait in their sockets meanwhile. A is only read, so until B serves any failure, or a pause that gets too long, leads back to A: its workers, who have
-//! stood by, take their seats again. A new program is watched for [`TRIAL`] after that; if one of its workers dies, it is A again, as it was before the pause.
+//! stood by, take their seats again. If the supervisor dies meanwhile, the next one finds workers of both, and goes on with B as soon as one of its slots
+//! was given away, else with A (`arenas`). A new program is watched for [`TRIAL`] after that; if one of its workers dies, it is A again, as it was before the pause.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -213,9 +214,14 @@ impl Supervisor {
             return;
         };
         switch.stage = Stage::Halting;
-        switch.halted_at = os::now();
         switch.records = records;
         switch.pause_max = pause_max(records);
+        // Before the pause, and before it serves: if everybody dies from then on, what it has served is not to be lost.
+        self.store();
+        let Some(switch) = self.switch.as_mut() else {
+            return;
+        };
+        switch.halted_at = os::now();
         failpoint!("supervisor.switch.halting");
         self.feed(Input::StandBy);
     }
@@ -384,9 +390,12 @@ impl Supervisor {
         self.note_numbers();
         self.helpers.arena_is_new();
         self.pages = Pages::default();
-        self.store_anew();
+        self.store();
         // They stand by, or have never served: nothing depends on them any more.
-        old.processes().for_each(|(id, _)| self.links.kill(id));
+        for (id, _) in old.processes() {
+            self.links.kill(id);
+            failpoint!("supervisor.switch.one_let_go");
+        }
         if let Purpose::Limit(limit) = switch.purpose {
             self.config.memory.limit = limit;
         }
@@ -410,6 +419,7 @@ impl Supervisor {
         if !matches!(switch.stage, Stage::Making(_) | Stage::Gathering) {
             self.feed(Input::Resume);
         }
+        self.store();
         self.switch_over(switch.purpose, switch.ticket, Err(why.to_owned()));
     }
 
