@@ -181,21 +181,22 @@ impl Head {
     /// Reads on; the length of the whole message, once the head is complete.
     fn read(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, FrameError> {
         loop {
-            let unseen = bytes.get(self.seen..).unwrap_or_default();
-            let found = memchr::memchr(b'\n', unseen);
-            let end = found.map_or(bytes.len(), |at| self.seen.saturating_add(at));
-            if end >= limits.head_bytes {
-                return Err(FrameError::HeadTooLarge(limits.head_bytes));
-            }
+            // What lies beyond the bound decides nothing, or the kind of error would depend on the pieces.
+            let head = bytes.get(..limits.head_bytes).unwrap_or(bytes);
+            let found = memchr::memchr(b'\n', head.get(self.seen..).unwrap_or_default());
+            let end = found.map_or(head.len(), |at| self.seen.saturating_add(at));
             // A CR may be the last byte before the LF, or before what has not come yet.
             let last = end.saturating_sub(1);
-            let cr = memchr::memchr(b'\r', bytes.get(self.seen..end).unwrap_or_default());
+            let cr = memchr::memchr(b'\r', head.get(self.seen..end).unwrap_or_default());
             if let Some(at) = cr.map(|at| self.seen.saturating_add(at))
                 && at != last
             {
                 return Err(FrameError::BareCr(ByteAt::new(at)));
             }
             if found.is_none() {
+                if head.len() == limits.head_bytes {
+                    return Err(FrameError::HeadTooLarge(limits.head_bytes));
+                }
                 self.seen = if cr.is_some() { last } else { end };
                 return Ok(None);
             }
@@ -379,6 +380,13 @@ mod tests {
             with("X: a\rb"),
             Err(FrameError::BareCr(at(OPTIONS.len() + 4)))
         );
+        // Which of two faults is told does not depend on how much came at once.
+        let both = format!("{OPTIONS}X: a\rb{}", "x".repeat(100));
+        let bare = FrameError::BareCr(at(OPTIONS.len() + 4));
+        assert_eq!(frames(&both), frames(&both[..99]));
+        assert_eq!(one(&both), Err(bare));
+        let full = format!("{}\r", "x".repeat(99));
+        assert_eq!(one(&full), Err(FrameError::HeadTooLarge(100)));
         for noise in [
             "\x16\x03\x01",
             "GET / HTTP/1.1\r\n",
