@@ -120,13 +120,14 @@ fn phones_stay_registered_over_a_stop() {
     const PHONES: u32 = 700;
     let _shared = shared();
     let mut server = Server::start_with(&config("10s"));
+    // Before anybody registers: how long that takes is no fault of the server's.
+    let start = Instant::now();
     let (alice, bob) = (server.ua("alice"), server.ua("bob"));
     assert_eq!(bob.register(600).status(), 200);
     let bulk = server.ua("bulk");
     register_many(&bulk, PHONES, 1_000);
     let before = registered(&server);
     assert_eq!(before.len() as u32, PHONES + 1);
-    let start = Instant::now();
     // The second time with another number of slots, the third from the same file once more.
     for (round, reactors) in [1, 2, 1].into_iter().enumerate() {
         server.run(&["stop"]);

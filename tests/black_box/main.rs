@@ -11,6 +11,7 @@ mod digest;
 mod dns;
 mod failpoints;
 mod great_storm;
+mod json_fields;
 mod kill_storm;
 mod load;
 mod overload;
