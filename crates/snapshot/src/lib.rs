@@ -30,12 +30,11 @@
 #![forbid(unsafe_code)]
 
 mod clock;
-mod crc32c;
 mod decode;
 mod encode;
 
 pub use clock::Clock;
-pub use crc32c::crc32c;
+pub use crc32c::crc32c_append as crc32c;
 pub use decode::{Entry, ReadError, Reader, Summary, check};
 pub use encode::{Encoder, Totals};
 
