@@ -1,7 +1,7 @@
 //! What a fuzzer runs: one function of bytes for each target, seeds, and a driver for the stable toolchain.
 //!
 //! - [`TARGETS`]: each takes any bytes and panics if something that must hold does not;
-//! - [`seeds`]: the torture messages and the kept corpus, from which both drivers start;
+//! - [`seeds()`]: the torture messages and the kept corpus, from which both drivers start;
 //! - [`drive`]: mutates seeds by a seeded generator, within `cargo test`; `tests/fuzz` has the same targets for
 //!   `cargo fuzz`, which `cargo xtask fuzz` runs where a nightly toolchain is.
 //!

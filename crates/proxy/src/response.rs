@@ -69,8 +69,10 @@ impl Step<'_, '_> {
             }
         }
         // RFC 4320 §4.2: what comes late for other requests than INVITE only adds to a storm, unless nobody has waited for it here.
+        // RFC 6026 §7.3: nor does a late failure, to a caller who has an answer; but a late 2xx is a call that somebody has to end.
         let stateless = matches!(branch.place, Place::Stateless { .. });
-        if stateless && !cancel || cseq.method == Method::Invite {
+        let call = cseq.method == Method::Invite && matches!(status.code, 200..=299);
+        if stateless && !cancel || call {
             self.pass_stateless(message, datagram, branch.listener);
         } else {
             self.env.count(Counter::ResponseAbsorbed);

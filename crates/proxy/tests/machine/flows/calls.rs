@@ -248,7 +248,7 @@ fn a_second_200_comes_through_too() {
 }
 
 #[test]
-fn stray_responses_pass_by_via_alone() {
+fn a_stray_2xx_passes_by_via_alone() {
     check(
         "
         bob: REGISTER
@@ -290,8 +290,6 @@ fn stray_responses_pass_by_via_alone() {
                 alice < 200 INVITE again
                     Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
             bob: again 180
-                alice < 180 INVITE again
-                    Via: SIP/2.0/UDP 10.0.0.1:5060;branch=z9hG4bK-alice-1
             bob: 200 / CSeq: 1 CANCEL
             carol: OPTIONS sip:example.org
                 carol < 200 OPTIONS
@@ -303,9 +301,9 @@ fn stray_responses_pass_by_via_alone() {
                 proxy.forwarded 1
                 proxy.forwarded_stateless 1
                 proxy.response_forwarded 2
-                proxy.response_stateless 2
+                proxy.response_stateless 1
                 proxy.response_foreign 1
-                proxy.response_absorbed 1
+                proxy.response_absorbed 2
                 transactions.created 1
                 transactions.ended 1
                 registrar.updated 1
