@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The key is a keyed hash of whoever is counted: a source address, or a user of one source address. The bucket is chosen by its upper bits, the note in it by its
-//! lower 32. `seconds` (of the monotonic clock, modulo 194 days) is when the counting began or, with [`BANNED`] as the count, until when
+//! lower 32. `seconds` (of the monotonic clock, modulo 194 days) is when the counting began or, with `BANNED` as the count, until when
 //! it is refused. Every change is one CAS; of several at once that lose, one failure may go uncounted.
 //!
 //! *Never full*: in a full bucket a new note takes the place of the one with the fewest failures, and of those who are banned never, as long as there is
