@@ -124,6 +124,13 @@ impl Monitor {
             && self.dead_since.is_empty()
     }
 
+    /// The clock has gone forward: what was kept may be over long before its time.
+    fn jumped(&self) -> bool {
+        self.disturbed
+            .iter()
+            .any(|&(from, _)| from == Instant::ZERO)
+    }
+
     /// Deaths that may have led to something being sent once more.
     fn deaths_in(&self, from: Instant, to: Instant) -> usize {
         self.deaths

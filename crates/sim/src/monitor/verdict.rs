@@ -205,7 +205,11 @@ impl Monitor {
         if finals.is_empty() && (here || answered || branches.is_empty()) {
             faults.push("no answer".to_owned());
         }
-        if !branches.is_empty() && finals.len() > 1 {
+        // What is refused at once is kept nowhere, and judged anew when it comes again.
+        let kept = finals
+            .first()
+            .is_some_and(|first| branches.iter().any(|branch| branch.sent[0] < first.at[0]));
+        if kept && finals.len() > 1 && self.undisturbed(first, first + LIMIT) {
             faults.push(format!("{} and {}", finals[0].code, finals[1].code));
         }
         let end = request.ins.last().copied().unwrap_or_default() + LIMIT;
@@ -301,7 +305,7 @@ impl Monitor {
                         .count();
                     let most = heard.at.len() + 2 * self.deaths_in(begun, last);
                     let acks = branch.acks.len();
-                    if acks < within || acks > most {
+                    if acks < within && !self.jumped() || acks > most {
                         faults.push(format!("{within} times {} came, {acks} ACKs", heard.code));
                     }
                 }

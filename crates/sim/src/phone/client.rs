@@ -555,11 +555,7 @@ impl Phone {
                 response.summary()
             ));
         }
-        let stateless = matches!(purpose, Purpose::Register { .. });
-        if second && !stateless {
-            // What is answered without a transaction may be answered anew.
-            let before = self.clients[at].finals[0].0;
-            self.fault(&format!("{code} after {before}: {}", response.summary()));
+        if second {
             return;
         }
         match purpose {
@@ -590,12 +586,14 @@ impl Phone {
         code: u16,
         response: &Text<'_>,
     ) {
+        let expires = if self.leaving { 0 } else { expires };
         if let Some(proof) = self.proof(at, code, response) {
             self.register(now, expires, Some(proof));
             return;
         }
         if code != 200 {
             self.registration.refused += 1;
+            let expires = if self.leaving { 0 } else { expires };
             let again = self.millis(500, 3000);
             self.plan(now + again, Todo::Register { expires });
             return;
@@ -625,7 +623,7 @@ impl Phone {
         if newest {
             let until = granted.map(|granted| now + Duration::from_secs(granted.into()));
             self.registration.acknowledged = Some((cseq, now, until));
-            if expires > 0 {
+            if expires > 0 && !self.leaving {
                 // At half the time, as phones do.
                 let refresh = now + Duration::from_secs(expires.into()) / 2;
                 self.plan(refresh, Todo::Register { expires });
@@ -671,6 +669,7 @@ impl Phone {
         match self.clients[at].purpose.clone() {
             Purpose::Register { expires } => {
                 self.registration.refused += 1;
+                let expires = if self.leaving { 0 } else { expires };
                 self.plan(now + T1 * 4, Todo::Register { expires });
             }
             Purpose::Call { call, .. } => {

@@ -117,6 +117,8 @@ pub(crate) struct Phone {
     pub(crate) wrong: Vec<String>,
     /// What is at hand is nobody's who keeps to any rule.
     evil: bool,
+    /// It unregisters, and that is that.
+    leaving: bool,
 }
 
 impl Phone {
@@ -144,6 +146,7 @@ impl Phone {
             out: Vec::new(),
             wrong: Vec::new(),
             evil: false,
+            leaving: false,
         }
     }
 
@@ -158,6 +161,7 @@ impl Phone {
 
     /// Forgets what it has in mind, for the end.
     pub(crate) fn forget_plans(&mut self) {
+        self.leaving = true;
         self.todo
             .retain(|(_, todo)| matches!(todo, Todo::Answer { .. } | Todo::Hangup { .. }));
     }
