@@ -334,7 +334,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "integer, 0 to 1000000. Unit: requests per second",
                 default: "0",
                 effect: Reload,
-                doc: "Requests outside dialogs that one address may send to one slot in a second; what is over is refused with 503 and Retry-After. `0`: no limit. With `spread = \"flow\"` one flow comes to one slot.",
+                doc: "Requests outside dialogs, copies included, that one address (of IPv6 a /64) may send to one slot in a second; what is over is refused with 503 and Retry-After. `0`: no limit. With `spread = \"flow\"` one flow comes to one slot.",
                 example: "source_rate = 200",
             },
             Key {

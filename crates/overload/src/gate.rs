@@ -184,7 +184,12 @@ impl Gate {
             } else {
                 busy(window, self.idle)
             };
-            self.valve.measure(busy, self.starved);
+            // A slot that idles looks in less often: a long window that was not full counts for all that it was.
+            let windows = window.as_nanos() / WINDOW.as_nanos();
+            let calm = busy < self.policy.occupancy.unwrap_or(ALL) && !self.starved;
+            for _ in 0..if calm { windows.clamp(1, 100) } else { 1 } {
+                self.valve.measure(busy, self.starved);
+            }
             self.fair.next_window(self.valve.share());
         }
         self.filter();
@@ -454,5 +459,20 @@ mod tests {
         let filter = filter.expect("a filter");
         assert!(filter.pass < ALL);
         assert_eq!(filter.sources, [caller(0), caller(1)]);
+    }
+
+    #[test]
+    fn an_idle_slot_opens_as_soon_as_a_busy_one() {
+        let mut now = Instant::ZERO;
+        let mut gate = Gate::new(POLICY, 1, now);
+        second(&mut gate, now, 500_000);
+        now = now.saturating_add(WINDOW * 40);
+        assert!(!gate.is_open());
+        for _ in 0..12 {
+            gate.slept(WINDOW * 10);
+            now = now.saturating_add(WINDOW * 10);
+            gate.turn(now);
+        }
+        assert!(gate.is_open(), "after 3 s with 4 turns a second");
     }
 }

@@ -1,6 +1,6 @@
 //! What a datagram is, told without reading it: for a server that has no time left to read everything.
 
-use memchr::{memchr, memmem};
+use memchr::memchr;
 
 /// Whether this looks like a request that begins something: a method that may, and a To without a tag (RFC 3261 §12.2, §8.1.1.2). Nothing
 /// is checked: what is broken may be taken for either.
@@ -35,14 +35,25 @@ fn to_has_tag(bytes: &[u8]) -> bool {
             continue;
         };
         // The parameters of the header come behind the address; one inside the brackets is the URI's.
-        let line = value.get(..memchr(b'\n', value).unwrap_or(value.len()));
-        let line = line.unwrap_or_default();
+        let line = value.get(..value_end(value)).unwrap_or_default();
         let after = memchr::memrchr(b'>', line).map_or(line, |at| line.get(at..).unwrap_or(line));
-        return [&b";tag="[..], b";TAG=", b";Tag=", b"; tag="]
-            .iter()
-            .any(|tag| memmem::find(after, tag).is_some());
+        return after.split(|&byte| byte == b';').skip(1).any(is_tag);
     }
     false
+}
+
+/// Where a header ends: at the line end that no blank follows (§7.3.1).
+fn value_end(value: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', value)
+        .find(|&at| !matches!(value.get(at.saturating_add(1)), Some(b' ' | b'\t')))
+        .unwrap_or(value.len())
+}
+
+/// "tag" and its value, whatever blanks stand around.
+fn is_tag(param: &[u8]) -> bool {
+    let param = param.trim_ascii_start();
+    let (name, rest) = param.split_at_checked(3).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"tag") && rest.trim_ascii_start().starts_with(b"=")
 }
 
 /// What stands behind "To:" or "t:".
@@ -88,6 +99,14 @@ mod tests {
             (
                 b"OPTIONS sip:b@x SIP/2.0\r\nTO:\t<sip:b@x>;x=1;Tag=1\r\n\r\n",
                 false,
+            ),
+            (
+                b"INFO sip:b@x SIP/2.0\r\nTo: <sip:b@x>\r\n ;x\r\n\t; tAg\t= 1\r\n\r\n",
+                false,
+            ),
+            (
+                b"INFO sip:b@x SIP/2.0\r\nTo: <sip:b@x>;tagged=1;stag=2\r\n\r\n",
+                true,
             ),
             (b"BYE sip:b@x SIP/2.0\r\nTo: <sip:b@x>\r\n\r\n", false),
             (b"CANCEL sip:b@x SIP/2.0\r\nTo: <sip:b@x>\r\n\r\n", false),
