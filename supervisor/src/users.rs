@@ -54,6 +54,9 @@ impl Error {
             Self::Io(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "run this as the server's account or as root"
             }
+            Self::Io(_, _, error) if error.kind() == io::ErrorKind::InvalidInput => {
+                "move what has its name away"
+            }
             Self::Io(..) => "name the server's state directory with --state DIR or TANDEM_STATE",
         }
     }
@@ -71,16 +74,27 @@ pub(crate) fn load(state: &Path) -> Result<Users, Error> {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is no regular file",
-        ));
+    let file = open(OpenOptions::new().read(true), path)?;
+    let mut text = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut text)?;
+    // What is no text is damaged, and its checksum or head says so.
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Opens a regular file. A FIFO of its name would hold up whoever opens it: the supervisor must not wait for anybody.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    let file = options
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ENXIO) => no_file(),
+            _ => error,
+        })?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(no_file()),
     }
-    let mut text = String::new();
-    file.take(BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Changes the file. Nobody else changes it meanwhile; an error of `change` leaves it.
@@ -90,12 +104,9 @@ pub(crate) fn edit<T, E: From<Error>>(
 ) -> Result<T, E> {
     let lock = state.join(LOCK);
     let failed = |what| move |error| Error::Io(state.join(FILE), what, error);
-    let _held = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock)
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let _held = open(&mut options, &lock)
         .and_then(|file| {
             owned_like(&file, state)
                 .and_then(|()| file.lock())
@@ -182,6 +193,25 @@ mod tests {
         });
         assert!(refused.is_err());
         assert_eq!(load(state.path()).unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn a_fifo_in_its_place_holds_up_nobody() {
+        let state = tempfile::tempdir().unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        let fifo = |name: &str| nix::unistd::mkfifo(&state.path().join(name), mode).unwrap();
+        fifo(FILE);
+        let error = load(state.path()).unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
+        assert!(edit(state.path(), |users| add(users, "alice")).is_err());
+        fs::remove_file(state.path().join(FILE)).unwrap();
+        fs::remove_file(state.path().join(LOCK)).unwrap();
+        fifo(LOCK);
+        let error = edit(state.path(), |users| add(users, "alice")).unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
+        // Noise is told as damage, with its remedy.
+        fs::write(state.path().join(FILE), [0xff, 0xfe, 0x80]).unwrap();
+        assert!(matches!(load(state.path()), Err(Error::Damaged(..))));
     }
 
     #[test]

@@ -423,3 +423,29 @@ fn a_worker_that_does_not_answer_is_replaced() {
     assert_eq!(server.restarts(), 1);
     assert!(server.stop().success());
 }
+
+/// The limit that counts is the arena's, not the one that its first workers were started with: nothing moves for a file that says the
+/// same, and nothing moves into a smaller arena.
+#[test]
+fn a_limit_that_was_raised_is_known_to_the_next_supervisor() {
+    let _alone = shared();
+    let mut server = Server::start();
+    let limit = |server: &Server| server.status()["arena"]["limit"].as_u64();
+    server.write_config(&DEFAULT.replace("64MiB", "128MiB"));
+    assert!(server.run(&["reload"]).contains("arena moved"));
+    let workers = |server: &Server| -> Vec<i32> {
+        let workers = server.signalling();
+        workers.iter().map(|worker| worker.pid).collect()
+    };
+    for file in ["128MiB", "96MiB"] {
+        let before = workers(&server);
+        server.write_config(&DEFAULT.replace("64MiB", file));
+        server.kill_supervisor();
+        adopted(&mut server);
+        // Also waits for the reload of the adoption.
+        server.run(&["reload"]);
+        assert_eq!(limit(&server), Some(128 << 20));
+        assert_eq!(workers(&server), before, "a move replaces all");
+    }
+    assert!(server.stop().success());
+}

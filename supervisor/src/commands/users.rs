@@ -215,6 +215,8 @@ fn change(
             )
         })?;
     }
+    // Else the limit of file sizes would end us without a word.
+    let _ = os::outlive_file_size_limit();
     users::edit(state, edit)
 }
 
