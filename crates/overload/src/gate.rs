@@ -55,6 +55,7 @@ pub struct Gate {
     fair: Fair,
     /// Counts sources over a second.
     sources: Fair,
+    sources_since: Instant,
     since: Instant,
     windows: u32,
     idle: Duration,
@@ -79,6 +80,7 @@ impl Gate {
             valve: Valve::new(policy.occupancy.unwrap_or(ALL)),
             fair: Fair::new(seed),
             sources: Fair::new(!seed),
+            sources_since: now,
             since: now,
             windows: 0,
             idle: Duration::ZERO,
@@ -175,7 +177,9 @@ impl Gate {
         }
         self.since = now;
         self.windows = self.windows.wrapping_add(1);
-        if self.windows.is_multiple_of(SECOND) {
+        // By the clock: a slot that idles has few windows, each much longer.
+        if now.saturating_duration_since(self.sources_since) >= WINDOW * SECOND {
+            self.sources_since = now;
             self.sources.next_window(ALL);
         }
         if self.policy.occupancy.is_some() {
@@ -432,6 +436,23 @@ mod tests {
             taken[1] += u32::from(gate.judge(caller(2)) == Verdict::Take);
         }
         assert_eq!(taken, [100, 50]);
+    }
+
+    #[test]
+    fn the_second_of_a_source_is_one_on_an_idle_slot_as_well() {
+        let policy = Policy {
+            occupancy: None,
+            per_source: Some(100),
+        };
+        let mut gate = Gate::new(policy, 1, Instant::ZERO);
+        let mut taken = 0;
+        for quarter in 1..=40 {
+            for _ in 0..20 {
+                taken += u32::from(gate.judge(caller(1)) == Verdict::Take);
+            }
+            gate.turn(Instant::ZERO.saturating_add(Duration::from_millis(250) * quarter));
+        }
+        assert_eq!(taken, 800, "80 a second");
     }
 
     #[test]
