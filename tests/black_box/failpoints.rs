@@ -175,7 +175,7 @@ fn everybody_dies_during_a_move_but_the_descriptor_store() {
             ("NOTIFY_SOCKET", socket.as_str()),
             ("TANDEM_FAILPOINTS", plan.as_str()),
         ];
-        let mut server = Server::spawn_with_env(DEFAULT, &environment);
+        let mut server = Server::spawn_planned_with_env(DEFAULT, &environment);
         server.wait_ready();
         Registrations::make(&server, 10);
         begin(&mut server, During::Move);

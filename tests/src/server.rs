@@ -106,12 +106,13 @@ impl Server {
     #[track_caller]
     pub fn spawn_with_env(config: &str, environment: &[(&str, &str)]) -> Self {
         let ip = fresh_address();
-        let planned = |(name, _): &(&str, &str)| *name == "TANDEM_FAILPOINTS";
-        let program = if environment.iter().any(planned) {
-            tandem_with_failpoints()
-        } else {
-            tandem()
-        };
+        Self::launch(tandem(), ip, free_port(ip), config, &[], environment)
+    }
+
+    /// The same of the program with failpoints compiled in.
+    pub fn spawn_planned_with_env(config: &str, environment: &[(&str, &str)]) -> Self {
+        let ip = fresh_address();
+        let program = tandem_with_failpoints();
         Self::launch(program, ip, free_port(ip), config, &[], environment)
     }
 
