@@ -326,7 +326,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "integer, 50 to 100. Unit: percent of a slot's time",
                 default: "95",
                 effect: Reload,
-                doc: "A slot that is busier than this for 0.1 s refuses as many requests outside dialogs as brings it back there: 503 with Retry-After to those who send most, then silence, and at last the kernel drops a share of INVITEs before anybody reads them. `100` takes everything, whatever becomes of it.",
+                doc: "A slot that is busier than this for a second, or for 0.1 s with no receive buffer left, refuses as many requests outside dialogs as brings it back there: 503 with Retry-After to those who send most, then silence, and at last the kernel drops a share of INVITEs before anybody reads them. `100` takes everything, whatever becomes of it.",
                 example: "occupancy = 95",
             },
             Key {

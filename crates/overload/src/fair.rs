@@ -15,6 +15,10 @@ const PLACES: usize = 2048;
 /// Windows after which the places are drawn anew.
 const ROUND: u32 = 64;
 
+/// While no more sources ask for something, each gets one piece a window at least: the share that a flood has brought down is
+/// far too small for them until it has recovered.
+const FEW: usize = 16;
+
 /// What each source asked for in this window, and how much of it may pass.
 #[derive(Debug)]
 pub struct Fair {
@@ -71,9 +75,10 @@ impl Fair {
         self.quota = if share >= ALL {
             u64::MAX
         } else {
-            self.rows
-                .first()
-                .map_or(u64::MAX, |row| quota(row, share.into()))
+            let row = self.rows.first().map_or(&[][..], |row| row);
+            let sources = row.iter().filter(|&&count| count > 0).count();
+            let floor = if sources <= FEW { ALL.into() } else { 0 };
+            quota(row, share.into()).max(floor)
         };
         for row in &mut self.rows {
             row.fill(0);

@@ -18,7 +18,9 @@ pub struct Valve {
 /// Never less than this is let in, or no measurement would tell that there is room again.
 const SHARE_MIN: u32 = ALL / 256;
 /// A window more than busy changes nothing by itself: a pause of the machine, a take-over, a burst. So many in a row do.
-const PATIENCE: u32 = 4;
+const PATIENCE: u32 = 40;
+/// The same where buffers were too few as well: work is piling up.
+const PATIENCE_STARVED: u32 = 4;
 /// The share grows by at most a sixteenth a window, and falls by at most a quarter.
 const GROWTH_MAX: u32 = ALL + ALL / 16;
 const FALL_MAX: u32 = ALL - ALL / 4;
@@ -41,7 +43,8 @@ impl Valve {
         if self.is_open() {
             let pressed = busy > self.target;
             self.pressed = if pressed { self.pressed + 1 } else { 0 };
-            if self.pressed < PATIENCE {
+            let patience = if starved { PATIENCE_STARVED } else { PATIENCE };
+            if self.pressed < patience {
                 return;
             }
         }
@@ -105,8 +108,12 @@ mod tests {
     #[test]
     fn a_burst_is_no_overload() {
         let mut valve = Valve::new(ALL / 100 * 95);
-        for _ in 0..PATIENCE - 1 {
+        for _ in 0..PATIENCE_STARVED - 1 {
             valve.measure(ALL, true);
+        }
+        valve.measure(ALL / 2, false);
+        for _ in 0..PATIENCE - 1 {
+            valve.measure(ALL, false);
         }
         valve.measure(ALL / 2, false);
         assert!(valve.is_open());
