@@ -9,7 +9,7 @@ use crate::{
     text::{Text, address_of, uri_of},
 };
 
-use super::{Branch, EVIL, Monitor, Request, note};
+use super::{Answer, Branch, EVIL, Monitor, Request, note};
 
 impl Monitor {
     pub(super) fn on_in(&mut self, now: Instant, packet: &Packet) {
@@ -230,8 +230,11 @@ impl Monitor {
         let request = &mut self.requests[parent];
         request.branches.push(self.branches.len());
         let bytes = Rc::clone(&request.bytes);
-        let answered = request.answers.iter().any(|answer| answer.code >= 200)
-            && request.answers.iter().any(|answer| answer.code == 100);
+        let tried = request.answers.iter().find(|answer| answer.code == 100);
+        let answered = tried.is_some_and(|tried| {
+            let after = |answer: &Answer| answer.code >= 200 && answer.at[0] > tried.at[0];
+            request.answers.iter().any(after)
+        });
         let begun = request.ins[0];
         self.by_branch
             .insert(text.branch().to_owned(), self.branches.len());
