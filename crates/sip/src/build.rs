@@ -70,10 +70,6 @@ pub fn response_via<'a, 'o>(
 ) -> ResponseBuilder<'a, 'o> {
     let start = out.len();
     let error = write_response_head(request, top_via, code, reason, to_tag, out).err();
-    if error.is_some() {
-        // What cannot be made leaves nothing, whatever becomes of the builder.
-        out.truncate(start);
-    }
     ResponseBuilder {
         request,
         out,
