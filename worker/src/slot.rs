@@ -56,7 +56,6 @@ pub(crate) struct Begin {
 
 /// How often expired rows are looked for and lost memory is swept up.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
-/// Slabs swept each time.
 /// Between two slices of the scrubber, at least.
 const SCRUB_SLICE: Duration = Duration::from_millis(25);
 /// Tries of a request that two slots take at the same moment.
