@@ -24,12 +24,7 @@ pub(crate) const WORKER: &str = "tandem-worker";
 const INODES_MAX: usize = 256;
 
 pub(crate) fn of_udp(address: SocketAddr) -> Option<Holder> {
-    let inodes: Vec<u64> = ["/proc/net/udp", "/proc/net/udp6"]
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok())
-        .flat_map(|table| inodes_in(&table, address))
-        .take(INODES_MAX)
-        .collect();
+    let inodes = udp_inodes(|bound| is_in_the_way(bound, address));
     if inodes.is_empty() {
         return None;
     }
@@ -49,17 +44,36 @@ pub(crate) fn of_udp(address: SocketAddr) -> Option<Holder> {
         })
 }
 
-/// Inodes of the sockets in the way of `address`: same port, and the same address or all of them on either side.
-fn inodes_in(table: &str, address: SocketAddr) -> Vec<u64> {
+/// Whether a socket other than these, by inode, is bound to just this address. It need not be a process's any more: the kernel takes the ring
+/// of a dead worker down after its process, and the ring holds its sockets.
+pub(crate) fn others_at(address: SocketAddr, known: &[u64]) -> bool {
+    let inodes = udp_inodes(|bound| bound == address);
+    inodes.iter().any(|inode| !known.contains(inode))
+}
+
+/// Same port, and the same address or all of them on either side.
+fn is_in_the_way(bound: SocketAddr, address: SocketAddr) -> bool {
+    let (one, other) = (bound.ip(), address.ip());
+    bound.port() == address.port()
+        && (one == other || one.is_unspecified() || other.is_unspecified())
+}
+
+/// Inodes of the UDP sockets whose address is `wanted`.
+fn udp_inodes(wanted: impl Fn(SocketAddr) -> bool) -> Vec<u64> {
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok())
+        .flat_map(|table| inodes_in(&table, &wanted))
+        .take(INODES_MAX)
+        .collect()
+}
+
+fn inodes_in(table: &str, wanted: impl Fn(SocketAddr) -> bool) -> Vec<u64> {
     let line = |line: &str| {
         let mut columns = line.split_whitespace();
         let (host, port) = columns.nth(1)?.split_once(':')?;
-        if u16::from_str_radix(port, 16).ok()? != address.port() {
-            return None;
-        }
-        let host = ip(host)?;
-        let meets = host == address.ip() || host.is_unspecified() || address.ip().is_unspecified();
-        columns.nth(7)?.parse().ok().filter(|_| meets)
+        let bound = SocketAddr::new(ip(host)?, u16::from_str_radix(port, 16).ok()?);
+        columns.nth(7)?.parse().ok().filter(|_| wanted(bound))
     };
     table.lines().filter_map(line).collect()
 }
@@ -162,13 +176,11 @@ mod tests {
             ("127.0.0.2:5061", vec![222]),
             ("127.0.0.1:5062", vec![]),
         ] {
-            assert_eq!(
-                inodes_in(TABLE, address.parse().unwrap()),
-                inodes,
-                "{address}"
-            );
+            let address = address.parse().unwrap();
+            let found = inodes_in(TABLE, |bound| is_in_the_way(bound, address));
+            assert_eq!(found, inodes, "{address}");
         }
-        assert!(inodes_in("garbage\n : x:y", "127.0.0.1:5060".parse().unwrap()).is_empty());
+        assert!(inodes_in("garbage\n : x:y", |_| true).is_empty());
     }
 
     #[test]

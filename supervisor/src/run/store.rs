@@ -13,6 +13,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use sd_notify::NotifyState;
 
 use super::adopt::{Estate, Sockets};
+use super::claim::outlast;
+use super::holder;
 use super::memory::Memory;
 use super::sockets::{Listener, RECEIVE_BYTES};
 use super::supervisor::Supervisor;
@@ -171,6 +173,9 @@ impl KeptListener {
                  See `FileDescriptorStoreMax=`"
             );
         }
+        if missing > 0 {
+            self.outlast_lost_ones();
+        }
         let mut fds = Vec::with_capacity(usize::from(slots));
         for slot in 0..slots {
             fds.push(match self.fds.remove(&slot) {
@@ -184,6 +189,19 @@ impl KeptListener {
             address: self.address,
             fds,
         })
+    }
+
+    /// A socket that was lost lives on until the kernel has taken down the ring of the dead worker that read it. As long as it does it is one of the group:
+    /// it gets its share of what arrives, and the group's rule would count it as one of ours and leave out the one that we open.
+    fn outlast_lost_ones(&self) {
+        let kept: Vec<u64> = self.fds.values().map(|fd| inode(fd.as_fd())).collect();
+        let gone = outlast(|| (!holder::others_at(self.address, &kept)).then_some(()));
+        if gone.is_none() {
+            tracing::error!(
+                address = %self.address,
+                "somebody else holds a socket of this listener, and what arrives there is lost: end that process, and restart"
+            );
+        }
     }
 }
 
@@ -364,6 +382,37 @@ mod tests {
             let socket = UdpSocket::from(fd.try_clone().unwrap());
             assert_eq!(socket.local_addr().unwrap(), address);
         }
+    }
+
+    /// The ring of a dead worker holds what the store has lost a while longer, and nobody reads it.
+    #[test]
+    fn what_arrives_beside_a_lost_socket_that_lives_on_is_read() {
+        let open = |address| os::udp_socket(address, true, RECEIVE_BYTES).unwrap();
+        let kept = open("127.0.0.1:0".parse().unwrap());
+        let address = UdpSocket::from(kept.try_clone().unwrap())
+            .local_addr()
+            .unwrap();
+        let lost = open(address);
+        os::attach_reuseport_random(kept.as_fd(), 2).unwrap();
+        let mut found = named(&["arena-control", "arena-data", "config-1"]);
+        found.push(("udp-7-0".to_owned(), kept));
+        let ring = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(lost);
+        });
+        let estate = estate_of(found, 2);
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..100 {
+            sender.send_to(b"x", address).unwrap();
+        }
+        let fds = estate.listeners.into_iter().flat_map(|found| found.fds);
+        let arrived = fds
+            .map(UdpSocket::from)
+            .map(|socket| std::iter::from_fn(|| socket.recv_from(&mut [0; 8]).ok()).count());
+        let arrived: Vec<usize> = arrived.collect();
+        ring.join().unwrap();
+        assert!(arrived.iter().all(|count| *count > 10), "{arrived:?}");
+        assert_eq!(arrived.iter().sum::<usize>(), 100);
     }
 
     #[test]
