@@ -488,7 +488,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "list of IP addresses, with or without a port",
                 default: "those of `/etc/resolv.conf`",
                 effect: Reload,
-                doc: "Name servers that answer recursively, in the order in which they are asked; at most 8. Without a port it is 53. An empty list asks nobody: then only the hosts file knows names.",
+                doc: "Name servers that answer recursively, in the order in which they are asked; at most 8. Without a port it is 53; a link-local address needs its interface's number: `[fe80::53%2]:53`. An empty list asks nobody: then only the hosts file knows names.",
                 example: r#"servers = ["192.0.2.53", "[2001:db8::53]:53"]"#,
             },
             Key {
@@ -582,10 +582,10 @@ pub static SECTIONS: &[Section] = &[
             Key {
                 name: "pending_max",
                 value: "integer, 1 to 100000",
-                default: "4000",
+                default: "20000",
                 effect: Reload,
-                doc: "Requests in each slot that wait for a name server at the same time. Beyond, a request whose next hop is not known at once is answered as one whose next hop has no address.",
-                example: r#"pending_max = 4000"#,
+                doc: "Requests in each slot that wait for a name server at the same time. One source (an IPv4 address, or a /64 of IPv6) has no more of these places than are free: alone half of them, two a third each. Beyond, a request whose next hop is not known at once is answered as one whose next hop has no address. A place that is held costs 1.6 kB of the worker's memory, 3 kB where both IPv4 and IPv6 are spoken, beside what each transaction costs.",
+                example: r#"pending_max = 20000"#,
             },
             Key {
                 name: "blacklist",

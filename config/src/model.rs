@@ -299,7 +299,7 @@ pub struct Dns {
     pub stale_max: Duration,
     /// Answers that each slot keeps.
     pub cache_entries_max: u32,
-    /// Resolutions under way in each slot.
+    /// Resolutions under way in each slot; a source may have as many as there are places free.
     pub pending_max: u32,
     /// How long a hop that did not answer is tried last.
     pub blacklist: Duration,

@@ -362,7 +362,7 @@ fn read_dns(table: &Table<'_>) -> Dns {
         cache_entries_max: table
             .integer("cache_entries_max", 0, 1_000_000)
             .unwrap_or(10_000),
-        pending_max: table.integer("pending_max", 1, 100_000).unwrap_or(4_000),
+        pending_max: table.integer("pending_max", 1, 100_000).unwrap_or(20_000),
         blacklist: duration(table, "blacklist", Duration::ZERO..=HOUR, 30 * SECOND),
     }
 }

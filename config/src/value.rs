@@ -179,6 +179,19 @@ pub(crate) fn name_server(text: &str) -> Result<SocketAddr, Wrong> {
             "write the address of a name server, like 127.0.0.1",
         );
     }
+    if let SocketAddr::V6(v6) = address
+        && v6.ip().is_unicast_link_local()
+        && v6.scope_id() == 0
+    {
+        return wrong(
+            "is a link-local address without its interface",
+            format!(
+                "add the interface's number, the first column of `ip link`: [{}%2]:{}",
+                v6.ip(),
+                v6.port()
+            ),
+        );
+    }
     Ok(address)
 }
 

@@ -1094,6 +1094,16 @@ blacklist = "0s"
         expect![""],
     );
     check(
+        "[dns]\nservers = ['fe80::53', '[fe80::53%2]:53']\n",
+        expect![[r#"
+            error: `dns.servers` is a link-local address without its interface
+             --> tandem.toml:2:12
+              |
+            2 | servers = ['fe80::53', '[fe80::53%2]:53']
+              |            ^^^^^^^^^^
+              = help: add the interface's number, the first column of `ip link`: [fe80::53%2]:53"#]],
+    );
+    check(
         "[dns]\nservers = ['dns.example.com', '0.0.0.0', '192.0.2.1:0', 7]\nhosts = 'hosts'\nttl_min = '1h'\nttl_max = '1s'\nattempts = 9\n",
         expect![[r#"
             error: `dns.servers` is not an IP address

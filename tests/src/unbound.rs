@@ -1,7 +1,7 @@
 //! unbound as a name server with records made for a test, and a gate before it that can be shut.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,15 @@ impl Unbound {
         Self::start_at((ip, free_port(ip)).into(), records)
     }
 
+    /// The same at an address of IPv6.
+    #[track_caller]
+    pub fn start_v6(records: &[String]) -> Self {
+        let probe = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).expect("this machine has IPv6");
+        let address = probe.local_addr().expect("a bound socket has an address");
+        drop(probe);
+        Self::start_at(address, records)
+    }
+
     #[track_caller]
     pub fn start_at(address: SocketAddr, records: &[String]) -> Self {
         need("unbound");
@@ -36,12 +45,13 @@ impl Unbound {
             .map(|record| format!("  local-data: '{record}'\n"))
             .collect();
         let text = format!(
-            "server:\n  interface: {}\n  port: {}\n  access-control: 127.0.0.0/8 allow\n  username: \"\"\n  chroot: \"\"\n  \
+            "server:\n  interface: {}\n  port: {}\n  access-control: 127.0.0.0/8 allow\n  access-control: ::1/128 allow\n  username: \"\"\n  chroot: \"\"\n  \
              directory: \"{dir}\"\n  pidfile: \"\"\n  do-daemonize: no\n  use-syslog: no\n  logfile: \"{dir}/log\"\n  num-threads: 1\n  \
-             module-config: \"iterator\"\n  do-ip6: no\n  local-zone: \"test.\" static\n{data}remote-control:\n  control-enable: no\n",
+             module-config: \"iterator\"\n  do-ip6: {six}\n  local-zone: \"test.\" static\n{data}remote-control:\n  control-enable: no\n",
             address.ip(),
             address.port(),
             dir = dir.path().display(),
+            six = if address.is_ipv6() { "yes" } else { "no" },
         );
         let file = dir.path().join("unbound.conf");
         std::fs::write(&file, text).expect("a configuration of unbound");
@@ -59,7 +69,11 @@ impl Unbound {
             address,
             _dir: dir,
         };
-        let probe = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
+        let probe = match address {
+            SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)),
+            SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)),
+        }
+        .expect("a socket");
         probe
             .set_read_timeout(Some(Duration::from_millis(50)))
             .expect("a time-out");

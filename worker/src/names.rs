@@ -3,6 +3,7 @@
 //! Read by the control thread, never by a reactor: a file may lie on a disk that takes its time.
 
 use std::{
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,13 +11,15 @@ use std::{
 };
 
 use config::Config;
-use dns::{Hosts, ResolvConf};
+use dns::{Hosts, Listed, ResolvConf};
 
 /// How often the files are looked at.
 pub(crate) const LOOK: Duration = Duration::from_secs(2);
 /// More of a file is not read.
 const BYTES_MAX: u64 = 16 << 20;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Of a name server whose port nobody names.
+const PORT: u16 = 53;
 
 /// The files, as they were read last.
 pub(crate) struct Names {
@@ -85,7 +88,7 @@ impl Names {
         let (dns, system) = (&config.dns, &self.resolv_conf);
         let servers = match &dns.servers {
             Some(servers) => servers.clone(),
-            None => system.servers.iter().map(|&ip| (ip, 53).into()).collect(),
+            None => system.servers.iter().filter_map(address).collect(),
         };
         let default = dns::Settings::default();
         dns::Settings {
@@ -105,6 +108,18 @@ impl Names {
             blacklist: dns.blacklist,
         }
     }
+}
+
+/// `None` for a link-local address by an interface that is not there (any more).
+fn address(server: &Listed) -> Option<SocketAddr> {
+    let (IpAddr::V6(ip), Some(zone)) = (server.ip, &server.zone) else {
+        return Some((server.ip, PORT).into());
+    };
+    let index = zone
+        .parse()
+        .ok()
+        .or_else(|| nix::net::if_::if_nametoindex(zone.as_str()).ok())?;
+    Some(SocketAddrV6::new(ip, PORT, 0, index).into())
 }
 
 impl Watched {
@@ -161,6 +176,39 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert!(!names.look());
         assert_eq!(names.hosts.lookup("a.example").len(), 2, "kept");
+    }
+
+    #[test]
+    fn the_systems_servers_of_both_families() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("resolv.conf");
+        let text = "nameserver ::1\nnameserver 192.0.2.53\nnameserver fe80::53%lo\nnameserver fe80::53%7\n\
+                    nameserver fe80::53%nosuchif0\nnameserver 2001:db8::53\n";
+        std::fs::write(&file, text).unwrap();
+        let mut names = Names {
+            resolv_file: Watched::new(file.to_str()),
+            ..Names::none()
+        };
+        assert!(names.look());
+        let config = config::load("", "test").unwrap().0;
+        let servers = names.settings(&config).servers;
+        let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "[::1]:53",
+                "192.0.2.53:53",
+                "[fe80::53%1]:53",
+                "[fe80::53%7]:53",
+                "[2001:db8::53]:53"
+            ]
+        );
+        // The configuration's go before.
+        let own = "[dns]\nservers = ['::1', '[2001:db8::1]:5353', '192.0.2.1']\n";
+        let config = config::load(own, "test").unwrap().0;
+        let servers = names.settings(&config).servers;
+        let shown: Vec<String> = servers.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["[::1]:53", "[2001:db8::1]:5353", "192.0.2.1:53"]);
     }
 
     #[test]

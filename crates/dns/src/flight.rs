@@ -5,7 +5,10 @@ use std::time::Duration;
 use hickory_proto::rr::Name;
 use stdx::Instant;
 
-use crate::wire::{Kind, Question};
+use crate::{
+    shares::Source,
+    wire::{Kind, Question},
+};
 
 /// Sends of one question, over all servers.
 pub(crate) const TRIES_MAX: usize = 16;
@@ -22,6 +25,8 @@ pub(crate) struct Flight {
     pub(crate) aliases: u8,
     /// The shortest lifetime of the aliases so far. Unit: seconds.
     pub(crate) lifetime: u32,
+    /// Who holds its place: the source of the first that asked.
+    pub(crate) source: Source,
     /// Resolutions, by number.
     pub(crate) waiters: Vec<u64>,
     /// Servers in the order in which they are asked.
@@ -60,12 +65,18 @@ pub(crate) enum Way {
 }
 
 impl Flight {
-    pub(crate) fn new(question: Question, servers: Vec<u16>, stale: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        question: Question,
+        source: Source,
+        servers: Vec<u16>,
+        stale: Option<Instant>,
+    ) -> Self {
         Self {
             name: question.name.clone(),
             question,
             aliases: 0,
             lifetime: u32::MAX,
+            source,
             waiters: Vec::new(),
             servers,
             tries: Vec::new(),

@@ -5,6 +5,7 @@
 //!
 //! - `plan`: RFC 3263 itself, a function of what is known;
 //! - `resolver`, `flight`: resolutions that wait, questions under way, their retries and time-outs;
+//! - `shares`: how many of a source's may wait;
 //! - `cache`, `order`, `blacklist`, `servers`: lifetimes (RFC 2308, 8767), RFC 2782, dead hops, health of the servers;
 //! - `wire`: questions and answers as bytes, by `hickory-proto`;
 //! - `hosts`: the hosts file; `resolv_conf`: what the system says about servers.
@@ -17,6 +18,7 @@
 
 mod blacklist;
 mod cache;
+mod facts;
 mod flight;
 mod hosts;
 mod order;
@@ -25,10 +27,11 @@ mod resolv_conf;
 mod resolver;
 mod servers;
 mod settings;
+mod shares;
 mod wire;
 
 pub use hosts::Hosts;
 pub use plan::{HOPS_MAX, Host, PORT_DEFAULT, Reason, Target};
-pub use resolv_conf::ResolvConf;
+pub use resolv_conf::{Listed, ResolvConf};
 pub use resolver::{Answer, Input, LANES, Outputs, Resolver, Tally};
 pub use settings::{Families, Settings};

@@ -1,15 +1,13 @@
 //! RFC 3263 as a function: from what is wanted and what is known to hops, or to what must be asked next.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hickory_proto::rr::Name;
 use stdx::Rng;
 
 use crate::{
     cache::Known,
+    facts::Facts,
     hosts::Hosts,
     order,
     settings::Families,
@@ -120,7 +118,7 @@ pub(crate) struct Plan {
 
 /// What a plan is made from.
 pub(crate) struct Sight<'s> {
-    pub(crate) known: &'s BTreeMap<Question, Known>,
+    pub(crate) facts: &'s Facts,
     pub(crate) hosts: &'s Hosts,
     pub(crate) families: Families,
     pub(crate) prefer_v6: bool,
@@ -184,7 +182,7 @@ impl Sight<'_> {
             name: name.clone(),
             kind,
         };
-        self.known.get(&question).ok_or(question)
+        self.facts.get(&question).ok_or(question)
     }
 
     /// Which services to look for (RFC 3263 §4.1 and §4.2).
@@ -291,7 +289,7 @@ impl Sight<'_> {
 
     /// The addresses beside the services that this resolution has seen. Its questions are few.
     fn hints(&self) -> impl Iterator<Item = &(Name, IpAddr)> {
-        self.known.values().flat_map(|known| match known {
+        self.facts.known().flat_map(|known| match known {
             Known::Data(data) => match &**data {
                 Data::Services(_, hints) => hints.as_slice(),
                 Data::Addresses(_) | Data::Pointers(_) => &[],

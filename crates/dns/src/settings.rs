@@ -24,7 +24,7 @@ pub struct Settings {
     /// How long after its end an answer is used if nobody can be asked (RFC 8767).
     pub stale_max: Duration,
     pub cache_entries_max: usize,
-    /// Resolutions under way.
+    /// Resolutions under way; a source may have as many as there are places free.
     pub pending_max: usize,
     /// How long a dead hop is tried last; zero: it is not remembered.
     pub blacklist: Duration,
@@ -44,7 +44,7 @@ impl Default for Settings {
             negative_ttl_max: Duration::from_secs(60),
             stale_max: Duration::from_secs(3600),
             cache_entries_max: 10_000,
-            pending_max: 4_000,
+            pending_max: 20_000,
             blacklist: Duration::from_secs(30),
         }
     }

@@ -5,11 +5,6 @@ mod world;
 use dns::{Families, Host, Input, Target};
 use world::*;
 
-const V4: Families = Families {
-    v4: true,
-    v6: false,
-};
-
 fn records() -> Vec<hickory_proto::rr::Record> {
     vec![
         a("host.example", 1),
@@ -172,6 +167,7 @@ fn sips_leads_nowhere_without_tls() {
             transport: None,
             secure: true,
         },
+        source: [192, 0, 2, 1].into(),
         seed: 1,
     });
     assert_eq!(show(&world.answers[0].1), "Transport");

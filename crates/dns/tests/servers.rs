@@ -4,7 +4,7 @@ mod world;
 
 use std::time::Duration;
 
-use dns::{Families, Input, Settings};
+use dns::{Input, Settings};
 use hickory_proto::{
     op::{Message, MessageType, ResponseCode},
     rr::{DNSClass, Name, RecordType},
@@ -12,10 +12,6 @@ use hickory_proto::{
 use proptest::prelude::*;
 use world::*;
 
-const V4: Families = Families {
-    v4: true,
-    v6: false,
-};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn here() -> Vec<hickory_proto::rr::Record> {
@@ -467,6 +463,100 @@ fn too_many_are_refused_at_once() {
     assert_eq!(show(&world.answers.last().unwrap().1), "198.51.100.1:1");
     world.run(silent);
     assert_eq!(world.answers.len(), 22);
+}
+
+/// Whoever asks for ever new names of a silent zone leaves room for all others.
+#[test]
+fn one_source_does_not_take_all_the_room() {
+    let mut world = World::new(
+        Settings {
+            pending_max: 100,
+            ..settings(1)
+        },
+        V4,
+    );
+    let mallory = [192, 0, 2, 66].into();
+    world.look("known.example:1", zone(vec![a("known.example", 7)]));
+    for token in 0..200 {
+        world.resolve_for(mallory, token, &format!("name-{token}.silent.example:1"));
+    }
+    assert_eq!(world.resolver.pending(), 50);
+    let tally = world.resolver.tally;
+    assert_eq!((tally.refused, tally.over_share), (150, 150));
+    // What is known needs no place, his neither.
+    world.resolve_for(mallory, 200, "known.example:1");
+    assert_eq!(show(&world.answers.last().unwrap().1), "198.51.100.7:1");
+    let refused = world.answers.len();
+    for token in 0..20 {
+        world.resolve(token, &format!("name-{token}.busy.example:1"));
+    }
+    assert_eq!(world.resolver.pending(), 70, "the others wait beside him");
+    assert_eq!(world.answers.len(), refused);
+    world.run(|sent| match sent.query.queries[0].name {
+        ref of if name("silent.example").zone_of(of) => Says::Nothing,
+        _ => zone(
+            (0..20)
+                .map(|n| a(&format!("name-{n}.busy.example"), 9))
+                .collect(),
+        )(sent),
+    });
+    let found = world.answers[refused..].iter();
+    assert_eq!(
+        found
+            .filter(|(_, answer)| show(answer) == "198.51.100.9:1")
+            .count(),
+        20
+    );
+    // All are given back.
+    for token in 0..60 {
+        world.resolve_for(mallory, token, &format!("again-{token}.silent.example:1"));
+    }
+    assert_eq!(world.resolver.pending(), 50);
+    world.run(silent);
+}
+
+/// So with the questions to which one name can lead: services with many silent targets.
+#[test]
+fn one_source_does_not_ask_all_the_questions() {
+    let mut world = World::new(
+        Settings {
+            pending_max: 20,
+            ..settings(1)
+        },
+        BOTH,
+    );
+    let many = |sent: &Sent| {
+        let question = &sent.query.queries[0];
+        if question.query_type != RecordType::SRV {
+            return match question.name == name("host.example") {
+                true => zone(here())(sent),
+                false => Says::Nothing,
+            };
+        }
+        let owner = question.name.to_ascii().to_lowercase();
+        let owner = owner.trim_end_matches('.');
+        let targets = (0..8).map(|n| srv(owner, 1, 1, 5060, &format!("t{n}.{owner}")));
+        Says::Message(reply(
+            &sent.query,
+            ResponseCode::NoError,
+            &targets.collect::<Vec<_>>(),
+        ))
+    };
+    let mallory = [192, 0, 2, 66].into();
+    for token in 0..10 {
+        world.resolve_for(mallory, token, &format!("many-{token}.example;udp"));
+    }
+    world.run_for(Duration::from_millis(10), many);
+    assert_eq!(world.resolver.questions(), 40, "half of 4 for each place");
+    let start = world.answers.len();
+    world.resolve(99, "host.example:1");
+    world.run_for(Duration::from_millis(10), many);
+    assert_eq!(show(&world.answers[start].1), "198.51.100.1:1");
+    world.run(silent);
+    assert_eq!(world.answers.len(), 11);
+    let tally = world.resolver.tally;
+    assert!(tally.over_share >= 5, "{tally:?}");
+    assert_eq!(tally.over_share, tally.refused);
 }
 
 /// The best hop is there, the rest is late: no reason to let a caller wait.

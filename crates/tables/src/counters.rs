@@ -125,6 +125,7 @@ counters! {
     DnsTransport "dns.transport" "next hops that only other transports than UDP lead to",
     DnsRefused "dns.refused" "next hops not looked up because `dns.pending_max` look-ups were under way",
     DnsBlacklisted "dns.blacklisted" "addresses of next hops that did not answer and are tried last for `dns.blacklist`",
+    DnsOverShare "dns.over_share" "those of `dns.refused` whose source had as many look-ups under way as were free",
 }
 
 #[cfg(test)]

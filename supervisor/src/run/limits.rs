@@ -12,12 +12,20 @@ use crate::size::size;
 /// Descriptors besides sockets, doorbells and workers: epoll, signals, memfds, clients, log, and room for a reload.
 const DESCRIPTORS_BASE: u64 = 256;
 
+/// What a slot's resolver opens while very many names are waited for: 8 servers by 4 sockets, 128 that wait for late answers,
+/// 16 connections, and what tells of them. It makes do with less.
+const DESCRIPTORS_OF_RESOLVER: u64 = 180;
+
 /// Raises our limit of open files to what `listeners` need, as far as we may; workers inherit it.
 pub(crate) fn raise_descriptors(slots: u16, workers: u16, listeners: usize) -> Result<(), Trouble> {
     let wanted = descriptors_wanted(slots, workers, listeners);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| {
         Trouble::new(format!("cannot read the limit of open files: {error}"), "")
     })?;
+    let best = wanted + u64::from(slots) * DESCRIPTORS_OF_RESOLVER;
+    if soft >= best || setrlimit(Resource::RLIMIT_NOFILE, best, hard.max(best)).is_ok() {
+        return Ok(());
+    }
     if soft >= wanted {
         return Ok(());
     }

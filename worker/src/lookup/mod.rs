@@ -121,6 +121,7 @@ impl Lookup {
         let input = Input::Resolve {
             token: id,
             target,
+            source: question.source().ip(),
             seed: hash64(&self.seeds, &[b"hop", call_id]),
         };
         self.resolver.step(now, input, &mut self.outputs);
@@ -181,7 +182,7 @@ impl Lookup {
         while !outputs.sends.is_empty() || !outputs.opens.is_empty() {
             let sends = std::mem::take(&mut outputs.sends);
             for (server, lane, bytes) in sends {
-                if !sockets.send(server, lane, &bytes) {
+                if !sockets.send(server, lane, &bytes, resolver.questions()) {
                     resolver.step(now, Input::Unreachable { server, lane }, outputs);
                 }
             }
@@ -255,6 +256,7 @@ impl Lookup {
             (Counter::DnsFailed, tally.failed),
             (Counter::DnsTransport, tally.transport),
             (Counter::DnsRefused, tally.refused),
+            (Counter::DnsOverShare, tally.over_share),
             (Counter::DnsBlacklisted, tally.blacklisted),
         ] {
             if n > 0 {

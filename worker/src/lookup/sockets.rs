@@ -16,10 +16,11 @@ use nix::sys::{
     socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage},
 };
 
-/// Questions by one socket, before another port is drawn.
-const USES_MAX: u32 = 64;
+/// Questions by one socket, before another port is drawn; while so many wait that the retired sockets could not hold them, it is used
+/// for more, or answers would come to ports that are closed.
+const USES_MAX: usize = 64;
 /// Sockets that wait for late answers only, over all servers.
-const RETIRED_MAX: usize = 32;
+const RETIRED_MAX: usize = 128;
 /// The longest datagram that is asked for.
 const DATAGRAM_BYTES_MAX: usize = 4096;
 /// Sockets looked at, and datagrams read of each, in one go.
@@ -52,7 +53,7 @@ struct Lane {
     socket: UdpSocket,
     server: u16,
     lane: u16,
-    uses: u32,
+    uses: usize,
 }
 
 struct Stream {
@@ -96,9 +97,10 @@ impl Sockets {
         self.named
     }
 
-    /// Sends a question. False if that can't be.
-    pub(super) fn send(&mut self, server: u16, lane: u16, bytes: &[u8]) -> bool {
-        let Some(name) = self.lane(server, lane) else {
+    /// Sends a question, beside so many that wait. False if that can't be.
+    pub(super) fn send(&mut self, server: u16, lane: u16, bytes: &[u8], waiting: usize) -> bool {
+        let uses_max = USES_MAX.max(waiting.div_ceil(RETIRED_MAX / 2));
+        let Some(name) = self.lane(server, lane, uses_max) else {
             return false;
         };
         let Some(open) = self.datagrams.get_mut(&name) else {
@@ -114,21 +116,29 @@ impl Sockets {
     }
 
     /// The socket to send by; another one after a number of uses.
-    fn lane(&mut self, server: u16, lane: u16) -> Option<u64> {
-        let name = self.lanes.get(&(server, lane)).copied();
-        let fit = name
+    fn lane(&mut self, server: u16, lane: u16, uses_max: usize) -> Option<u64> {
+        let old = self.lanes.get(&(server, lane)).copied();
+        let fit = old
             .and_then(|name| self.datagrams.get(&name))
-            .is_some_and(|lane| lane.uses < USES_MAX);
+            .is_some_and(|lane| lane.uses < uses_max);
         if fit {
-            return name;
+            return old;
         }
         let address = *self.servers.get(&server)?;
-        let socket = connected(address)
-            .inspect_err(|error| tracing::debug!(%address, %error, "no socket to a name server"))
-            .ok()?;
         let name = self.name();
         let event = EpollEvent::new(EpollFlags::EPOLLIN, name);
-        self.epoll.add(&socket, event).ok()?;
+        let new = connected(address).and_then(|socket| {
+            self.epoll.add(&socket, event)?;
+            Ok(socket)
+        });
+        let socket = match new {
+            Ok(socket) => socket,
+            // No descriptor, or no port: the old one will do.
+            Err(error) => {
+                tracing::debug!(%address, %error, "no new socket to a name server");
+                return old;
+            }
+        };
         let open = Lane {
             socket,
             server,

@@ -1,7 +1,11 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 //! A resolver, a clock, and name servers that say what a test wants.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use dns::{Answer, Families, Host, Hosts, Input, Outputs, Resolver, Settings, Target};
 use hickory_proto::{
@@ -14,6 +18,10 @@ use hickory_proto::{
 use stdx::{Instant, hash::Key};
 
 pub const BOTH: Families = Families { v4: true, v6: true };
+pub const V4: Families = Families {
+    v4: true,
+    v6: false,
+};
 
 /// What a server does with a question.
 pub enum Says {
@@ -178,8 +186,12 @@ impl World {
         self.now += time;
     }
 
-    /// Asks for a host as a URI names it: `name`, `name:port`, `name;transport`.
+    /// Asks for a host as a URI names it: `name`, `name:port`, `name;transport`. Each token is another's.
     pub fn resolve(&mut self, token: u32, text: &str) {
+        self.resolve_for(IpAddr::V4(token.into()), token, text);
+    }
+
+    pub fn resolve_for(&mut self, source: IpAddr, token: u32, text: &str) {
         let (text, transport) = match text.split_once(';') {
             Some((text, transport)) => (text, Some(transport.as_bytes())),
             None => (text, None),
@@ -199,6 +211,7 @@ impl World {
         self.step(Input::Resolve {
             token,
             target,
+            source,
             seed: u64::from(token),
         });
     }
