@@ -157,6 +157,42 @@ pub struct Imported {
     pub replaced: u64,
 }
 
+/// Rows of one table and owner beside each other, at least one of them with a record: what an importer has to claim before it is given the first record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rows {
+    pub table: TableId,
+    /// A participant's number.
+    pub owner: u16,
+    /// The first one's number.
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Arena {
+    /// Where the records of an arena at rest lie.
+    pub fn rows_in_use(&self) -> impl Iterator<Item = Rows> + '_ {
+        (0..self.layout().tables).flat_map(move |table| {
+            let table = TableId(table);
+            let slabs = self.0.row_slabs(Some(table));
+            slabs.filter_map(move |(slab, owner)| {
+                let mut used = self
+                    .0
+                    .rows_in(slab)
+                    .filter(|(_, words)| words.load().is_live())
+                    .map(|(index, _)| index);
+                let first = used.next()?;
+                let last = used.last().unwrap_or(first);
+                Some(Rows {
+                    table,
+                    owner,
+                    first,
+                    count: last - first + 1,
+                })
+            })
+        })
+    }
+}
+
 /// Fills an arena that nobody else uses.
 #[derive(Debug)]
 pub struct Importer {

@@ -62,7 +62,7 @@ pub use ctl::Version;
 pub use directory::{Directory, Entry, Head, Place};
 pub use epoch::COUNTS_MAX;
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
-pub use image::{Image, Imported, Importer};
+pub use image::{Image, Imported, Importer, Rows};
 pub use latency::Latencies;
 pub use layout::{ABI_MAJOR, ABI_MINOR, CELLS, Layout, LayoutError, SLOTS_MAX, TABLES_MAX};
 pub use mailbox::{Doorbell, Mail, MailboxFull};

@@ -24,6 +24,9 @@ use crate::arena::Arena;
 use crate::layout::{AT_BACKED, AT_SLABS_FREE, EXTENT_SLABS};
 use crate::map::Map;
 
+/// Tries of a page before it counts as refused.
+const COLLAPSE_TRIES: u32 = 3;
+
 /// What is asked for (`memory.huge_pages`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
@@ -211,9 +214,12 @@ impl Arena {
         for (start, end) in ranges {
             let mut at = start.next_multiple_of(HUGE_PAGE);
             while at + HUGE_PAGE <= end && goes_on() {
-                match mapping.collapse(at, HUGE_PAGE) {
-                    Ok(()) => done.huge += HUGE_PAGE,
-                    Err(_) => done.refused += HUGE_PAGE,
+                // Which fails as well if one of the pages is in the kernel's own hands for a moment.
+                let gathered = (0..COLLAPSE_TRIES).any(|_| mapping.collapse(at, HUGE_PAGE).is_ok());
+                if gathered {
+                    done.huge += HUGE_PAGE;
+                } else {
+                    done.refused += HUGE_PAGE;
                 }
                 at += HUGE_PAGE;
             }

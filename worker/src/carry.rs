@@ -2,29 +2,36 @@
 //! may be of another program. Between them is a pipe.
 //!
 //! ```text
-//! bytes u32 | what `shm::carry` wrote | records, as a snapshot (crate `snapshot`)
+//! version u32 | runs u32, each: table u8, owner u16, first row u32, rows u32
+//!             | bytes u32, what `shm::carry` wrote | records, as a snapshot (crate `snapshot`)
 //! ```
 //!
-//! The arena that is given is only read. The one that is taken into is thrown away if anything fails.
+//! Little-endian. The runs say where the records lie, so that every row has its place before the first record goes anywhere else; then both halves work at the
+//! same time, a chunk of records each. The arena that is given is only read. The one that is taken into is thrown away if anything fails.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{BufReader, Read, Write as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::Context as _;
 use control::{ArenaPlan, FromWorker};
 use failpoint::failpoint;
 use nix::fcntl::{FcntlArg, fcntl};
-use shm::{Arena, Cursor, HugePages, Importer, Layout, Participant, TableId};
+use shm::{Arena, Cursor, HugePages, Importer, Layout, Participant, RowRef, Rows, TableId};
 use snapshot::{Clock, Encoder, Entry, Head, Reader};
 use tables::Nonces;
 
+const VERSION: u32 = 2;
+/// Bytes of a run.
+const RUN_BYTES: usize = 11;
 /// Bytes in the pipe, if the kernel allows.
 const PIPE_BYTES: i32 = 1 << 20;
 /// Rows between two points of quiescence.
 const ROWS: usize = 4096;
 /// Bytes that are written at once.
 const WRITE_BYTES: usize = 256 << 10;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 256 << 10;
 /// Bytes of all that is not records; the largest arena's receive buffers are less.
 const CARRIED_MAX: u32 = 1 << 30;
 
@@ -36,6 +43,18 @@ pub(crate) fn export(
 ) -> anyhow::Result<u64> {
     let _ = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     let mut pipe = File::from(pipe);
+    let runs: Vec<Rows> = arena.rows_in_use().collect();
+    let count = u32::try_from(runs.len()).context("more slabs than there can be")?;
+    let mut head = Vec::with_capacity(8 + runs.len() * RUN_BYTES);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&count.to_le_bytes());
+    for run in runs {
+        head.push(run.table.0);
+        head.extend_from_slice(&run.owner.to_le_bytes());
+        head.extend_from_slice(&run.first.to_le_bytes());
+        head.extend_from_slice(&run.count.to_le_bytes());
+    }
+    pipe.write_all(&head)?;
     let carried = arena.carry();
     let bytes = u32::try_from(carried.len()).context("too much was read and not served")?;
     pipe.write_all(&bytes.to_le_bytes())?;
@@ -80,40 +99,37 @@ fn write_records(
 
 /// Fills the arena from the pipe. Says how many records it has now.
 pub(crate) fn import(arena: &Arena, pipe: OwnedFd) -> anyhow::Result<u64> {
-    let mut pipe = File::from(pipe);
-    let mut bytes = [0; 4];
-    pipe.read_exact(&mut bytes)
-        .context("the other half wrote nothing")?;
-    let bytes = u32::from_le_bytes(bytes);
+    let mut pipe = BufReader::with_capacity(READ_BYTES, File::from(pipe));
+    let version = word(&mut pipe).context("the other half wrote nothing")?;
+    anyhow::ensure!(
+        version == VERSION,
+        "the other program gives its records in way {version}, this one takes them in way {VERSION}"
+    );
+    let mut importer = Importer::new(arena);
+    for _ in 0..word(&mut pipe)? {
+        claim(&mut importer, &mut pipe).context("the other half stopped early")?;
+    }
+    failpoint!("carry.claimed");
+    let bytes = word(&mut pipe)?;
     anyhow::ensure!(bytes <= CARRIED_MAX, "the other half wrote noise");
     let mut carried = vec![0; bytes as usize];
     pipe.read_exact(&mut carried)
         .context("the other half stopped early")?;
-    let mut records = Vec::new();
-    pipe.read_to_end(&mut records)?;
-    drop(pipe);
-    // All of it is looked at before any of it is taken, and every row has its place before the first record goes anywhere else.
-    let mut importer = Importer::new(arena);
-    let (_, summary) = snapshot::check(records.as_slice(), |image| {
-        importer.claim(image.table, image.row, image.owner);
-    })?;
-    failpoint!("carry.claimed");
-    let mut reader = Reader::open(records.as_slice())?;
-    let mut failed = None;
-    while reader.next(|entry| {
-        if let Entry::Record(image) = entry
-            && failed.is_none()
-        {
-            failed = importer.insert(&image).err();
-        }
-    })? {}
+    let mut reader = Reader::open(pipe)?;
+    let (mut failed, mut unknown) = (None, 0);
+    while failed.is_none()
+        && reader.next(|entry| match entry {
+            Entry::Record(image) if failed.is_none() => failed = importer.insert(&image).err(),
+            Entry::Record(_) => {}
+            Entry::Unknown(records) => unknown += records,
+        })?
+    {}
     if let Some(error) = failed {
         anyhow::bail!("the records do not fit into the other arena: {error}");
     }
     anyhow::ensure!(
-        summary.unknown == 0,
-        "{} records are of a kind that this program does not know",
-        summary.unknown
+        unknown == 0,
+        "{unknown} records are of a kind that this program does not know"
     );
     let done = importer.finish();
     failpoint!("carry.imported");
@@ -129,6 +145,30 @@ pub(crate) fn import(arena: &Arena, pipe: OwnedFd) -> anyhow::Result<u64> {
         "taken over from the other arena"
     );
     Ok(done.records)
+}
+
+fn word(from: &mut impl Read) -> std::io::Result<u32> {
+    let mut bytes = [0; 4];
+    from.read_exact(&mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// Takes the rows of the next run for what will come to lie there; slabs may begin at other rows here.
+fn claim(importer: &mut Importer, from: &mut impl Read) -> std::io::Result<()> {
+    let mut bytes = [0; RUN_BYTES];
+    from.read_exact(&mut bytes)?;
+    let [table, o0, o1, f0, f1, f2, f3, c0, c1, c2, c3] = bytes;
+    let owner = u16::from_le_bytes([o0, o1]);
+    let first = u32::from_le_bytes([f0, f1, f2, f3]);
+    let count = u32::from_le_bytes([c0, c1, c2, c3]);
+    for index in first..first.saturating_add(count) {
+        let row = RowRef {
+            index,
+            generation: 0,
+        };
+        importer.claim(TableId(table), row, owner);
+    }
+    Ok(())
 }
 
 /// Makes an arena as this program lays it out, for others to use, and gives it away.

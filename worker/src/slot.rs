@@ -707,6 +707,14 @@ impl Slot {
                 arena: &mut self.participant,
             };
             self.proxy.adopt_more(&mut env, ADOPT_ROWS, &mut self.out);
+            // A branch may wait for an address.
+            self.answer_asks(None);
+            let mut env = Env {
+                now: self.now,
+                turn: self.turn,
+                arena: &mut self.participant,
+            };
+            self.proxy.settle(&mut env, None, &mut self.out);
             self.dispatch();
         }
     }

@@ -1,8 +1,8 @@
 //! How an heir takes over the transactions of a dead worker.
 //!
-//! What is under way, and whatever the last turn changed, is taken over before the first message is served. The many that are answered
-//! and only linger (32 s of Timer H, J or L each) come by and by, or when a message asks for one of them: how long a take-over lasts
-//! does not depend on how many calls there were.
+//! Whatever the last turn changed is taken over before the first message is served. The many that ring, or are answered and only linger
+//! (32 s of Timer H, J or L each), come by and by, or when a message asks for one of them: how long a take-over lasts does not depend
+//! on how many calls there were. A timer that is due meanwhile is late by as much.
 
 use std::{sync::Arc, time::Duration};
 

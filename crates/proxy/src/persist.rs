@@ -214,11 +214,14 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
     encode_branch_plan(branch, to);
 }
 
-/// Whether an heir must take this record over before it serves anything: it is under way, or a turn after `done` changed it.
+/// Whether an heir must take this record over before it serves anything: a turn after `done` changed it, and what that turn sent may not have gone out, or a
+/// question about the request itself is open.
 pub fn is_urgent(record: &Record<'_>, done: u64) -> bool {
     // What can't be read is looked at, and dropped, at once.
-    TransactionRow::read(record.payload)
-        .is_none_or(|(row, _)| row.kind != Stage::Answered as u8 || row.turn.get() > done)
+    TransactionRow::read(record.payload).is_none_or(|(row, _)| {
+        let rests = [Stage::Forwarding, Stage::Answered].map(|stage| stage as u8);
+        !rests.contains(&row.kind) || row.turn.get() > done
+    })
 }
 
 /// Reads a record back.

@@ -16,8 +16,10 @@ const STEP_MIN: u32 = 128;
 const STEP_MAX: u32 = 4096;
 /// How long a helper may take for one.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What the kernel did not gather is tried again after this.
-const AGAIN: Duration = Duration::from_secs(60);
+/// What the kernel did not gather is tried again after this, which doubles up to the longest: often some page was in somebody's hands for a moment only, but
+/// if there are no free huge pages, looking for them is work.
+const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
@@ -27,6 +29,8 @@ pub(crate) struct Pages {
     huge: u64,
     /// Some pages were refused, or a helper failed.
     again_at: Option<Instant>,
+    /// How often that was so, one time after the other.
+    failures: u32,
 }
 
 impl Pages {
@@ -73,7 +77,7 @@ impl Pages {
             refused,
         }) = ended
         else {
-            self.again_at = Some(now.saturating_add(AGAIN));
+            self.failed(now);
             return;
         };
         if from == Some(0) {
@@ -84,8 +88,16 @@ impl Pages {
             self.gathered = (*backed).max(1);
         }
         if *refused > 0 {
-            self.again_at = Some(now.saturating_add(AGAIN));
+            self.failed(now);
+        } else if from == Some(0) {
+            self.failures = 0;
         }
+    }
+
+    fn failed(&mut self, now: Instant) {
+        let wait = AGAIN.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        self.again_at = Some(now.saturating_add(wait.min(AGAIN_MAX)));
     }
 }
 
@@ -100,7 +112,7 @@ impl Supervisor {
         };
         if let Err(error) = self.help(task, &[], PATIENCE) {
             tracing::debug!(%error, "no helper for the arena's pages");
-            self.pages.again_at = Some(now.saturating_add(AGAIN));
+            self.pages.failed(now);
         }
     }
 
@@ -177,7 +189,21 @@ mod tests {
             Some(from_start)
         );
         pages.ended(Some(0), &Err("killed".into()), now);
+        now = now.saturating_add(AGAIN);
         assert_eq!(pages.task(Paging::Collapsed, 0, ALL, ALL, now), None);
+        now = now.saturating_add(AGAIN);
+        assert_eq!(
+            pages.task(Paging::Collapsed, 0, ALL, ALL, now),
+            Some(from_start)
+        );
+        for _ in 0..100 {
+            pages.ended(Some(0), &paged(ALL, 1 << 20, 2 << 20), now);
+        }
+        now = now.saturating_add(AGAIN_MAX);
+        assert_eq!(
+            pages.task(Paging::Collapsed, 0, ALL, ALL, now),
+            Some(from_start)
+        );
     }
 
     #[test]

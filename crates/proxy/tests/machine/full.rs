@@ -99,6 +99,7 @@ fn a_worker_dies_while_it_is_full() {
     world.play("bob: REGISTER");
     let calls = fill(&mut world);
     world.die(0);
+    world.adopt_all(0);
     assert_eq!(world.slots[0].proxy.len(), calls);
     world.play("alice: INVITE sip:bob@example.org");
     assert_eq!(last_code(&mut world, "alice"), Some(503));

@@ -400,8 +400,10 @@ fn an_heir_asks_again() {
         die
         answer 1
         die
+        adopt
         answer 2
         die
+        adopt
         answer 1
         carol: 180 & trunk: 180
         trunk: 486
@@ -437,11 +439,13 @@ fn an_heir_asks_again() {
                 ? 2 Resolve
                 ? 3 Resolve
             die
+            adopt
                 ? 1 Resolve
                 ? 2 Resolve
             answer 2
                 carol < INVITE sip:carol@far.example
             die
+            adopt
                 ? 1 Resolve
             answer 1
                 trunk < INVITE sip:trunk@near.example
@@ -593,7 +597,10 @@ fn answer_some(world: &mut World, rng: &mut Rng) {
         }
         let at = rng.below(open) as usize;
         match rng.below(8) {
-            0 => world.die(0),
+            0 => {
+                world.die(0);
+                world.adopt_all(0);
+            }
             1 => {
                 // Twice: the second is stale.
                 world.play(&format!("answer {}", at + 1));

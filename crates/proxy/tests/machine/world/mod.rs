@@ -308,6 +308,13 @@ impl World {
         }
     }
 
+    /// Goes on with a take-over to its end.
+    pub fn adopt_all(&mut self, slot: usize) {
+        while self.slots[slot].proxy.is_adopting() {
+            self.turn(slot, |_| Ok(()));
+        }
+    }
+
     /// Datagrams come to a slot, all in one turn.
     pub fn deliver(&mut self, slot: usize, packets: Vec<Packet>) {
         self.slots[slot].journal.extend(packets.iter().cloned());
@@ -343,8 +350,13 @@ impl World {
         };
         // Two rows a turn, so that messages meet records which are not taken over yet.
         it.proxy.adopt_more(&mut env, 2, &mut it.out);
-        self.dispatch(slot);
-        let done = work(self).and_then(|()| self.submit(slot));
+        let adopted = self.answer_asks(slot, None).map(|()| {
+            self.settle(slot, None);
+            self.dispatch(slot);
+        });
+        let done = adopted
+            .and_then(|()| work(self))
+            .and_then(|()| self.submit(slot));
         let died = done.is_err();
         if died {
             self.die(slot);
@@ -521,9 +533,7 @@ impl World {
         loop {
             // An heir does not sleep before it has everything.
             for place in 0..self.slots.len() {
-                while self.slots[place].proxy.is_adopting() {
-                    self.turn(place, |_| Ok(()));
-                }
+                self.adopt_all(place);
             }
             let next = self
                 .slots

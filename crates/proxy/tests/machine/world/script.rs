@@ -54,6 +54,8 @@ impl World {
             self.release(0, order == " backwards");
         } else if line == "die" {
             self.die(0);
+        } else if line == "adopt" {
+            self.adopt_all(0);
         } else if line == "hops" {
             self.hops = true;
         } else if line == "open" {
