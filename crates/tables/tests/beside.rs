@@ -327,3 +327,23 @@ fn transaction_beside_another() {
     ];
     run("transaction", &rival!(TRANSACTIONS), &operations);
 }
+
+#[test]
+fn board_beside_another() {
+    use common::board::*;
+    let rival = Rival { act, check: whole };
+    let operations = [
+        Operation::new("nonces: a use", use_once),
+        Operation::new("nonces: a use and the same again", use_and_repeat),
+        Operation::new("nonces: a newer one", use_newer),
+        Operation::new("nonces: an older one", use_older),
+        Operation::new("attempts: a failure", fail),
+        Operation::new("attempts: failures to the ban", fail_often),
+        Operation::new("attempts: strangers in the bucket", fail_as_strangers),
+        Operation::new("attempts: success", succeed),
+    ];
+    campaigns("board", &operations, &rival, arena, begin);
+    let (uses, bans) = looked_at();
+    println!("board: {uses} uses granted once each, {bans} bans");
+    assert!(uses > 100 && bans > 10, "{uses} uses, {bans} bans");
+}

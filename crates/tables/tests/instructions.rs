@@ -8,10 +8,12 @@ mod common;
 use common::*;
 use shm::{Cursor, Participant, RowRef};
 use shm_testing::{Case, Pace, exhaust};
+use tables::Sweep;
 use tables::balancer::{Balancer, Mode, Resource, Statistics};
 use tables::connection::{ConnectionId, ConnectionState, Connections};
 use tables::dialog::{CreateError, DialogId, Dialogs};
 use tables::kv::{Kv, Value};
+use tables::nonces::Used;
 use tables::quarantine::Quarantine;
 
 fn row(p: &mut Participant, name: &[u8]) -> RowRef {
@@ -62,6 +64,22 @@ fn location() -> Vec<Case> {
         case("location: no contact", |p| {
             register(p, b"alice@example.com", &[])
         }),
+        case("location, dialog and kv: a sweep", |p| {
+            let (mut sweep, mut gone) = (Sweep::default(), 0);
+            // The turn of each.
+            for _ in 0..5 {
+                sweep.step(p, AFTERWARDS, |_, _| gone += 1);
+            }
+            assert_eq!(gone, 3);
+        })
+        .warm(|p| {
+            warm(p);
+            register(p, b"mine@example.com", &["sip:m@192.0.2.4"]);
+            create(p, 2, None).expect("room");
+            let put = Kv(p).put(b"mine", Value::Integer(1), Some(LATER), NOW);
+            put.expect("room");
+        })
+        .in_parts(),
     ]
 }
 
@@ -85,10 +103,26 @@ fn dialogs() -> Vec<Case> {
             let row = dialog(p);
             Dialogs(p).fork(row, b"other", |_| {}).expect("room");
         }),
+        case("dialog: update", |p| {
+            let row = dialog(p);
+            let change = Dialogs(p).update(row, |d| (true, d.caller.cseq = 7));
+            change.expect("there");
+        }),
         case("dialog: end", |p| {
             let row = dialog(p);
             Dialogs(p).end(row).expect("there");
         }),
+        case("dialog: expire", |p| {
+            let mut gone = 0;
+            let (from, all) = (Cursor::default(), usize::MAX);
+            Dialogs(p).expire(AFTERWARDS, from, all, |_| gone += 1);
+            assert_eq!(gone, 1, "each slot expires its own");
+        })
+        .warm(|p| {
+            warm(p);
+            create(p, 2, None).expect("room");
+        })
+        .in_parts(),
     ]
 }
 
@@ -235,6 +269,10 @@ fn others() -> Vec<Case> {
         case("quarantine: clear", |p| {
             assert_eq!(Quarantine(p).clear(None), 1)
         }),
+        case("quarantine: clear one", |p| {
+            let id = Quarantine(p).list(NOW)[0].id;
+            assert_eq!(Quarantine(p).clear(Some(id)), 1);
+        }),
     ]
 }
 
@@ -263,6 +301,75 @@ fn transactions() -> Vec<Case> {
         .warm(published),
         case("transaction: change", |p| change_transaction(p, KEY)).warm(published),
         case("transaction: end", |p| assert!(end_transaction(p, KEY))).warm(published),
+    ]
+}
+
+/// The board: each word changes at once or not at all; a use is two of them.
+fn nonces() -> Vec<Case> {
+    use common::board::alone::*;
+    let case = |name, operate: fn(&mut Participant)| {
+        let case = Case::new(name, prepare, operate);
+        case.in_parts().check(holds)
+    };
+    vec![
+        case("nonces: the next count", |p| {
+            assert_eq!(take(p, MADE, 6, 2_006), Used::Now)
+        }),
+        case("nonces: a count out of order", |p| {
+            assert_eq!(take(p, MADE, 3, 2_003), Used::Now)
+        }),
+        case("nonces: a count far ahead", |p| {
+            assert_eq!(take(p, MADE, 40, 2_040), Used::Now)
+        }),
+        case("nonces: the same request again", |p| {
+            assert_eq!(take(p, MADE, 5, 1_005), Used::Again)
+        }),
+        case("nonces: a count that was used", |p| {
+            assert_eq!(take(p, MADE, 5, 2_005), Used::Before)
+        }),
+        case("nonces: a newer one in its place", |p| {
+            assert_eq!(take(p, MADE + 1, 1, 2_001), Used::Now)
+        }),
+        case("nonces: an older one", |p| {
+            assert_eq!(take(p, MADE - 1, 1, 2_001), Used::Unknown)
+        }),
+        case("nonces: forget", |p| board::nonces(p).forget(at(50))),
+        Case::new(
+            "nonces: the first one",
+            |_| {},
+            |p| assert_eq!(take(p, MADE, 1, 2_001), Used::Now),
+        )
+        .in_parts(),
+    ]
+}
+
+fn attempts() -> Vec<Case> {
+    use common::board::alone::*;
+    let case = |name, operate: fn(&mut Participant)| Case::new(name, prepare, operate).check(holds);
+    vec![
+        case("attempts: the first failure", |p| {
+            assert!(!fail(p, AT, NEW))
+        }),
+        case("attempts: another failure", |p| assert!(!fail(p, AT, ONCE))),
+        case("attempts: one too many", |p| assert!(fail(p, AT, NEARLY))),
+        case("attempts: while banned", |p| assert!(!fail(p, AT, BANNED))),
+        case("attempts: after the window", |p| {
+            assert!(!fail(p, AT + 10, NEARLY))
+        }),
+        case("attempts: after the ban", |p| {
+            assert!(!fail(p, BANNED_UNTIL, BANNED))
+        })
+        .check(used),
+        Case::new("attempts: in a full bucket", prepare_full, |p| {
+            assert!(!fail(p, AT, NEW))
+        })
+        .check(holds),
+        case("attempts: success", |p| {
+            board::attempts(p).succeeded(at(AT), NEARLY)
+        }),
+        case("attempts: success while banned", |p| {
+            board::attempts(p).succeeded(at(AT), BANNED)
+        }),
     ]
 }
 
@@ -317,4 +424,10 @@ fn connection_and_quarantine_survive_every_death() {
 #[test]
 fn transaction_survives_every_death() {
     all(transactions());
+}
+
+#[test]
+fn the_board_survives_every_death() {
+    all(nonces());
+    all(attempts());
 }

@@ -1,13 +1,14 @@
 //! Recovery of each moment, and the verdict: every invariant holds, all or nothing of the operation has happened, nothing leaks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use shm::{Arena, Participant, ParticipantId, SlotId, TableId, audit};
 
 use crate::twin::Twin;
 use crate::walk::{Pace, Walk, walk};
 
-/// What an arena holds, in words: records, buffers to serve, mail.
+/// What an arena holds, in words: records, buffers to serve, mail, what is on the board.
 pub type Facts = BTreeMap<String, String>;
 
 /// What a death in the middle may leave.
@@ -94,7 +95,7 @@ pub struct Report {
     pub violations: Vec<String>,
 }
 
-/// Every record, every buffer in a journal, every mail. Takes the mail.
+/// Every record, every buffer in a journal, every mail, every word of the board. Takes the mail.
 pub fn facts(participants: &[Participant]) -> Facts {
     let Some(p) = participants.first() else {
         return Facts::new();
@@ -117,6 +118,12 @@ pub fn facts(participants: &[Participant]) -> Facts {
                 format!("buffer {buffer:?}"),
                 format!("to serve by {slot:?}"),
             );
+        }
+    }
+    for (nth, word) in arena.board().iter().enumerate() {
+        let word = word.load(Ordering::SeqCst);
+        if word != 0 {
+            facts.insert(format!("board {nth}"), format!("{word:#x}"));
         }
     }
     for p in participants {

@@ -1,6 +1,8 @@
 //! What the tests of deaths do to the tables.
 #![allow(dead_code, reason = "every test uses another part")]
 
+pub mod board;
+
 use registrar::{Binding, BindingSet};
 use shm::{
     AllocClass, Arena, Block, Layout, Participant, ParticipantId, Reserved, RowMeta, RowRef,
