@@ -204,9 +204,14 @@ impl Arena {
         let g = &self.0.geometry;
         let (to, _) = self.slabs_backed();
         let from = from.min(to);
+        // The page in which the range before this one ended lay half outside it: it is of this one.
+        let from_page = |first: u64, from: u64| {
+            let whole = from / HUGE_PAGE * HUGE_PAGE;
+            whole.max(first.next_multiple_of(HUGE_PAGE))
+        };
         let mut ranges = vec![
-            (g.metas_of(from), g.metas_of(to)),
-            (g.slab(from), g.slab(to)),
+            (from_page(g.metas_of(0), g.metas_of(from)), g.metas_of(to)),
+            (from_page(g.slab(0), g.slab(from)), g.slab(to)),
         ];
         if from == 0 {
             ranges.extend([(0, g.rings), (g.rx, g.metas)]);
@@ -272,6 +277,31 @@ mod tests {
         arena.back_ahead(u32::MAX).unwrap();
         let (backed, all) = twin.slabs_backed();
         assert_eq!(backed, all);
+    }
+
+    #[test]
+    fn piece_by_piece_as_much_is_gathered_as_at_once() {
+        let layout = Layout::new(64 << 20, 2, 2, 2);
+        let arena = Arena::create_paged(&layout, [1; 16], HugePages::Auto).unwrap();
+        if arena.paging() != Paging::Collapsed {
+            return;
+        }
+        let looked_at = |from| {
+            let done = arena.collapse(from, || true);
+            done.huge + done.refused
+        };
+        let (mut pieces, mut from) = (0, 0);
+        loop {
+            arena.back_ahead(from + 100).unwrap();
+            pieces += looked_at(from);
+            let (backed, all) = arena.slabs_backed();
+            if backed == all {
+                break;
+            }
+            from = backed;
+        }
+        assert!(from > 300, "several pieces");
+        assert_eq!(pieces, looked_at(0));
     }
 
     #[test]
