@@ -141,7 +141,8 @@ fn a_full_arena_delays_no_heir() {
     // Where the kernel gathers pages on request, all of them are in the end: none is passed over because it came meanwhile.
     let arena = || server.status()["arena"].clone();
     if arena()["bytes_huge"].as_u64() > Some(0) {
-        eventually("all is in huge pages", Duration::from_secs(60), || {
+        // What the kernel refuses at the moment is asked for again, first after 2 s, in the end once a minute.
+        eventually("all is in huge pages", Duration::from_secs(90), || {
             let arena = arena();
             let bytes = |name: &str| arena[name].as_u64().expect("a number");
             (bytes("bytes_huge") > bytes("bytes_used") / 10 * 9).then_some(())
