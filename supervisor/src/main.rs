@@ -16,13 +16,18 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use nix::sys::signal::{SigSet, Signal};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use cli::{Cli, Command, RunArgs};
 use paths::Environment;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_log(cli.log.as_deref()) {
+    let lines = match cli.command {
+        Some(Command::Worker) => BoxMakeWriter::new(worker::line),
+        _ => BoxMakeWriter::new(std::io::stderr),
+    };
+    if let Err(error) = start_log(cli.log.as_deref(), lines) {
         eprintln!(
             "error: the log filter is wrong: {error}\n  = help: write for example --log info,worker=debug"
         );
@@ -84,7 +89,10 @@ fn own_arguments(command_named: bool) -> Vec<std::ffi::OsString> {
 }
 
 /// To standard error, for people; systemd's journal adds its own time.
-fn start_log(filter: Option<&str>) -> Result<(), tracing_subscriber::filter::ParseError> {
+fn start_log(
+    filter: Option<&str>,
+    lines: BoxMakeWriter,
+) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = match filter {
         Some(filter) => EnvFilter::try_new(filter)?,
         None => match std::env::var("RUST_LOG") {
@@ -94,7 +102,7 @@ fn start_log(filter: Option<&str>) -> Result<(), tracing_subscriber::filter::Par
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {

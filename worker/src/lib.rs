@@ -6,7 +6,7 @@
 //! - `policy`, `active`, `accounts`, `names`: the configuration, and what the machine says about names, put to work.
 //! - `lookup`: a slot's resolver and its sockets to name servers.
 //! - [`helper`]: processes beside the workers, for one task each: snapshots.
-//! - `log`: what the machine notes, as lines.
+//! - `log`, `lines`: what the machine notes, as lines, and how they are written without anybody waiting for it.
 //! - [`rules`]: the configuration put to work without a process, for simulations.
 //! - `queries`: table commands of the command line.
 
@@ -17,6 +17,7 @@ mod active;
 mod carry;
 pub mod helper;
 mod inbox;
+mod lines;
 mod log;
 mod lookup;
 mod names;
@@ -30,4 +31,5 @@ pub mod rules;
 mod slot;
 mod takeover;
 
+pub use lines::{Line, line};
 pub use process::{run, thread_name};

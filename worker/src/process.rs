@@ -31,6 +31,7 @@ use crate::{
     active::{Active, Listeners},
     carry,
     inbox::{AppliedNote, Channel, Command, Socket},
+    lines,
     names::{self, Names},
     orphan, queries,
     slot::{Begin, run_slot},
@@ -42,7 +43,7 @@ pub fn run(channel: OwnedFd) -> ExitCode {
     if let Err(error) = os::watch_faults().and_then(|()| os::answer_for_stacks()) {
         tracing::warn!(%error, "threads of this worker will not tell their stacks");
     }
-    match serve(&channel) {
+    let code = match serve(&channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let message = format!("{error:#}");
@@ -50,7 +51,9 @@ pub fn run(channel: OwnedFd) -> ExitCode {
             channel.tell(&FromWorker::Failed { message });
             ExitCode::FAILURE
         }
-    }
+    };
+    lines::last_lines();
+    code
 }
 
 /// What the thread of a slot is called, for `top -H` and for who looks for one that hangs.
@@ -226,6 +229,7 @@ fn start(
         os::drop_privileges(user).with_context(|| format!("can't become the user {user}"))?;
     }
     let mut participant = arena.participant(ParticipantId(aux));
+    lines::write_behind();
     if recover_aux {
         participant.recover(ParticipantId(aux));
         participant.offline();

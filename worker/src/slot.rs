@@ -31,6 +31,7 @@ use tables::{Counter, Sweep};
 use crate::{
     active::Active,
     inbox::{Channel, Command, Socket},
+    lines,
     log::Log,
     lookup::{Late, Lookup},
     overload::Overload,
@@ -75,6 +76,7 @@ pub(crate) fn run_slot(begin: Begin) {
         let message = format!("slot {slot}: {error:#}");
         tracing::error!(%message, "a reactor can't go on");
         channel.tell(&FromWorker::Failed { message });
+        lines::last_lines();
         // The other slots of this process go to the heir as well: half a worker is no worker.
         std::process::exit(1);
     }
