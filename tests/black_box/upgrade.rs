@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use blackbox::binary::{tandem, tandem_with_another_layout, tandem_with_failpoints};
 use blackbox::either;
@@ -101,6 +103,44 @@ fn kill_all(server: &Server) {
     }
 }
 
+/// Runs a command that moves the server to another arena. A machine that stands still in the midst of it has the move taken back, which is right, and
+/// is tried again.
+#[track_caller]
+fn moved(server: &Server, arguments: &[&str]) -> String {
+    const TRIES: usize = 6;
+    for _ in 1..TRIES {
+        let out = server.command(arguments);
+        let said = text(&out);
+        if out.status.success() {
+            return said;
+        }
+        assert!(
+            said.contains("the pause would be longer than")
+                || said.contains("not every worker serves"),
+            "{said}\n{}",
+            server.log()
+        );
+        println!("taken back, and tried again: {said}");
+        server.wait_ready();
+    }
+    server.run(arguments)
+}
+
+/// Asks for something in the tables again and again, whatever goes on; how often it was answered.
+fn ask_on(server: &Server, over: &AtomicBool) -> u32 {
+    let end = Instant::now() + ASKING_MAX;
+    let mut answered = 0;
+    while !over.load(Ordering::Relaxed) && Instant::now() < end {
+        let shown = server.run(&["registrations", "show", "sip:keep0@example.test"]);
+        assert!(shown.contains("keep0"), "{shown}");
+        answered += 1;
+    }
+    answered
+}
+
+/// Also when what goes on meanwhile has failed.
+const ASKING_MAX: Duration = Duration::from_secs(120);
+
 /// What `tandem reload` or `tandem upgrade` says of the pause. Unit: ms.
 fn pause(said: &str) -> f64 {
     let (_, rest) = said
@@ -119,16 +159,22 @@ fn a_raised_limit_under_load() {
     let limit = |bytes: u64| format!("{}MiB", bytes >> 20);
     let mut bytes = 64 << 20;
     let mut pauses = Vec::new();
-    while !load.is_over() && bytes < 320 << 20 {
-        bytes += 32 << 20;
-        server.write_config(&DEFAULT.replace("64MiB", &limit(bytes)));
-        let said = server.run(&["reload"]);
-        pauses.push(pause(&said));
-        println!("{said}");
-        assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(bytes));
-        kill_all(&server);
-    }
-    println!("pauses in ms: {pauses:?}");
+    let over = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask_on(&server, &over));
+        while !load.is_over() && bytes < 320 << 20 {
+            bytes += 32 << 20;
+            server.write_config(&DEFAULT.replace("64MiB", &limit(bytes)));
+            let said = moved(&server, &["reload"]);
+            pauses.push(pause(&said));
+            println!("{said}");
+            assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(bytes));
+            kill_all(&server);
+        }
+        over.store(true, Ordering::Relaxed);
+        asking.join().expect("every question is answered")
+    });
+    println!("pauses in ms: {pauses:?}; {asked} questions answered meanwhile");
     load.end().assert_no_call_failed();
     kept.assert_all_there(&server);
     server.write_config(DEFAULT);
@@ -156,7 +202,10 @@ fn another_layout_under_load() {
     // Not for the whole run: the records of ended transactions pile up, and a debug build is slow to copy them.
     while !load.is_over() && pauses.len() < 6 {
         let other = pauses.len() % 2 == 0;
-        let said = server.run(&["upgrade", name(if other { there } else { back })]);
+        let said = moved(
+            &server,
+            &["upgrade", name(if other { there } else { back })],
+        );
         pauses.push(pause(&said));
         println!("{said}");
         let status = server.status();

@@ -26,6 +26,7 @@ mod pages;
 mod pins;
 mod probe;
 mod quarantine;
+mod questions;
 mod rates;
 mod reload;
 mod report;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::Config;
-use control::{ClientReply, ClientRequest, FromWorker, Quarantined, TableRequest};
+use control::{ClientReply, ClientRequest, FromWorker, Quarantined};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
@@ -27,6 +27,7 @@ use super::memory::Memory;
 use super::notify;
 use super::pages::Pages;
 use super::pins;
+use super::questions::Questions;
 use super::rates::Rates;
 use super::reload::{Reload, What};
 use super::snapshots::Snapshots;
@@ -62,6 +63,7 @@ pub(crate) struct Supervisor {
     pub(super) images: Images,
     pub(super) links: Links,
     pub(super) clients: Clients,
+    pub(super) questions: Questions,
     pub(super) reload: Option<Reload>,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) switch: Option<Switch>,
@@ -217,6 +219,7 @@ impl Supervisor {
             images: ground.images,
             links: Links::default(),
             clients: Clients::default(),
+            questions: Questions::default(),
             reload: None,
             upgrade: None,
             switch: None,
@@ -356,6 +359,7 @@ impl Supervisor {
         self.expire_upgrade(now);
         self.expire_switch(now);
         self.clients.expire(now);
+        self.questions_on_time(now);
         self.helpers_on_time(now);
         self.snapshots_on_time(now);
         if now >= self.next_second {
@@ -647,10 +651,7 @@ impl Supervisor {
                 self.reply(id, &ClientReply::Stats(lines));
                 self.reply(id, &ClientReply::Done);
             }
-            ClientRequest::Table(request) => {
-                self.tables_may_change(&request);
-                self.pass_on(id, request);
-            }
+            ClientRequest::Table(request) => self.on_question(id, request),
             ClientRequest::Restart { worker } => self.restart(id, worker),
             ClientRequest::Reload => self.reload_by_client(What::Everything, id),
             ClientRequest::UsersChanged => self.reload_by_client(What::Users, id),
@@ -696,32 +697,6 @@ impl Supervisor {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.wrapping_add(1);
         ticket
-    }
-
-    /// Gives the connection to a worker, which answers on it.
-    fn pass_on(&mut self, id: ClientId, request: TableRequest) {
-        let link = self
-            .fleet
-            .anyone_serving()
-            .and_then(|process| self.links.get_mut(process));
-        let Some((link, connection)) = link.zip(self.clients.fd(id)) else {
-            return self.refuse(
-                id,
-                &Trouble::new(
-                    "no worker serves at the moment",
-                    "ask again; `tandem status` tells more",
-                ),
-            );
-        };
-        let pid = link.pid;
-        // One open file: what is set on ours holds for the worker's.
-        let sent = Clients::lend(connection).and_then(|()| link.ask(request, connection));
-        self.unwatch(connection);
-        if let Err(error) = sent {
-            tracing::warn!(pid, %error, "a worker takes no command");
-        }
-        // If it could not be sent the connection ends without an answer, and the command asks again.
-        self.clients.forget(id);
     }
 }
 

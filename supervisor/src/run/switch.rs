@@ -90,6 +90,11 @@ impl Switch {
         self.next.as_mut()
     }
 
+    /// The workers of the old arena were told to stand by.
+    pub(super) fn has_halted(&self) -> bool {
+        !matches!(self.stage, Stage::Making(_) | Stage::Gathering)
+    }
+
     fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Making(maker) => Some(maker.deadline),
@@ -416,7 +421,7 @@ impl Supervisor {
                 .processes()
                 .for_each(|(id, _)| self.links.kill(id));
         }
-        if !matches!(switch.stage, Stage::Making(_) | Stage::Gathering) {
+        if switch.has_halted() {
             self.feed(Input::Resume);
         }
         self.store();
