@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use blackbox::binary::tandem_with_failpoints;
+use blackbox::binary::{tandem_with_another_layout, tandem_with_failpoints};
 use blackbox::machine::{eventually, process, shared};
 use blackbox::manager::Manager;
 use blackbox::server::{DEFAULT, LIMIT, Server};
@@ -161,6 +161,60 @@ fn deaths_during_a_move() {
 #[test]
 fn deaths_during_an_adoption() {
     all_of(|during| matches!(during, During::Adoption));
+}
+
+/// The supervisor dies while it moves to a program that lays out the arena in another way, or right behind it. Each of the two programs can go on with an arena of
+/// its own only: the one whose arena lives takes over with everything, and the other one is refused, and does no harm.
+#[test]
+fn the_supervisor_dies_during_an_upgrade_to_another_layout() {
+    let (old, new) = (tandem_with_failpoints(), tandem_with_another_layout());
+    let _shared = shared();
+    let of_a_move = |name: &&&str| name.starts_with("supervisor.switch.");
+    let points = failpoint::NAMES.iter().filter(of_a_move).copied();
+    let mut moved = 0;
+    for point in points.chain(["succession.leaving"]) {
+        let begun = Instant::now();
+        let mut server = Server::start_with_failpoints(DEFAULT, &format!("{point}=kill"));
+        Registrations::make(&server, 10);
+        server.begin(&["upgrade", new.to_str().expect("UTF-8")]);
+        supervisor_dies(&server);
+        // From the moment on at which one of its slots is given away it is the new one.
+        let serves = TWO_FLEETS.contains(&point) || point == "succession.leaving";
+        let is_new = serves || point == "supervisor.switch.assigned";
+        let mut phones = 10;
+        if serves {
+            assert_eq!(server.ua("late").register(300).status(), 200, "{point}");
+            (phones, moved) = (phones + 1, moved + 1);
+        }
+        server.forget_failpoints();
+        server.kill_supervisor();
+        server.set_program(if is_new { old } else { new });
+        server.run_again();
+        assert!(!server.wait_exit().success(), "{point}: {}", server.log());
+        let log = server.log();
+        let refused = "start the `tandem` that they were started with";
+        assert!(log.contains(refused), "{point}: {log}");
+        server.set_program(if is_new { new } else { old });
+        server.run_again();
+        server.wait_ready();
+        let version = server.status()["version"].to_string();
+        assert_eq!(
+            version.contains("layout-probe"),
+            is_new,
+            "{point}: {version}"
+        );
+        let audit = server.command(&["audit"]);
+        assert!(
+            audit.status.success(),
+            "{point}: {audit:?}\n{}",
+            server.log()
+        );
+        let found = server.number("registrations");
+        assert_eq!(found, phones, "{point}: {}", server.log());
+        assert!(server.stop().success(), "{point}");
+        println!("{point}, with another layout: {:?}", begun.elapsed());
+    }
+    assert!(moved > 3, "{moved}");
 }
 
 /// The service manager keeps both arenas meanwhile: with everybody dead it is the new one if it has served anything, else the old one.

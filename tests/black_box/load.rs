@@ -102,8 +102,7 @@ impl Report {
         }
     }
 
-    /// Every call was set up and ended, as the callers see it. (SIPp's callee takes a copy of an INVITE that crosses its own 200 for a
-    /// failure, and where messages wait there are copies.)
+    /// Every call was set up and ended, as the callers see it.
     #[track_caller]
     pub(crate) fn assert_callers_content(&self) {
         for caller in &self.callers {

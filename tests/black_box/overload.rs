@@ -1,13 +1,13 @@
 //! More new work than a slot can do, or than one source may send.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use blackbox::machine::{alone, eventually, shared};
 use blackbox::message::Message;
 use blackbox::peer::Peer;
-use blackbox::server::{DEFAULT, LIMIT, Server};
+use blackbox::server::{GATED, LIMIT, Server};
 
 use crate::load::Load;
 
@@ -36,13 +36,13 @@ fn invite(number: u32, peer: &Peer) -> Message {
     message
 }
 
-const FLOOD_MAX: Duration = Duration::from_secs(30);
+const FLOOD_MAX: Duration = Duration::from_secs(40);
 
 #[test]
 fn a_source_that_asks_too_often_is_refused_and_others_are_not() {
     let _shared = shared();
     let server = Server::start_with(&format!(
-        "{DEFAULT}\n[overload]\nsource_rate = 20\nretry_after = \"7s\"\n"
+        "{GATED}\n[overload]\nsource_rate = 20\nretry_after = \"7s\"\n"
     ));
     let loud = Peer::bind(server.ip);
     for number in 0..100 {
@@ -85,23 +85,31 @@ fn a_source_that_asks_too_often_is_refused_and_others_are_not() {
 
 const FLOODS: usize = 2;
 
-const BURST: u32 = 40;
+/// How many INVITEs are sent at once, at first and at most. What a machine can serve nobody knows, so a flood rises until it is refused.
+const BURST_MIN: u32 = 20;
+const BURST_MAX: u32 = 640;
+
+/// How a flood goes.
+struct Flood {
+    over: AtomicBool,
+    burst: AtomicU32,
+}
 
 /// Sends more INVITEs than can be served; returns how many.
-fn flood(server: &Server, over: &AtomicBool) -> u32 {
+fn flood(server: &Server, flood: &Flood) -> u32 {
     let peer = Peer::bind(neighbour(server.ip));
     let text = String::from_utf8(invite(0, &peer).to_bytes()).expect("it is text");
     let (before, after) = text.split_once("z9hG4bK0").expect("a branch");
     // Also when what waits for it has failed.
     let end = Instant::now() + FLOOD_MAX;
     let mut number = 0;
-    while !over.load(Ordering::Relaxed) && Instant::now() < end {
-        for _ in 0..BURST {
+    while !flood.over.load(Ordering::Relaxed) && Instant::now() < end {
+        for _ in 0..flood.burst.load(Ordering::Relaxed) {
             let text = format!("{before}z9hG4bK{number}{after}");
             peer.send_bytes(text.as_bytes(), server.address());
             number += 1;
         }
-        // The pace of the flood: some 20,000 a second each at most.
+        // So that others get a processor too.
         std::thread::sleep(Duration::from_millis(2));
     }
     number
@@ -111,23 +119,39 @@ fn flood(server: &Server, over: &AtomicBool) -> u32 {
 #[test]
 fn a_flood_takes_nothing_from_others() {
     let _alone = alone();
-    let server = Server::start();
-    let over = AtomicBool::new(false);
+    let server = Server::start_with(GATED);
+    let state = Flood {
+        over: AtomicBool::new(false),
+        burst: AtomicU32::new(BURST_MIN),
+    };
     let (report, sent) = std::thread::scope(|scope| {
-        let load = Load::start(&server, 20, 5, &[]);
+        let load = Load::start(&server, 20, 12, &[]);
         let floods: Vec<_> = (0..FLOODS)
-            .map(|_| scope.spawn(|| flood(&server, &over)))
+            .map(|_| scope.spawn(|| flood(&server, &state)))
             .collect();
         let refused = || server.counter("overload.refused");
-        let seen = eventually("the slot refuses", LIMIT, || {
+        // A slot refuses after a second of too much work: each strength has some of them.
+        let mut risen = Instant::now();
+        let seen = eventually("the slot refuses", FLOOD_MAX, || {
+            if risen.elapsed() > Duration::from_secs(3) {
+                risen = Instant::now();
+                let stronger = state.burst.load(Ordering::Relaxed) * 2;
+                state
+                    .burst
+                    .store(stronger.min(BURST_MAX), Ordering::Relaxed);
+            }
             Some(refused()).filter(|&n| n > 0)
         });
+        println!(
+            "refused from {} at once on",
+            state.burst.load(Ordering::Relaxed)
+        );
         eventually("and goes on to", LIMIT, || (refused() > seen).then_some(()));
         let report = load.end();
-        over.store(true, Ordering::Relaxed);
+        state.over.store(true, Ordering::Relaxed);
         let sent = floods
             .into_iter()
-            .map(|flood| flood.join().expect("it ends"));
+            .map(|thread| thread.join().expect("it ends"));
         (report, sent.sum::<u32>())
     });
     println!(

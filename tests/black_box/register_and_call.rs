@@ -22,16 +22,23 @@ fn sipp_registers_refreshes_asks_and_removes() {
         service: "phone",
         ..Run::caller("register", server.ip, server.address())
     };
-    Sipp::start(&run)
-        .wait(Duration::from_secs(30))
-        .assert_clean("phones", 20);
+    let ended = Sipp::start(&run).wait(Duration::from_secs(30));
+    ended.assert_clean("phones", 20);
     assert_eq!(
         server.number("registrations"),
         0,
         "all have removed themselves"
     );
-    assert_eq!(server.counter("registrar.updated"), 60);
-    assert_eq!(server.counter("registrar.queried"), 20);
+    // A copy is answered, and counted, like the first one.
+    let copies = ended.statistics.retransmissions;
+    for (counter, each) in [("registrar.updated", 60), ("registrar.queried", 20)] {
+        let found = server.counter(counter);
+        let right = each..=each + copies;
+        assert!(
+            right.contains(&found),
+            "{counter}: {found}, {copies} copies"
+        );
+    }
 }
 
 #[test]

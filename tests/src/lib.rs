@@ -8,6 +8,7 @@
 //! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
 //! - [`flow`]: call flows in text files, and what plays them;
 //! - [`manager::Manager`]: stands for systemd and its descriptor store;
+//! - [`stalls`]: when the machine itself stood still, and measuring again then;
 //! - [`machine`]: waiting for conditions, free addresses, `/proc`, and who may run at the same time.
 //!
 //! The topics are in `black_box/`, the SIPp scenarios in `sipp/`.
@@ -24,6 +25,7 @@ pub mod registers;
 pub mod server;
 pub mod sipp;
 pub mod sipsak;
+pub mod stalls;
 pub mod storm;
 pub mod ua;
 pub mod unbound;

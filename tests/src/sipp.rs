@@ -105,7 +105,7 @@ impl Sipp {
         assert!(file.is_file(), "no scenario {}", file.display());
         let dir = tempfile::Builder::new()
             .prefix("tandem-sipp-")
-            .tempdir()
+            .tempdir_in(folder())
             .expect("a temporary directory");
         let address = SocketAddr::from((run.ip, free_port(run.ip)));
         let screen = std::fs::File::create(dir.path().join("screen")).expect("a file");
@@ -139,6 +139,8 @@ impl Sipp {
             ])
             .args(["-trace_stat", "-stf", "statistics.csv", "-fd", "1"])
             .args(["-trace_err", "-error_file", "errors.log"])
+            // It would give up on a machine that stands still now and then.
+            .args(["-watchdog_interval", "0"])
             .args(run.extra);
         if let Some(calls) = run.calls {
             command.args(["-m", &calls.to_string()]);
@@ -263,6 +265,16 @@ impl Statistics {
             out_of_call_messages: get("OutOfCallMsgs(C)"),
             warnings: get("Warnings(C)"),
         }
+    }
+}
+
+/// Where SIPp writes: into memory, if it can. It writes between two messages, and a disk that is busy would hold up its calls.
+fn folder() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if nix::unistd::access(&memory, nix::unistd::AccessFlags::W_OK).is_ok() {
+        memory
+    } else {
+        std::env::temp_dir()
     }
 }
 
