@@ -21,6 +21,8 @@ const BYTES_MAX: u64 = 128 << 20;
 pub(crate) enum Error {
     /// It is there, and not to be used.
     Damaged(PathBuf, UsersError),
+    /// A symbolic link to nothing, and what it says.
+    Dangling(PathBuf, PathBuf),
     Io(PathBuf, &'static str, io::Error),
 }
 
@@ -32,6 +34,14 @@ impl std::fmt::Display for Error {
                     f,
                     "the file of users {} can't be used: {error}",
                     path.display()
+                )
+            }
+            Self::Dangling(path, target) => {
+                write!(
+                    f,
+                    "the file of users {} is a link to {}, which is not there",
+                    path.display(),
+                    target.display()
                 )
             }
             Self::Io(path, what, error) => {
@@ -51,6 +61,9 @@ impl Error {
             Self::Damaged(..) => {
                 "put a copy of it back, or move it away and add the users again with `tandem user add`"
             }
+            Self::Dangling(..) => {
+                "put back what it leads to, such as a mount; without the link there are no users"
+            }
             Self::Io(_, _, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "run this as the server's account or as root"
             }
@@ -67,10 +80,21 @@ pub(crate) fn load(state: &Path) -> Result<Users, Error> {
     let path = state.join(FILE);
     let text = match read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Users::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return match fs::read_link(&path) {
+                Ok(target) => Err(Error::Dangling(path, target)),
+                Err(_) => Ok(Users::default()),
+            };
+        }
         Err(error) => return Err(Error::Io(path, "read", error)),
     };
     Users::decode(&text).map_err(|error| Error::Damaged(path, error))
+}
+
+/// There is no file of users, and no directory for it either, perhaps.
+pub(crate) fn is_missing(state: &Path) -> bool {
+    let found = fs::symlink_metadata(state.join(FILE));
+    found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -193,6 +217,18 @@ mod tests {
         });
         assert!(refused.is_err());
         assert_eq!(load(state.path()).unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_no_empty_list() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(is_missing(state.path()));
+        assert!(is_missing(&state.path().join("not-mounted")));
+        std::os::unix::fs::symlink("/nowhere/users", state.path().join(FILE)).unwrap();
+        let error = load(state.path()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/users"), "{error}");
+        assert!(edit(state.path(), |users| add(users, "alice")).is_err());
+        assert!(!is_missing(state.path()));
     }
 
     #[test]

@@ -27,6 +27,10 @@ fn md5(text: &str) -> String {
     hex(&md5::Md5::digest(text.as_bytes()))
 }
 
+fn sha512_256(text: &str) -> String {
+    hex(&sha2::Sha512_256::digest(text.as_bytes()))
+}
+
 fn sha256(text: &str) -> String {
     hex(&sha2::Sha256::digest(text.as_bytes()))
 }
@@ -318,6 +322,47 @@ fn users_come_and_go_while_it_runs_and_stay_over_a_stop() {
     assert_eq!(register(&bob, "two"), 401);
 }
 
+/// A domain that nobody serves is told; a file that is gone takes nobody's login away, neither by a reload nor by a new user.
+#[test]
+fn users_are_not_lost_with_their_file() {
+    let _shared = shared();
+    let server = Server::start_with(&config(""));
+    let bob = server.ua("bob");
+    let register = || {
+        let request = answer(&bob, "one").register(&bob);
+        bob.ask(&request).status()
+    };
+    let said = server.run(&["user", "add", "x@nosuch.test", "--password", "one"]);
+    assert!(said.contains("no [[domain]] nosuch.test"), "{said}");
+    let said = server.run(&["user", "remove", "x@nosuch.test"]);
+    assert!(!said.contains("nosuch.test:"), "{said}");
+    server.run(&["user", "add", "bob@example.test", "--password", "one"]);
+    assert_eq!(register(), 200);
+    let (file, away) = (server.state().join("users"), server.state().join("away"));
+    std::fs::rename(&file, &away).expect("the file is there");
+    let refused = |arguments: &[&str], word: &str| {
+        let output = server.command(arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{arguments:?}: {text}");
+        assert!(text.contains(word), "{arguments:?}: {text}");
+        assert_eq!(register(), 200, "{arguments:?}");
+    };
+    let add = ["user", "add", "carol@example.test", "--password", "two"];
+    refused(&["reload"], "is gone");
+    refused(&add, "is gone");
+    assert!(!file.exists());
+    std::os::unix::fs::symlink(server.state().join("not-mounted/users"), &file).expect("a link");
+    refused(&["reload"], "not-mounted");
+    refused(&add, "not-mounted");
+    std::fs::rename(&away, &file).expect("it goes back");
+    server.run(&["reload"]);
+    server.run(&add);
+    assert_eq!(register(), 200);
+    server.run(&["user", "remove", "bob@example.test"]);
+    server.run(&["user", "remove", "carol@example.test"]);
+    assert_eq!(register(), 401, "who is taken away is gone");
+}
+
 #[test]
 fn options_that_lead_out_and_other_peoples_names_need_a_password() {
     let _shared = shared();
@@ -381,7 +426,7 @@ fn sipp_and_sipsak_know_the_password() {
 fn the_strongest_algorithm_comes_first() {
     let _shared = shared();
     let server = Server::start_with(&config(
-        "[auth]\nalgorithms = [\"MD5\", \"SHA-256\", \"SHA-512-256\"]\n",
+        "[auth]\nfailures = 0\nalgorithms = [\"MD5\", \"SHA-256\", \"SHA-512-256\"]\n",
     ));
     let alice = server.ua("alice");
     let challenge = alice.register(600);
@@ -417,4 +462,49 @@ fn the_strongest_algorithm_comes_first() {
     };
     assert_eq!(alice.ask(&request()).status(), 200);
     assert!(is_stale(&alice.ask(&request())));
+    // With qop and a count, by each of the three: SIPp 3.6, sipsak 0.9.8 and baresip 1.0 know MD5 only, and only as the first challenge.
+    let challenges = alice.register(600);
+    for (algorithm, digest) in [
+        ("SHA-512-256", sha512_256 as fn(&str) -> String),
+        ("SHA-256", sha256),
+        ("MD5", md5),
+    ] {
+        let all = challenges.all("WWW-Authenticate");
+        let of = |value: &&&str| value.contains(&format!("algorithm={algorithm},"));
+        let challenge = all.iter().find(of).expect("one for each");
+        let nonce = challenge.split("nonce=\"").nth(1).expect("a nonce");
+        let nonce = nonce.split('"').next().expect("its end");
+        let count = match algorithm {
+            // All are of one nonce, and each use of it counts.
+            "SHA-512-256" => "00000001",
+            "SHA-256" => "00000002",
+            _ => "00000003",
+        };
+        let ha1 = digest(&format!("alice:{REALM}:secret"));
+        let ha2 = digest(&format!("REGISTER:{uri}"));
+        let good = digest(&format!("{ha1}:{nonce}:{count}:c1:auth:{ha2}"));
+        let text = |response: &str| {
+            format!(
+                "Digest username=\"alice\", realm=\"{REALM}\", nonce=\"{nonce}\", uri=\"{uri}\", response=\"{response}\", \
+                 algorithm={algorithm}, cnonce=\"c1\", qop=auth, nc={count}"
+            )
+        };
+        let register = |text: String| {
+            let mut request = alice.register_request(600);
+            request.push("Authorization", text);
+            alice.ask(&request).status()
+        };
+        let other = format!(
+            "{}{}",
+            if good.starts_with('0') { '1' } else { '0' },
+            &good[1..]
+        );
+        assert_eq!(register(text(&other)), 401, "{algorithm}");
+        assert_eq!(
+            register(text(&good[..good.len() - 1])),
+            400,
+            "{algorithm}, cut"
+        );
+        assert_eq!(register(text(&good)), 200, "{algorithm}");
+    }
 }

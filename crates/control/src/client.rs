@@ -83,6 +83,8 @@ pub enum ClientReply {
     },
     Audit(AuditReport),
     Users(UsersLine),
+    /// How many users of `tandem user` the running server has.
+    StoredUsers(u64),
 }
 
 /// What one walk over the whole arena found. While operations run, what is between two states looks wrong for a moment: only what several

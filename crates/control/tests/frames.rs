@@ -248,6 +248,7 @@ fn client_reply() -> impl Strategy<Value = ClientReply> {
             ClientReply::Registration(RegistrationLine { aor, contacts })
         }),
         text().prop_map(ClientReply::Note),
+        any::<u64>().prop_map(ClientReply::StoredUsers),
         Just(ClientReply::Done),
         (text(), text()).prop_map(|(message, remedy)| ClientReply::Error { message, remedy }),
     ]

@@ -1,5 +1,6 @@
 //! `tandem user`: changes the file of users in the state directory, and has a running server take it.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ fn run(control: &Path, state: Option<&Path>, command: &User) -> Result<(), Failu
         Err(failure) if failure.code == NO_SERVER => None,
         Err(failure) => return Err(failure),
     };
+    let stored = server.as_ref().map(|&(_, stored)| stored);
+    let server = server.map(|(line, _)| line);
     let state = state_of(server.as_ref(), state)?;
     let (said, json) = match command {
         User::Add {
@@ -68,7 +71,7 @@ fn run(control: &Path, state: Option<&Path>, command: &User) -> Result<(), Failu
             json,
         } => {
             let secrets = secrets_of(who, secret)?.ok_or_else(no_secret)?;
-            change(&state, server.is_none(), |users| {
+            change(&state, stored, |users| {
                 if users.0.contains_key(&key(who)) {
                     return Err(fail(
                         format!("{who} is there already"),
@@ -91,7 +94,7 @@ fn run(control: &Path, state: Option<&Path>, command: &User) -> Result<(), Failu
                 true => Some(secrets_of(who, secret)?.ok_or_else(no_secret)?),
                 false => None,
             };
-            change(&state, server.is_none(), |users| {
+            change(&state, stored, |users| {
                 let old = users.0.get(&key(who)).ok_or_else(|| unknown(who))?.clone();
                 let identities = match identity.is_empty() && !no_identities {
                     true => old.identities,
@@ -102,7 +105,7 @@ fn run(control: &Path, state: Option<&Path>, command: &User) -> Result<(), Failu
             (format!("{who} changed"), json.json)
         }
         User::Remove { who, json } => {
-            change(&state, server.is_none(), |users| {
+            change(&state, stored, |users| {
                 users
                     .0
                     .remove(&key(who))
@@ -114,7 +117,7 @@ fn run(control: &Path, state: Option<&Path>, command: &User) -> Result<(), Failu
         User::Import { file, json } => {
             let list = read_list(file.as_deref())?;
             let count = list.len();
-            change(&state, server.is_none(), |users| {
+            change(&state, stored, |users| {
                 list.into_iter().try_for_each(|(who, secrets)| {
                     let old = users.0.get(&key(&who));
                     let identities = old.map(|old| old.identities.clone());
@@ -143,15 +146,18 @@ fn run(control: &Path, state: Option<&Path>, command: &User) -> Result<(), Failu
     Ok(())
 }
 
-/// What the server says of itself.
-fn ask(control: &Path) -> Result<UsersLine, Failure> {
+/// What the server says of itself, and how many users of the file it has.
+fn ask(control: &Path) -> Result<(UsersLine, u64), Failure> {
     let mut answers = Answers::ask(control, &ClientRequest::Users)?;
-    let mut found = None;
+    let (mut found, mut stored) = (None, 0);
     while let Some(reply) = answers.next()? {
-        if let ClientReply::Users(line) = reply {
-            found = Some(line);
+        match reply {
+            ClientReply::Users(line) => found = Some(line),
+            ClientReply::StoredUsers(count) => stored = count,
+            _ => {}
         }
     }
+    let found = found.map(|line| (line, stored));
     found.ok_or_else(|| fail("the server does not say where its users are", ""))
 }
 
@@ -199,12 +205,22 @@ fn state_of(server: Option<&UsersLine>, given: Option<&Path>) -> Result<PathBuf,
     })
 }
 
+/// `stored`: how many users of the file the running server has.
 fn change(
     state: &Path,
-    may_make: bool,
+    stored: Option<u64>,
     edit: impl FnOnce(&mut Users) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if may_make {
+    if stored.is_some_and(|stored| stored > 0) && users::is_missing(state) {
+        return Err(fail(
+            format!(
+                "the file of users is gone from {}, and the server still has users of it: a new one would take them away",
+                state.display()
+            ),
+            "put the file back, or mount its directory",
+        ));
+    }
+    if stored.is_none() {
         paths::create_state_dir(state).map_err(|error| {
             fail(
                 format!(
@@ -376,7 +392,10 @@ fn read_list(file: Option<&Path>) -> Result<Vec<(Account, StoredSecrets)>, Failu
             "write NAME@DOMAIN, a space, and the password",
         )
     };
-    let mut list = Vec::new();
+    // A mark of the byte order is no part of the first name.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut list: Vec<(Account, StoredSecrets)> = Vec::new();
+    let mut lines: BTreeMap<(String, String), (usize, &str)> = BTreeMap::new();
     for (number, line) in (1..).zip(text.lines()) {
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -387,6 +406,17 @@ fn read_list(file: Option<&Path>) -> Result<Vec<(Account, StoredSecrets)>, Failu
             .ok_or_else(|| wrong(number, "there is no password"))?;
         let who: Account = who.parse().map_err(|error: String| wrong(number, &error))?;
         check_password(password).map_err(|failure| wrong(number, &failure.message))?;
+        match lines.get(&key(&who)) {
+            Some((_, same)) if *same == password => continue,
+            Some((first, _)) => {
+                return Err(wrong(
+                    number,
+                    &format!("{who} has another password in line {first}"),
+                ));
+            }
+            None => {}
+        }
+        lines.insert(key(&who), (number, password));
         let secrets = derive(&who, password);
         list.push((who, secrets));
     }
@@ -487,5 +517,25 @@ mod tests {
                 .starts_with("line 2")
         );
         assert!(read("a x\n").unwrap_err().starts_with("line 1"));
+        // Two lines of one user are one user, if they say the same.
+        assert_eq!(read("a@b.example x\r\na@B.example x\r\n"), Ok(1));
+        let twice = read("a@b.example x\nc@b.example x\na@b.example y\n").unwrap_err();
+        assert!(
+            twice.starts_with("line 3: a@b.example has another password in line 1"),
+            "{twice}"
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("list");
+        for (text, count) in [("\u{feff}a@b.example x\n", 1), ("\u{feff}# none\n", 0)] {
+            std::fs::write(&file, text).unwrap();
+            let list = read_list(Some(&file)).map_err(|failure| failure.message);
+            let list = list.unwrap();
+            assert_eq!(list.len(), count);
+            assert!(list.iter().all(|(who, _)| who.name == "a"));
+        }
     }
 }

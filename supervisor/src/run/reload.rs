@@ -10,10 +10,11 @@
 //! A process that does not apply in time is hung: it is killed, and its heir starts with the new configuration, so
 //! that no two configurations serve side by side for long.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use config::{Config, Diff};
@@ -30,6 +31,7 @@ use super::switch::Purpose;
 use super::trouble::Trouble;
 use super::{limits, notify, pins};
 use crate::about::ArenaNumbers;
+use crate::commands;
 use crate::size::size;
 
 /// What is read again.
@@ -40,8 +42,8 @@ pub(super) enum What {
     Users,
 }
 
-/// Users of both places that are named.
-const SHADOWED_MAX: usize = 10;
+/// Users of both places, and domains that are not served, that are named.
+const NAMED_MAX: usize = 10;
 /// From Config to the last Applied.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -121,6 +123,9 @@ impl Supervisor {
                 (asked, Vec::new())
             }
         };
+        if asked.stored.is_empty() && !self.config.stored.is_empty() && self.source.lacks_users() {
+            return Err(self.users_lost());
+        }
         let diff = config::diff(&self.config, &asked);
         let live = config::merge_live(&self.config, &asked);
         if let Some(limit) = diff.limit_raised {
@@ -171,7 +176,11 @@ impl Supervisor {
             deadline: os::now().saturating_add(PATIENCE),
             asker,
             notes: notes(&diff).into_iter().chain(self.shadowed()).collect(),
-            warnings: warnings.iter().map(ToString::to_string).collect(),
+            warnings: warnings
+                .iter()
+                .map(ToString::to_string)
+                .chain(self.unserved())
+                .collect(),
             removed,
             strays: BTreeSet::new(),
             limit_raised: diff.limit_raised,
@@ -180,6 +189,56 @@ impl Supervisor {
         self.store();
         self.finish_reload();
         Ok(())
+    }
+
+    /// The file of users is gone while there are users: a mount that is missing, rather than somebody's wish.
+    fn users_lost(&self) -> Trouble {
+        let state = self.source.state().unwrap_or_else(|| Path::new(""));
+        let users = commands::count(self.config.stored.len(), "user", "users");
+        Trouble::new(
+            format!(
+                "the file of users {} is gone; {users} of `tandem user` would be lost",
+                state.join("users").display()
+            ),
+            "put it back, or mount its directory, and reload; `tandem user remove` takes users away",
+        )
+    }
+
+    /// How many users of `tandem user` there are.
+    pub(super) fn stored_users(&self) -> u64 {
+        self.config.stored.len() as u64
+    }
+
+    /// Domains of users that are none of ours: who is of one can't prove himself anywhere.
+    fn unserved(&self) -> Vec<String> {
+        let served: BTreeSet<String> = self
+            .config
+            .domains
+            .iter()
+            .map(|domain| domain.name.to_ascii_lowercase())
+            .collect();
+        let mut users: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+        for user in &self.config.stored {
+            if !served.contains(&user.domain) {
+                users.entry(&user.domain).or_insert((0, &user.name)).0 += 1;
+            }
+        }
+        let mut notes: Vec<String> = users
+            .iter()
+            .map(|(domain, &(count, first))| {
+                let others = match count {
+                    1 => String::new(),
+                    _ => format!(" (and {} more users of it)", count - 1),
+                };
+                format!("there is no [[domain]] {domain}: {first}@{domain}{others} can't log in")
+            })
+            .collect();
+        let more = notes.len().saturating_sub(NAMED_MAX);
+        notes.truncate(NAMED_MAX);
+        if more > 0 {
+            notes.push(format!("{more} more domains of users are not served"));
+        }
+        notes
     }
 
     /// Users whom `tandem user` and the configuration file both have.
@@ -203,8 +262,8 @@ impl Supervisor {
                 user.name, user.domain
             ))
             .collect();
-        let more = notes.len().saturating_sub(SHADOWED_MAX);
-        notes.truncate(SHADOWED_MAX);
+        let more = notes.len().saturating_sub(NAMED_MAX);
+        notes.truncate(NAMED_MAX);
         if more > 0 {
             notes.push(format!("{more} more users are in both places"));
         }

@@ -73,6 +73,11 @@ impl Source {
         }
     }
 
+    /// There is no file of users, not even an empty one.
+    pub(crate) fn lacks_users(&self) -> bool {
+        self.state.as_deref().is_some_and(users::is_missing)
+    }
+
     pub(crate) fn state(&self) -> Option<&Path> {
         self.state.as_deref()
     }

@@ -658,6 +658,7 @@ impl Supervisor {
             ClientRequest::Users => {
                 let users = self.configured_users();
                 self.reply(id, &ClientReply::Users(users));
+                self.reply(id, &ClientReply::StoredUsers(self.stored_users()));
                 self.reply(id, &ClientReply::Done);
             }
             ClientRequest::Upgrade { binary } => self.upgrade(id, PathBuf::from(binary)),
