@@ -85,16 +85,6 @@ fn listeners(draft: &Draft<'_>) {
                 "remove one of the two [[listen]]",
             );
         }
-        if listen.address.ip().is_unspecified()
-            && listen.advertise.is_none()
-            && table.has("address")
-        {
-            table.warning(
-                "address",
-                "is no address that others can answer to, and there is no `advertise`",
-                "add advertise = \"HOST\" with the name or address by which others reach this server",
-            );
-        }
     }
 }
 

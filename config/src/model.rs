@@ -199,6 +199,8 @@ pub struct Proxy {
     pub hop_timeout: Duration,
     /// Status codes that send a request to the next hop.
     pub failover_codes: Vec<u16>,
+    /// Unit: bytes.
+    pub udp_request_max: u16,
 }
 
 /// `proxy.fork`

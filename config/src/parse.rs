@@ -244,6 +244,9 @@ fn read_proxy(table: &Table<'_>) -> Proxy {
         failover_codes: table
             .integers("failover_codes", 400, 599)
             .unwrap_or_else(|| vec![503]),
+        udp_request_max: table
+            .integer("udp_request_max", 500, u16::MAX)
+            .unwrap_or(u16::MAX),
     }
 }
 

@@ -899,13 +899,6 @@ name = "unused"
 destinations = [{ uri = "sip:10.0.0.1" }]
 "#,
         expect![[r#"
-            warning: `listen.address` is no address that others can answer to, and there is no `advertise`
-             --> tandem.toml:3:11
-              |
-            3 | address = "0.0.0.0:5060"
-              |           ^^^^^^^^^^^^^^
-              = help: add advertise = "HOST" with the name or address by which others reach this server
-
             warning: `timers.c` is not over 3 minutes, as RFC 3261 §16.6 asks: calls that ring longer are cancelled
              --> tandem.toml:5:5
               |

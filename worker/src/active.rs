@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use config::{Banned, Config, QopRule, UriRule};
-use proxy::{AuthPolicy, Domain, Listener, Settings, Throttle, UriCheck};
+use proxy::{Addresses, AuthPolicy, Domain, Listener, Settings, Throttle, UriCheck};
 use stdx::hash::Key;
 
 use crate::{
@@ -35,6 +35,7 @@ impl Active {
         accounts: Arc<Accounts>,
         listeners: &Listeners,
         names: &Names,
+        addresses: Addresses,
         dialog_key: Key,
     ) -> Self {
         let mut list: Vec<Listener> = listeners
@@ -55,6 +56,7 @@ impl Active {
         let settings = Settings {
             version,
             listeners: list,
+            addresses,
             domains: config
                 .domains
                 .iter()
@@ -83,6 +85,7 @@ impl Active {
                 serial_timeout: config.proxy.serial_timeout,
                 hop_timeout: config.proxy.hop_timeout,
                 failover_codes: config.proxy.failover_codes.clone(),
+                udp_request_max: usize::from(config.proxy.udp_request_max),
             },
         };
         Self {

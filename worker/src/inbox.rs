@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Apply(Arc<Active>, Arc<AppliedNote>),
     /// The same configuration; the hosts file or `resolv.conf` has changed.
     Names(Arc<Active>),
+    /// The same configuration; the machine has other addresses.
+    Addresses(Arc<Active>),
     Arm(Socket),
     Disarm {
         listener: u32,

@@ -14,6 +14,7 @@
 
 mod accounts;
 mod active;
+mod addresses;
 mod carry;
 pub mod helper;
 mod inbox;

@@ -22,6 +22,7 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
+use proxy::Addresses;
 use shm::{Arena, Participant, ParticipantId, SlotId};
 use stdx::hash::Key;
 use sync::Ordering;
@@ -29,7 +30,7 @@ use sync::Ordering;
 use crate::{
     accounts::Accounts,
     active::{Active, Listeners},
-    carry,
+    addresses, carry,
     inbox::{AppliedNote, Channel, Command, Socket},
     lines,
     names::{self, Names},
@@ -68,6 +69,8 @@ pub(crate) struct Process {
     /// The control thread's own way into the arena.
     participant: Participant,
     names: Names,
+    /// The machine's, if a listener is on all of them.
+    addresses: Addresses,
     config: Arc<Config>,
     /// Made as soon as the configuration is there, and not when a slot is taken over.
     accounts: Arc<Accounts>,
@@ -142,6 +145,7 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
         if now.saturating_duration_since(looked) >= names::LOOK {
             looked = now;
             process.look_at_names();
+            process.look_at_addresses();
         }
         if !said {
             continue;
@@ -240,6 +244,7 @@ fn start(
         participant,
         accounts: Arc::new(Accounts::new(&config)),
         names,
+        addresses: Addresses::default(),
         config,
         config_file,
         version: config_version,
@@ -389,6 +394,7 @@ impl Process {
         if listener.sockets.len() < self.doorbells.len() {
             return Ok(());
         }
+        self.look_at_addresses();
         for slot in self.reactors.keys().copied().collect::<Vec<_>>() {
             let socket = self.socket(id, slot)?;
             self.order(slot, Command::Arm(socket));
@@ -439,6 +445,7 @@ impl Process {
             Arc::clone(&self.accounts),
             &listeners,
             &self.names,
+            self.addresses.clone(),
             Key(self.secret.0),
         ))
     }
@@ -452,6 +459,25 @@ impl Process {
         });
         for slot in self.reactors.keys().copied().collect::<Vec<_>>() {
             self.order(slot, Command::Apply(Arc::clone(&active), Arc::clone(&note)));
+        }
+    }
+
+    /// Reads the machine's addresses again; true if they have changed.
+    fn addresses_changed(&mut self) -> bool {
+        let bound = self.listeners.values().map(|listener| listener.address);
+        let now = addresses::look(bound);
+        let changed = now != self.addresses;
+        self.addresses = now;
+        changed
+    }
+
+    /// Gives the reactors the machine's addresses, if they have changed.
+    fn look_at_addresses(&mut self) {
+        if self.addresses_changed() && !self.reactors.is_empty() {
+            let active = self.active();
+            for slot in self.reactors.keys().copied().collect::<Vec<_>>() {
+                self.order(slot, Command::Addresses(Arc::clone(&active)));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use config::Config;
-use proxy::{Answer, AskKind, Question, Settings};
+use proxy::{Addresses, Answer, AskKind, Question, Settings};
 use stdx::hash::Key;
 
 pub use crate::active::Listeners;
@@ -21,7 +21,15 @@ impl Rules {
         let accounts = Arc::new(Accounts::new(&config));
         let policy = Policy::new(&config, Arc::clone(&accounts));
         Self {
-            active: Active::new(1, config, accounts, listeners, &Names::none(), dialog_key),
+            active: Active::new(
+                1,
+                config,
+                accounts,
+                listeners,
+                &Names::none(),
+                Addresses::default(),
+                dialog_key,
+            ),
             policy,
         }
     }

@@ -10,7 +10,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsFd,
     sync::Arc,
     time::Duration,
@@ -21,7 +21,9 @@ use control::FromWorker;
 use crossbeam_channel::Receiver;
 use failpoint::failpoint;
 use os::now;
-use proxy::{Answer, AskKind, ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy};
+use proxy::{
+    Answer, AskKind, ContextId, Datagram, Disposition, Env, Input, Interface, Outputs, Proxy,
+};
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
 use shm::{Arena, BufferRef, Doorbell, Mail, Participant, ParticipantId, RxPool, RxState, SlotId};
 use stdx::Instant;
@@ -67,6 +69,7 @@ const ADOPT_ROWS: usize = 1024;
 const DOORBELL: u32 = 0;
 /// The token of the sockets to name servers.
 const LOOKUP: u32 = 1;
+const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
 /// Runs a slot until it is told to stop; reports to the supervisor if it can't.
 pub(crate) fn run_slot(begin: Begin) {
@@ -82,13 +85,12 @@ pub(crate) fn run_slot(begin: Begin) {
     }
 }
 
-/// Whether an error of sending says something of the way to the address: a full queue or an oversized datagram does not.
+/// Whether an error of sending says something of the way to the address: a full queue does not.
 fn says_unreachable(errno: i32) -> bool {
     let busy = [
         nix::libc::EAGAIN,
         nix::libc::ENOBUFS,
         nix::libc::ENOMEM,
-        nix::libc::EMSGSIZE,
         nix::libc::EINTR,
     ];
     !busy.contains(&errno)
@@ -379,10 +381,16 @@ impl Slot {
                         index: buffer,
                     });
                 }
-                Event::SendFailed { socket, to, errno } => {
+                Event::SendFailed {
+                    socket,
+                    to,
+                    len,
+                    errno,
+                } => {
                     self.count(Counter::SendFailed);
                     if says_unreachable(errno) {
-                        self.on_unreachable(socket, to);
+                        let too_long = (errno == nix::libc::EMSGSIZE).then_some(len);
+                        self.on_unreachable(socket, to, too_long);
                     }
                 }
                 Event::Starved { .. } => {
@@ -485,7 +493,7 @@ impl Slot {
         &mut self,
         buffer: BufferRef,
         found: &reactor::Datagram<'_>,
-        listener: u32,
+        listener: Interface,
     ) -> bool {
         match self.overload.judge(found.payload, found.source) {
             Verdict::Take => return true,
@@ -525,7 +533,7 @@ impl Slot {
         found: &reactor::Datagram<'_>,
         pool: &RxPool,
         buffer: BufferRef,
-    ) -> Option<u32> {
+    ) -> Option<Interface> {
         let by_address = found.local.and_then(|local| {
             let named = |socket: &&Socket| {
                 socket.address.port() == local.port()
@@ -538,7 +546,15 @@ impl Slot {
                 .get(usize::from(pool.meta(buffer.index).tag))
                 .and_then(Option::as_ref)
         };
-        by_address.or_else(by_tag).map(|socket| socket.listener)
+        let socket = by_address.or_else(by_tag)?;
+        let local = found.local.map(|local| local.ip());
+        Some(Interface {
+            id: socket.listener,
+            // What was sent to a group or to everybody came to no address of ours.
+            ip: local.filter(|ip| {
+                socket.address.ip().is_unspecified() && !ip.is_multicast() && *ip != BROADCAST
+            }),
+        })
     }
 
     /// Answers what the machine asks, as far as the configuration can, until it asks nothing more.
@@ -582,7 +598,7 @@ impl Slot {
     }
 
     /// What was sent there waits for no answer.
-    fn on_unreachable(&mut self, socket: SocketIndex, to: SocketAddr) {
+    fn on_unreachable(&mut self, socket: SocketIndex, to: SocketAddr, too_long: Option<usize>) {
         let socket = self.sockets.get(usize::from(socket.0));
         let Some(listener) = socket.and_then(|socket| Some(socket.as_ref()?.listener)) else {
             return;
@@ -592,7 +608,11 @@ impl Slot {
             turn: self.turn,
             arena: &mut self.participant,
         };
-        let input = Input::Unreachable { listener, to };
+        let input = Input::Unreachable {
+            listener,
+            to,
+            too_long,
+        };
         self.proxy.step(&mut env, input, &mut self.out);
         self.answer_asks(None);
         let mut env = Env {
@@ -642,14 +662,18 @@ impl Slot {
             let socket = self.sockets.iter().position(|socket| {
                 socket
                     .as_ref()
-                    .is_some_and(|socket| socket.listener == send.listener)
+                    .is_some_and(|socket| socket.listener == send.listener.id)
             });
             let Some(index) = socket.and_then(|index| u16::try_from(index).ok()) else {
                 self.participant.count(Counter::SendFailed.cell(), 1);
                 continue;
             };
-            self.driver
-                .send_udp(SocketIndex(index), &send.to, self.out.text(send));
+            self.driver.send_udp(
+                SocketIndex(index),
+                send.listener.ip,
+                &send.to,
+                self.out.text(send),
+            );
             self.participant.count(Counter::Sent.cell(), 1);
             self.queued = true;
         }
@@ -855,6 +879,7 @@ impl Slot {
                 drop(note);
             }
             Command::Names(active) => self.lookup.configure(&active),
+            Command::Addresses(active) => self.proxy.configure(Arc::clone(&active.settings)),
             Command::Arm(socket) => {
                 let listener = socket.listener;
                 if let Err(error) = self.arm(socket) {

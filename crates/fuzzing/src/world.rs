@@ -70,6 +70,7 @@ pub fn settings() -> Settings {
             Listener::new(2, address("192.0.2.2:5070"), Some("edge.example.com")),
             Listener::new(3, address("[2001:db8::1]:5060"), None),
         ],
+        addresses: proxy::Addresses::default(),
         domains: vec![Domain::new("example.com", true)],
         timers: transaction::Timers::default(),
         timer_c: Duration::from_secs(190),
@@ -140,7 +141,7 @@ impl World {
                 self.serve(Datagram {
                     bytes: &sent.bytes,
                     source,
-                    listener,
+                    listener: listener.into(),
                     truncated: false,
                 });
             }
@@ -232,7 +233,7 @@ impl World {
             );
             assert!(message.has(HeaderName::Via), "{}", bytes.escape_ascii());
             self.sent.push(Sent {
-                listener: send.listener,
+                listener: send.listener.id,
                 to: send.to,
                 bytes,
             });

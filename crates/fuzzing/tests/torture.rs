@@ -18,7 +18,7 @@ fn deliver(world: &mut World, bytes: &[u8], source: &str) {
     world.deliver(Datagram {
         bytes,
         source: address(source),
-        listener: 1,
+        listener: 1.into(),
         truncated: false,
     });
 }

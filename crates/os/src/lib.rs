@@ -10,7 +10,7 @@
 //! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages.
 //! - [`threads`], [`ask_for_stack`], [`answer_for_stacks`]: where a thread is that does not answer.
 //! - [`watch_faults`], [`leave_word_at`]: which thread was the end of a process.
-//! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener.
+//! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener. [`addresses`], [`sources`]: what this machine is called, and from where it reaches whom.
 //!
 //! Every descriptor made here is closed on exec.
 
@@ -21,6 +21,7 @@ mod executable;
 mod fault;
 mod huge;
 mod inherited;
+mod interfaces;
 mod process;
 mod stack;
 mod udp;
@@ -36,6 +37,7 @@ pub use executable::{Executable, FileIdentity, program_of, take_descriptor};
 pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};
 pub use inherited::{hand_over_descriptors, inherited_descriptors};
+pub use interfaces::{SourceFor, addresses, sources};
 pub use process::{
     CONTROL_FD, Child, Exit, die_with_parent, give_way, is_dead, is_stopped,
     outlive_file_size_limit, pid_of, pidfd_open, pidfd_signal, pin_current_thread, reap,

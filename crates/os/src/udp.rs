@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -13,6 +13,9 @@ use nix::sys::socket::{
 /// A non-blocking UDP socket bound to `address`. With `reuseport` it joins the group of that address, whose index is the
 /// order of binding. Every datagram tells the address and port it was sent to (IP_RECVORIGDSTADDR), so that a socket of
 /// `0.0.0.0` knows where it was reached. An IPv6 socket takes no IPv4 (IPV6_V6ONLY).
+///
+/// What is longer than the network's packets leaves in fragments, and routers may divide it further: with the "don't fragment" bit, which the
+/// kernel sets by default, a router that is to say so and is kept from it (RFC 2923) would have long messages vanish.
 ///
 /// `buffer_bytes` asks for the kernel's receive and send buffers by force (CAP_NET_ADMIN), else up to `net.core.rmem_max`
 /// and `wmem_max`; [`receive_buffer_bytes`] tells what the former became.
@@ -37,6 +40,8 @@ pub fn udp_socket(
     }
     if address.is_ipv4() {
         setsockopt(&fd, sockopt::Ipv4OrigDstAddr, &true)?;
+        let dont = libc::IP_PMTUDISC_DONT;
+        set_option(fd.as_fd(), libc::SOL_IP, libc::IP_MTU_DISCOVER, &dont)?;
     } else {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
         setsockopt(&fd, sockopt::Ipv6OrigDstAddr, &true)?;
@@ -94,7 +99,7 @@ pub fn filter_beginning(
     pass: u32,
 ) -> io::Result<()> {
     if pass >= 1 << 16 {
-        return match set_option(fd, libc::SO_DETACH_FILTER, &0_i32) {
+        return match set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0_i32) {
             // There was none.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             done => done,
@@ -105,7 +110,7 @@ pub fn filter_beginning(
         len: program.len() as u16,
         filter: program.as_mut_ptr(),
     };
-    set_option(fd, libc::SO_ATTACH_FILTER, &program)
+    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
 /// Sources that a filter may name.
@@ -200,12 +205,17 @@ pub fn datagrams_dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
 const SK_MEMINFO_VARS: usize = 9;
 const SK_MEMINFO_DROPS: usize = 8;
 
-fn set_option<T>(fd: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set_option<T>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
     // SAFETY: `value` is read for the bytes of its own type, and what it points to outlives the call.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             option,
             core::ptr::from_ref(value).cast(),
             size_of::<T>() as libc::socklen_t,
@@ -224,7 +234,6 @@ const BPF_A: u32 = 0x10;
 mod tests {
     use super::*;
     use std::net::UdpSocket;
-    use std::os::fd::AsFd as _;
 
     #[test]
     fn a_socket_has_a_large_buffer_and_is_alone_without_reuseport() {

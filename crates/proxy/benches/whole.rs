@@ -42,6 +42,7 @@ impl World {
         let settings = Settings {
             version: 1,
             listeners: vec![Listener::new(1, address("192.0.2.1:5060"), None)],
+            addresses: proxy::Addresses::default(),
             domains: vec![Domain::new("example.com", true)],
             timers: transaction::Timers::default(),
             timer_c: Duration::from_secs(190),
@@ -67,7 +68,7 @@ impl World {
         let datagram = Datagram {
             bytes: message.text.as_bytes(),
             source: message.source,
-            listener: 1,
+            listener: 1.into(),
             truncated: false,
         };
         let mut env = Env {

@@ -10,7 +10,7 @@ use sip::Method;
 use stdx::Instant;
 use transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 
-use crate::{ask::Target, settings::Settings};
+use crate::{addresses::Interface, ask::Target, settings::Settings};
 
 /// Names a context on this slot's heap. The generation keeps a late tick or answer from meeting a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +94,8 @@ pub struct Branch {
     /// `None` before the request is sent, and once the transaction has terminated.
     pub client: Option<Client>,
     pub to: SocketAddr,
-    pub listener: u32,
+    /// What it is sent by.
+    pub listener: Interface,
     /// The request as sent: for its retransmissions, its ACK and its CANCEL, and for answers of our own, so that it is kept
     /// until the request has been answered and the client transaction has terminated.
     pub sent: Option<Block>,
@@ -159,8 +160,8 @@ pub struct Context {
     pub fold: u64,
     pub stage: Stage,
     pub method: Method,
-    /// The listener that the request came in by.
-    pub listener: u32,
+    /// The listener that the request came in by, and that its responses leave by.
+    pub listener: Interface,
     pub source: SocketAddr,
     /// Where responses go (§18.2.2, RFC 3581 §4).
     pub reply_to: SocketAddr,

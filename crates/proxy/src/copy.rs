@@ -1,10 +1,11 @@
 //! The request as it goes to one target (§16.6 steps 1 to 8).
 
-use std::io::Write;
+use std::{io::Write, net::SocketAddr};
 
 use sip::{HeaderName, Patch, PatchError};
 
 use crate::{
+    addresses::Interface,
     ask::Target,
     branch::Branch,
     dialog::{self, Seal},
@@ -22,9 +23,9 @@ const VALUE_BYTES_MAX: usize = 400;
 #[derive(Clone, Copy)]
 pub(crate) struct Copy<'c> {
     pub(crate) target: &'c Target,
-    /// The listener to send from, and the one that the request came in by.
-    pub(crate) listener: u32,
-    pub(crate) came_in_by: u32,
+    /// What to send by, and what the request came in by.
+    pub(crate) listener: Interface,
+    pub(crate) came_in_by: Interface,
     pub(crate) branch: Branch,
     /// Max-Breadth, where it changes (RFC 5393 §5.3.3).
     pub(crate) breadth: Option<usize>,
@@ -105,10 +106,9 @@ impl Step<'_, '_> {
             patch.replace_value(value.span, via)?;
         }
         let mut via = [0; VALUE_BYTES_MAX];
-        let sent_by = self.sent_by(copy.listener);
         let via = gathered(&mut via, |out| {
             out.write_all(b"SIP/2.0/UDP ")?;
-            out.write_all(sent_by)?;
+            self.write_sent_by(copy.listener, out)?;
             out.write_all(b";branch=")?;
             out.write_all(&copy.branch.encode(self.key))
         });
@@ -122,12 +122,13 @@ impl Step<'_, '_> {
         copy: &Copy<'_>,
         seal: &Seal,
     ) -> Result<(), PatchError> {
-        let upstream = Some(copy.came_in_by).filter(|&id| id != copy.listener);
+        let upstream =
+            Some(copy.came_in_by).filter(|&other| self.settings.differ(other, copy.listener));
         for listener in upstream.into_iter().chain([copy.listener]) {
             let mut value = [0; VALUE_BYTES_MAX];
             let value = gathered(&mut value, |out| {
                 out.write_all(b"<sip:")?;
-                out.write_all(self.sent_by(listener))?;
+                self.write_sent_by(listener, out)?;
                 out.write_all(b";lr;")?;
                 out.write_all(dialog::PARAM)?;
                 out.write_all(b"=")?;
@@ -140,10 +141,14 @@ impl Step<'_, '_> {
     }
 
     /// What a listener calls itself. One that a reload has taken away has no name any more.
-    fn sent_by(&self, listener: u32) -> &[u8] {
-        self.settings
-            .listener(listener)
-            .map_or(&b"invalid.invalid"[..], |listener| &listener.sent_by)
+    fn write_sent_by(&self, by: Interface, out: &mut &mut [u8]) -> std::io::Result<()> {
+        match self.settings.listener(by.id) {
+            None => out.write_all(b"invalid.invalid"),
+            Some(listener) => match by.ip.filter(|_| listener.is_nameless()) {
+                None => out.write_all(&listener.sent_by),
+                Some(ip) => write!(out, "{}", SocketAddr::new(ip, listener.port)),
+            },
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tables::{Counter, TRANSACTION};
 use transaction::{InviteClient, NonInviteClient, Reliability};
 
 use crate::{
+    addresses::Interface,
     ask::{AskKind, Target},
     branch::{Branch as BranchText, Place},
     context::{Branch, Cancel, Client, Context, ContextId, Row, Stage},
@@ -185,15 +186,11 @@ impl Step<'_, '_> {
                 return;
             }
         };
-        let wanted = target
-            .listener
-            .or(hand.intake.route.listener)
-            .unwrap_or(context.listener);
+        let wanted = wanted_for(target, hand, context.listener);
         let Some(listener) = self.settings.listener_towards(&to, wanted) else {
             self.fail_branch(context, number, 500, Counter::Unroutable);
             return;
         };
-        let listener = listener.id;
         let copy = Copy {
             target,
             listener,
@@ -201,7 +198,7 @@ impl Step<'_, '_> {
             breadth: breadth_of_each(hand, open_branches(context)),
             branch: BranchText {
                 place: Place::Transaction { row, number },
-                listener: Some(context.listener),
+                listener: Some(context.listener.id),
                 fold: hand.intake.fold,
             },
         };
@@ -212,6 +209,13 @@ impl Step<'_, '_> {
             return;
         }
         let text = self.out.bytes.get(start..).unwrap_or_default();
+        let bytes = text.len();
+        if bytes > self.settings.forking.udp_request_max {
+            // §18.1.1: this is for a stream, and there is none.
+            self.out.bytes.truncate(start);
+            self.fail_branch(context, number, 513, Counter::HopTooLarge);
+            return;
+        }
         let Some(sent) = store(self.env, text, AllocClass::New) else {
             self.out.bytes.truncate(start);
             self.fail_branch(context, number, 503, Counter::Full);
@@ -234,7 +238,7 @@ impl Step<'_, '_> {
             branch.hop_at = branch.rest.is_some().then_some(hop_timeout);
         }
         self.env.count(Counter::Forwarded);
-        self.note_flight(context.id, listener, to);
+        self.note_flight(context.id, listener, to, bytes);
         if let Some(budget) = self.budget {
             budget.earn();
         }
@@ -276,14 +280,13 @@ impl Step<'_, '_> {
         hand: &Hand<'_>,
         target: &Target,
         to: SocketAddr,
-        came_in_by: u32,
+        came_in_by: Interface,
     ) {
-        let wanted = hand.intake.route.listener.unwrap_or(came_in_by);
+        let wanted = wanted_for(target, hand, came_in_by);
         let Some(listener) = self.settings.listener_towards(&to, wanted) else {
             self.env.count(Counter::Unroutable);
             return;
         };
-        let listener = listener.id;
         // Of the incoming branch, so that a retransmission takes the same one downstream.
         let derived = hash64(self.key, &[b"stateless", &hand.way.tag]);
         let copy = Copy {
@@ -293,7 +296,7 @@ impl Step<'_, '_> {
             breadth: None,
             branch: BranchText {
                 place: Place::Stateless { derived },
-                listener: Some(came_in_by),
+                listener: Some(came_in_by.id),
                 fold: hand.intake.fold,
             },
         };
@@ -317,6 +320,20 @@ impl Step<'_, '_> {
         } else {
             self.end_with(context, hand, 420, Counter::BadExtension, &unsupported);
         }
+    }
+}
+
+/// What a copy is sent by, if that leads to where it goes: what the binding was registered by, what our Route names, or what it came in by.
+fn wanted_for(target: &Target, hand: &Hand<'_>, came_in_by: Interface) -> Interface {
+    let of_route = hand.intake.route.listener;
+    match target.listener {
+        // A binding knows no more than the listener.
+        Some(id) => [of_route, Some(came_in_by)]
+            .into_iter()
+            .flatten()
+            .find(|known| known.id == id)
+            .unwrap_or(id.into()),
+        None => of_route.unwrap_or(came_in_by),
     }
 }
 

@@ -11,6 +11,7 @@ use tables::Counter;
 use transaction::{Actions, ClientAction, ClientInput};
 
 use crate::{
+    addresses::Interface,
     ask::Target,
     context::{Branch, Cancel, Client, Context, ContextId, Rest, Stage},
     forward::BRANCHES_MAX,
@@ -31,6 +32,7 @@ pub(crate) struct Flights(VecDeque<Flight>);
 struct Flight {
     listener: u32,
     to: SocketAddr,
+    bytes: usize,
     id: ContextId,
 }
 
@@ -42,11 +44,18 @@ impl Flights {
         self.0.push_back(flight);
     }
 
-    /// Takes out those that went by this listener to this address.
-    pub(crate) fn take(&mut self, listener: u32, to: SocketAddr) -> Vec<ContextId> {
+    /// Takes out those that went by this listener to this address, of so many bytes at least.
+    pub(crate) fn take(
+        &mut self,
+        listener: u32,
+        to: SocketAddr,
+        least: Option<usize>,
+    ) -> Vec<ContextId> {
         let mut found = Vec::new();
         self.0.retain(|flight| {
-            let hit = flight.listener == listener && flight.to == to;
+            let hit = flight.listener == listener
+                && flight.to == to
+                && least.is_none_or(|least| flight.bytes >= least);
             if hit && !found.contains(&flight.id) {
                 found.push(flight.id);
             }
@@ -170,16 +179,28 @@ impl Step<'_, '_> {
     }
 
     /// A datagram to this address did not leave.
-    pub(crate) fn on_unreachable(&mut self, id: ContextId, listener: u32, to: SocketAddr) {
+    pub(crate) fn on_unreachable(
+        &mut self,
+        id: ContextId,
+        listener: u32,
+        to: SocketAddr,
+        too_long: Option<usize>,
+    ) {
         let Some(mut context) = self.take(id) else {
             return;
         };
         for number in (0..=u8::MAX).take(context.branches.len()) {
-            let goes_there = |branch: &mut Branch| {
-                branch.is_pending() && branch.to == to && branch.listener == listener
+            let goes_there = |branch: &Branch| {
+                branch.is_pending() && branch.to == to && branch.listener.id == listener
             };
-            if context.branch(number).is_some_and(goes_there) {
-                self.fail_in_transport(&mut context, number);
+            let sent = context
+                .branch(number)
+                .filter(|branch| goes_there(branch))
+                .and_then(|branch| branch.sent);
+            let Some(sent) = sent else { continue };
+            let bytes = self.env.arena.block(sent).len();
+            if too_long.is_none_or(|least| bytes >= least) {
+                self.fail_in_transport(&mut context, number, too_long.is_some());
             }
         }
         self.conclude(&mut context, None);
@@ -187,13 +208,18 @@ impl Step<'_, '_> {
         self.contexts.put(context);
     }
 
-    fn fail_in_transport(&mut self, context: &mut Context, number: u8) {
+    fn fail_in_transport(&mut self, context: &mut Context, number: u8, too_long: bool) {
         let (now, timers) = (self.env.now, &self.settings.timers);
         let mut actions = Actions::new();
         let Some(branch) = context.branch(number) else {
             return;
         };
         let to = branch.to;
+        // §16.9: as if a 503 had come, which goes on as a 500 (§16.7 step 6).
+        let (code, counter) = match too_long {
+            true => (513, Counter::HopTooLarge),
+            false => (500, Counter::Unroutable),
+        };
         let input = ClientInput::TransportError;
         branch.client = match branch.client.take() {
             None => None,
@@ -208,17 +234,18 @@ impl Step<'_, '_> {
         if !actions.iter().any(|action| action == ClientAction::Failed) {
             return;
         }
-        self.out.hops.push((to, HopState::Unreachable));
+        if !too_long {
+            self.out.hops.push((to, HopState::Unreachable));
+        }
         if let Some(branch) = context.branch(number) {
             branch.timer_c = None;
-            // §16.9: as if a 503 had come, which goes on as a 500 (§16.7 step 6).
-            branch.code = 500;
+            branch.code = code;
         }
         if self.try_next(context, number, None) {
             return;
         }
-        self.env.count(Counter::Unroutable);
-        let code = if context.cancelled { 487 } else { 500 };
+        self.env.count(counter);
+        let code = if context.cancelled { 487 } else { code };
         self.consider_made_up(context, code);
     }
 
@@ -234,8 +261,20 @@ impl Step<'_, '_> {
     }
 
     /// Remembers that a request goes out, in case that it does not.
-    pub(crate) fn note_flight(&mut self, id: ContextId, listener: u32, to: SocketAddr) {
-        self.flights.note(Flight { listener, to, id });
+    pub(crate) fn note_flight(
+        &mut self,
+        id: ContextId,
+        listener: Interface,
+        to: SocketAddr,
+        bytes: usize,
+    ) {
+        let listener = listener.id;
+        self.flights.note(Flight {
+            listener,
+            to,
+            bytes,
+            id,
+        });
     }
 }
 

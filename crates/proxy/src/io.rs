@@ -11,6 +11,7 @@ use stdx::Instant;
 use tables::Counter;
 
 use crate::{
+    addresses::Interface,
     ask::{Answer, Ask, AskId},
     context::ContextId,
 };
@@ -34,8 +35,8 @@ impl Env<'_> {
 pub struct Datagram<'m> {
     pub bytes: &'m [u8],
     pub source: SocketAddr,
-    /// The listener that it came in by.
-    pub listener: u32,
+    /// The listener that it came in by, with the address that it was sent to if the listener has several.
+    pub listener: Interface,
     /// The kernel had more than fits a buffer.
     pub truncated: bool,
 }
@@ -47,10 +48,12 @@ pub enum Input<'m> {
     /// A deadline that was armed for this context has come. Early, late and repeated ticks are harmless.
     Tick(ContextId),
     /// What was just sent by this listener to this address did not leave, and would not leave now (§17.1.4, §18.4). Only for errors that
-    /// say something of the way there: a full queue or an oversized datagram says nothing of the next one.
+    /// say something of the way there: a full queue says nothing of the next one.
     Unreachable {
         listener: u32,
         to: SocketAddr,
+        /// What was sent had so many bytes, which is too long to go there; what is shorter may go. `None`: nothing goes there.
+        too_long: Option<usize>,
     },
     /// An answer, in any order. `at_hand` is the datagram being served, if this is still its turn.
     Answer {
@@ -75,7 +78,7 @@ pub enum Disposition {
 /// A datagram to send; its bytes are in [`Outputs::bytes`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
-    pub listener: u32,
+    pub listener: Interface,
     pub to: SocketAddr,
     pub bytes: Range<usize>,
 }

@@ -7,7 +7,7 @@
 //! - `response`, `redirect`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
 //! - `decide`, `registration`: what follows from answers (§10.3, §16.5); `authenticate`, `digest`, [`account`]: who asks (§22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
-//! - `branch`, `dialog`: what we put into Via and Record-Route, and know again.
+//! - `branch`, `dialog`: what we put into Via and Record-Route, and know again; `addresses`: which of our addresses those name.
 //!
 //! `NOTES.md` has the life of a request as a diagram.
 //!
@@ -26,6 +26,7 @@
 )]
 
 pub mod account;
+mod addresses;
 mod adopt;
 pub mod ask;
 mod authenticate;
@@ -57,6 +58,7 @@ mod time;
 mod upstream;
 
 pub use account::{Account, Identities};
+pub use addresses::{Addresses, Interface, Source};
 pub use ask::{Admission, Answer, Ask, AskId, AskKind, Decision, Target};
 pub use auth::Algorithms;
 pub use context::ContextId;

@@ -46,7 +46,7 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
     let cancelled = if context.cancelled { CANCELLED } else { 0 };
     row.flags = cancelled | context.offers.bits() << OFFERS_SHIFT;
     row.asked = context.asked.into();
-    row.listener = context.listener.into();
+    row.listener = context.listener.id.into();
     row.turn = context.turn.into();
     row.fold = context.fold.into();
     row.trying_at = tables::row::word(context.trying_at);
@@ -86,17 +86,20 @@ pub fn encode(context: &Context, out: &mut Vec<u8>, children: &mut Vec<Block>) {
 const GROUPS: u8 = 1;
 const RECURSES: u8 = 2;
 const CONTACTS: u8 = 4;
+const LOCAL: u8 = 8;
 /// Those of a branch.
 const REST: u8 = 1;
 const HOP_AT: u8 = 2;
 const BACKUPS: u8 = 4;
+const FROM: u8 = 8;
 
 /// What is to come after the branches that there are; nothing at all for most requests.
 fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     let part = |bit: u8, is_there: bool| if is_there { bit } else { 0 };
     let parts = part(GROUPS, !context.groups.is_empty())
         | part(RECURSES, context.recurses)
-        | part(CONTACTS, context.contacts.is_some());
+        | part(CONTACTS, context.contacts.is_some())
+        | part(LOCAL, context.listener.ip.is_some());
     if parts == 0 {
         return;
     }
@@ -112,6 +115,9 @@ fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     }
     if context.contacts.is_some() {
         to.child(context.contacts);
+    }
+    if let Some(ip) = context.listener.ip {
+        to.ip(ip);
     }
 }
 
@@ -131,6 +137,9 @@ fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Option<()> {
     if parts & CONTACTS != 0 {
         context.contacts = from.child()?;
     }
+    if parts & LOCAL != 0 {
+        context.listener.ip = Some(from.ip()?);
+    }
     Some(())
 }
 
@@ -143,7 +152,8 @@ fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
         .filter(|backups| !backups.is_empty());
     let parts = part(REST, branch.rest.is_some())
         | part(HOP_AT, branch.hop_at.is_some())
-        | part(BACKUPS, backups.is_some());
+        | part(BACKUPS, backups.is_some())
+        | part(FROM, branch.listener.ip.is_some());
     if parts == 0 {
         return;
     }
@@ -157,6 +167,9 @@ fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
     }
     if let Some(backups) = backups {
         to.list(backups, |to, uri| to.text(Some(uri)));
+    }
+    if let Some(ip) = branch.listener.ip {
+        to.ip(ip);
     }
 }
 
@@ -179,6 +192,9 @@ fn decode_branch_plan(from: &mut Reader<'_>, branch: &mut Branch) -> Option<()> 
             target.backups = backups.into_iter().flatten().collect();
         }
     }
+    if parts & FROM != 0 {
+        branch.listener.ip = Some(from.ip()?);
+    }
     Some(())
 }
 
@@ -186,7 +202,7 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
     to.byte(branch.number);
     to.byte(u8::from(branch.rang));
     to.short(branch.code);
-    to.half(branch.listener);
+    to.half(branch.listener.id);
     to.address(&branch.to);
     match &branch.client {
         None => to.byte(0),
@@ -266,7 +282,7 @@ pub fn decode(
         fold: row.fold.get(),
         stage,
         method,
-        listener: row.listener.get(),
+        listener: row.listener.get().into(),
         source,
         reply_to,
         server,
@@ -302,7 +318,7 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
         number: from.byte()?,
         rang: from.byte()? != 0,
         code: from.short()?,
-        listener: from.half()?,
+        listener: from.half()?.into(),
         to: from.address()?,
         client: match from.byte()? {
             0 => None,
@@ -371,7 +387,11 @@ impl Writer<'_> {
         self.out.extend_from_slice(image);
     }
     fn address(&mut self, address: &SocketAddr) {
-        match address.ip() {
+        self.ip(address.ip());
+        self.short(address.port());
+    }
+    fn ip(&mut self, ip: IpAddr) {
+        match ip {
             IpAddr::V4(ip) => {
                 self.byte(4);
                 self.out.extend_from_slice(&ip.octets());
@@ -381,7 +401,6 @@ impl Writer<'_> {
                 self.out.extend_from_slice(&ip.octets());
             }
         }
-        self.short(address.port());
     }
     fn child(&mut self, block: Option<Block>) {
         let place = match block {
@@ -465,12 +484,14 @@ impl Reader<'_> {
         self.array::<IMAGE_BYTES>()
     }
     fn address(&mut self) -> Option<SocketAddr> {
-        let ip = match self.byte()? {
+        Some(SocketAddr::new(self.ip()?, self.short()?))
+    }
+    fn ip(&mut self) -> Option<IpAddr> {
+        Some(match self.byte()? {
             4 => IpAddr::V4(Ipv4Addr::from(self.array::<4>()?)),
             6 => IpAddr::V6(Ipv6Addr::from(self.array::<16>()?)),
             _ => return None,
-        };
-        Some(SocketAddr::new(ip, self.short()?))
+        })
     }
     /// The outer `None` is a broken record.
     fn child(&mut self) -> Option<Option<Block>> {
@@ -530,6 +551,7 @@ mod tests {
         Arc::new(Settings {
             version: 1,
             listeners: vec![Listener::new(1, "10.9.9.9:5060".parse().unwrap(), None)],
+            addresses: crate::Addresses::default(),
             domains: vec![Domain::new("example.org", true)],
             timers: Timers::default(),
             timer_c: Duration::from_secs(190),
@@ -554,7 +576,7 @@ mod tests {
             fold: 7,
             stage: Stage::Forwarding,
             method: Method::Invite,
-            listener: 1,
+            listener: 1.into(),
             source: address,
             reply_to: address,
             server: None,
@@ -679,6 +701,17 @@ mod tests {
         assert!(read_back.may_go_on());
         assert_eq!(body(&read_back), with_request);
         assert_eq!(read_back.groups, planned.groups);
+
+        // Of a listener on all addresses.
+        let mut everywhere = context(&settings);
+        everywhere.listener.ip = Some("192.0.2.7".parse().unwrap());
+        everywhere.branches[0].listener.ip = Some("2001:db8::7".parse().unwrap());
+        let read_back = read(&mut participant, &body(&everywhere), &[]).expect("a record of now");
+        assert_eq!(read_back.listener, everywhere.listener);
+        assert_eq!(
+            read_back.branches[0].listener,
+            everywhere.branches[0].listener
+        );
 
         // Torn or flipped anywhere: read as something or dropped, never a panic.
         for at in 0..whole.len() {

@@ -107,9 +107,15 @@ impl Proxy {
                 self.run(env, out, |step| step.on_tick(id));
                 Disposition::Served
             }
-            Input::Unreachable { listener, to } => {
-                for id in self.flights.take(listener, to) {
-                    self.run(env, out, |step| step.on_unreachable(id, listener, to));
+            Input::Unreachable {
+                listener,
+                to,
+                too_long,
+            } => {
+                for id in self.flights.take(listener, to, too_long) {
+                    self.run(env, out, |step| {
+                        step.on_unreachable(id, listener, to, too_long);
+                    });
                 }
                 Disposition::Served
             }
@@ -311,7 +317,7 @@ impl Question<'_> {
 
     /// The listener that it came in by.
     pub fn listener(&self) -> u32 {
-        self.context.listener
+        self.context.listener.id
     }
 
     /// The user that its credentials name, for [`AskKind::Credentials`](crate::AskKind::Credentials), and the realm.

@@ -71,7 +71,7 @@ impl Step<'_, '_> {
             &self.settings.registrar,
             self.env.now,
             context.source,
-            context.listener,
+            context.listener.id,
         );
         let mut headers = std::mem::take(&mut self.room.headers);
         let body = &mut self.room.body;

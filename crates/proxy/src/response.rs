@@ -7,6 +7,7 @@ use tables::Counter;
 use transaction::{Actions, ClientAction, ClientInput};
 
 use crate::{
+    addresses::Interface,
     branch::{Branch as BranchText, Place},
     context::{Branch, Cancel, Client, Context, Kept, Stage},
     io::{Datagram, Disposition},
@@ -73,7 +74,7 @@ impl Step<'_, '_> {
         let stateless = matches!(branch.place, Place::Stateless { .. });
         let call = cseq.method == Method::Invite && matches!(status.code, 200..=299);
         if stateless && !cancel || call {
-            self.pass_stateless(message, datagram, branch.listener);
+            self.pass_stateless(message, datagram, branch.listener.map(Interface::from));
         } else {
             self.env.count(Counter::ResponseAbsorbed);
         }

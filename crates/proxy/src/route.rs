@@ -8,6 +8,7 @@ use sip::{
 };
 
 use crate::{
+    addresses::Interface,
     ask::Target,
     dialog::{self, Seal},
     settings::{PORT_DEFAULT, Settings},
@@ -21,7 +22,7 @@ pub struct RouteInfo {
     /// The Request-URI is our Record-Route URI, put there by a strict router; the last Route value is the real one.
     pub strict_before: bool,
     /// The listener that the last of our Route values names: the one to send from.
-    pub listener: Option<u32>,
+    pub listener: Option<Interface>,
     /// One of those URIs carries the seal of this dialog.
     pub sealed: bool,
 }
@@ -52,11 +53,11 @@ impl RouteInfo {
             let Ok(route) = NameAddr::parse(value.value) else {
                 break;
             };
-            let Some(listener) = settings.listener_named(&route.uri) else {
+            let Some(listener) = settings.interface_named(&route.uri) else {
                 break;
             };
             info.ours = info.ours.saturating_add(1);
-            info.listener = Some(listener.id);
+            info.listener = Some(listener);
             info.sealed |= dialog::is_sealed(&route.uri, seal);
         }
         info

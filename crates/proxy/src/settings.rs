@@ -11,12 +11,16 @@ use stdx::hash::Key;
 use tables::attempts::Limit;
 use transaction::Timers;
 
+use crate::addresses::{Addresses, Interface};
+
 /// One version of the configuration, as the machine needs it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Counts reloads.
     pub version: u64,
     pub listeners: Vec<Listener>,
+    /// For listeners on all of them.
+    pub addresses: Addresses,
     pub domains: Vec<Domain>,
     pub timers: Timers,
     /// Timer C (§16.6 step 11): how long a branch may ring; more than 3 minutes by the RFC.
@@ -41,6 +45,8 @@ pub struct Forking {
     pub hop_timeout: Duration,
     /// Final responses with which a hop sends us to the next one (RFC 3263 §4.3).
     pub failover_codes: Vec<u16>,
+    /// Bytes of a request over UDP, at most: a longer one is not sent to this hop (§18.1.1).
+    pub udp_request_max: usize,
 }
 
 impl Default for Forking {
@@ -50,6 +56,7 @@ impl Default for Forking {
             serial_timeout: Duration::from_secs(20),
             hop_timeout: Duration::from_secs(4),
             failover_codes: vec![503],
+            udp_request_max: usize::from(u16::MAX),
         }
     }
 }
@@ -136,6 +143,8 @@ pub struct Listener {
     pub host: Vec<u8>,
     /// The port that `sent_by` means.
     pub port: u16,
+    /// What it is called by was chosen for it.
+    pub advertised: bool,
 }
 
 impl Listener {
@@ -158,7 +167,18 @@ impl Listener {
             sent_by,
             host: host.to_ascii_lowercase().into_bytes(),
             port,
+            advertised: advertise.is_some(),
         }
+    }
+
+    /// Bound to every address of this machine.
+    pub fn is_everywhere(&self) -> bool {
+        self.address.ip().is_unspecified()
+    }
+
+    /// Called by whatever address of this machine a message comes to or leaves from.
+    pub fn is_nameless(&self) -> bool {
+        self.is_everywhere() && !self.advertised
     }
 }
 
@@ -212,8 +232,19 @@ impl Settings {
         self.listeners.iter().find(|listener| listener.id == id)
     }
 
-    /// The listener to send from: the wanted one if it can reach `to`, else the first that can.
-    pub fn listener_towards(&self, to: &SocketAddr, wanted: u32) -> Option<&Listener> {
+    /// What to send by: the wanted listener if it can reach `to`, else the first that can.
+    pub fn listener_towards(&self, to: &SocketAddr, wanted: Interface) -> Option<Interface> {
+        let listener = self.reaching(to, wanted.id)?;
+        Some(Interface {
+            id: listener.id,
+            ip: listener.is_everywhere().then_some(()).and_then(|()| {
+                let wanted = wanted.ip.filter(|_| wanted.id == listener.id);
+                self.addresses.source_for(to.ip(), wanted)
+            }),
+        })
+    }
+
+    fn reaching(&self, to: &SocketAddr, wanted: u32) -> Option<&Listener> {
         let family = |listener: &&Listener| listener.address.is_ipv4() == to.is_ipv4();
         let reaches = |listener: &&Listener| {
             family(listener) && (!listener.address.ip().is_loopback() || to.ip().is_loopback())
@@ -244,6 +275,26 @@ impl Settings {
         })
     }
 
+    /// As [`Settings::listener_named`], with the address that is named where the listener has several.
+    pub fn interface_named(&self, uri: &Uri<'_>) -> Option<Interface> {
+        let listener = self.listener_named(uri)?;
+        let ip = match uri.host {
+            Some(Host::V4(ip)) => Some(IpAddr::V4(ip)),
+            Some(Host::V6(ip)) => Some(IpAddr::V6(ip)),
+            Some(Host::Name(_)) | None => None,
+        };
+        Some(Interface {
+            id: listener.id,
+            ip: ip.filter(|&ip| listener.is_everywhere() && self.addresses.is_own(ip)),
+        })
+    }
+
+    /// Whether the two call themselves by different names, or are different listeners.
+    pub fn differ(&self, one: Interface, other: Interface) -> bool {
+        one.id != other.id
+            || one.ip != other.ip && self.listener(one.id).is_some_and(Listener::is_nameless)
+    }
+
     /// Whether this host and port name this listener.
     pub fn names(&self, listener: &Listener, host: &Host<'_>, port: u16) -> bool {
         if port == listener.port && host_is(host, &listener.host) {
@@ -253,10 +304,18 @@ impl Settings {
             return false;
         }
         match *host {
-            Host::V4(ip) => listener.address.ip() == ip,
-            Host::V6(ip) => listener.address.ip() == ip,
+            Host::V4(ip) => self.has(listener, ip.into()),
+            Host::V6(ip) => self.has(listener, ip.into()),
             Host::Name(name) => self.domain(name).is_some(),
         }
+    }
+
+    /// Whether it receives what is sent to this address.
+    fn has(&self, listener: &Listener, ip: IpAddr) -> bool {
+        listener.address.ip() == ip
+            || listener.is_everywhere()
+                && listener.address.is_ipv4() == ip.is_ipv4()
+                && self.addresses.is_own(ip)
     }
 
     /// The domain that a Request-URI belongs to, if it is ours to serve.

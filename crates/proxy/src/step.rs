@@ -8,6 +8,7 @@ use stdx::hash::Key;
 use tables::Counter;
 
 use crate::{
+    addresses::Interface,
     ask::{Ask, AskId, AskKind},
     context::{Context, ContextId, Contexts, Stage},
     hops::Flights,
@@ -121,7 +122,7 @@ impl Step<'_, '_> {
     pub(crate) fn queue_from(
         &mut self,
         start: usize,
-        listener: u32,
+        listener: Interface,
         to: std::net::SocketAddr,
     ) -> bool {
         let bytes = start..self.out.bytes.len();
@@ -240,7 +241,7 @@ impl Step<'_, '_> {
     pub(crate) fn reply_by(
         &mut self,
         message: &Message<'_>,
-        listener: u32,
+        listener: Interface,
         way: &Way,
         code: u16,
         reason: Option<&str>,

@@ -182,7 +182,8 @@ impl Step<'_, '_> {
         let start = self.out.bytes.len();
         let text = self.env.arena.block(sent);
         self.out.bytes.extend_from_slice(text);
-        self.note_flight(context.id, listener, to);
+        let bytes = text.len();
+        self.note_flight(context.id, listener, to, bytes);
         self.queue_from(start, listener, to);
     }
 }

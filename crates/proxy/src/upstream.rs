@@ -8,6 +8,7 @@ use tables::Counter;
 use transaction::ServerInput;
 
 use crate::{
+    addresses::Interface,
     context::{Branch, Cancel, Context, Kept, Row, Stage},
     forward::as_addressed,
     io::Datagram,
@@ -377,7 +378,7 @@ impl Step<'_, '_> {
         &mut self,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-        listener: Option<u32>,
+        listener: Option<Interface>,
     ) {
         let next = message.values(HeaderName::Via).nth(1);
         let to = next
@@ -387,12 +388,11 @@ impl Step<'_, '_> {
             self.env.count(Counter::ReplySuppressed);
             return;
         };
-        let wanted = listener.unwrap_or(datagram.listener);
-        let Some(listener) = self
-            .settings
-            .listener_towards(&to, wanted)
-            .map(|listener| listener.id)
-        else {
+        // A branch of ours names the listener only.
+        let wanted = listener
+            .filter(|listener| listener.id != datagram.listener.id || listener.ip.is_some())
+            .unwrap_or(datagram.listener);
+        let Some(listener) = self.settings.listener_towards(&to, wanted) else {
             self.env.count(Counter::ReplySuppressed);
             return;
         };

@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     continue;
                 };
                 if let Some(found) = datagram(&pool, buffer) {
-                    driver.send_udp(socket, &source, found.payload);
+                    driver.send_udp(socket, None, &source, found.payload);
                 }
                 driver.release(buffer);
                 relayed += 1;

@@ -115,6 +115,34 @@ pub(crate) fn write_address(address: &SocketAddr, out: &mut [u8; NAME_BYTES]) ->
     }
 }
 
+/// Space for the control message that says where a datagram leaves from (IP_PKTINFO, IPV6_PKTINFO), padded as CMSG_SPACE does.
+pub(crate) const SOURCE_BYTES: usize = CMSG_HEADER_BYTES + 24;
+const _: () = assert!(size_of::<libc::in6_pktinfo>() == 20 && size_of::<libc::in_pktinfo>() == 12);
+
+/// Writes the control message that has a datagram leave from `source`, by whatever interface, and returns its length.
+pub(crate) fn write_source(source: IpAddr, out: &mut [u8; SOURCE_BYTES]) -> usize {
+    *out = [0; SOURCE_BYTES];
+    let (level, kind, len) = match source {
+        // Interface, then the address to send from; what is behind them is for receiving.
+        IpAddr::V4(ip) => {
+            let at = CMSG_HEADER_BYTES + 4;
+            out[at..at + 4].copy_from_slice(&ip.octets());
+            let len = size_of::<libc::in_pktinfo>();
+            (libc::SOL_IP, libc::IP_PKTINFO, len)
+        }
+        IpAddr::V6(ip) => {
+            out[CMSG_HEADER_BYTES..CMSG_HEADER_BYTES + 16].copy_from_slice(&ip.octets());
+            let len = size_of::<libc::in6_pktinfo>();
+            (libc::SOL_IPV6, libc::IPV6_PKTINFO, len)
+        }
+    };
+    let len = CMSG_HEADER_BYTES + len;
+    out[..8].copy_from_slice(&(len as u64).to_ne_bytes());
+    out[8..12].copy_from_slice(&level.to_ne_bytes());
+    out[12..16].copy_from_slice(&kind.to_ne_bytes());
+    len.next_multiple_of(8)
+}
+
 /// The native 32-bit word at byte `at`.
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))

@@ -1,7 +1,7 @@
 //! What a turn of the loop asks of the kernel.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 
 use stdx::Instant;
@@ -33,6 +33,8 @@ pub enum Event {
     SendFailed {
         socket: SocketIndex,
         to: SocketAddr,
+        /// Bytes of the datagram.
+        len: usize,
         errno: i32,
     },
     /// All buffers were in use: what arrives now waits in the socket. Goes on by itself once buffers are released.
@@ -54,9 +56,16 @@ pub trait Driver {
     /// is readable now.
     fn arm_poll(&mut self, token: u32, fd: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Sends a datagram, at the latest with the next turn. The bytes are copied. Failures come as
-    /// [`Event::SendFailed`]; there is no event of success.
-    fn send_udp(&mut self, socket: SocketIndex, to: &SocketAddr, bytes: &[u8]);
+    /// Sends a datagram, at the latest with the next turn. The bytes are copied. `from` is the address that it leaves from, for a socket that is
+    /// bound to every address; `None`: the socket's own, or one of the kernel's choice. Failures come as [`Event::SendFailed`]; there is no
+    /// event of success.
+    fn send_udp(
+        &mut self,
+        socket: SocketIndex,
+        from: Option<IpAddr>,
+        to: &SocketAddr,
+        bytes: &[u8],
+    );
 
     /// Gives a buffer back to the kernel, zeroing its header first. Nothing happens for a buffer the kernel has already.
     fn release(&mut self, buffer: u16);

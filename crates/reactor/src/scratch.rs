@@ -1,9 +1,9 @@
 //! What one submission sends: copies of the messages, and the structures the kernel reads them through.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 
-use crate::datagram::{NAME_BYTES, write_address};
+use crate::datagram::{NAME_BYTES, SOURCE_BYTES, write_address, write_source};
 use crate::driver::SocketIndex;
 
 /// Messages that wait for the next submission. Filled by [`Scratch::put`] and emptied as a whole by [`Scratch::clear`]
@@ -20,6 +20,7 @@ struct Slot {
     header: libc::msghdr,
     part: libc::iovec,
     name: [u8; NAME_BYTES],
+    control: [u8; SOURCE_BYTES],
     socket: SocketIndex,
     to: SocketAddr,
 }
@@ -47,6 +48,7 @@ impl Scratch {
             header: empty_header(),
             part,
             name: [0; NAME_BYTES],
+            control: [0; SOURCE_BYTES],
             socket: SocketIndex(0),
             to: SocketAddr::from(([0, 0, 0, 0], 0)),
         };
@@ -63,6 +65,7 @@ impl Scratch {
     pub(crate) fn put(
         &mut self,
         socket: SocketIndex,
+        from: Option<IpAddr>,
         to: &SocketAddr,
         bytes: &[u8],
     ) -> Result<(u32, *const libc::msghdr), Unfit> {
@@ -87,6 +90,10 @@ impl Scratch {
         slot.header.msg_namelen = name_len as u32;
         slot.header.msg_iov = &raw mut slot.part;
         slot.header.msg_iovlen = 1;
+        if let Some(from) = from {
+            slot.header.msg_controllen = write_source(from, &mut slot.control);
+            slot.header.msg_control = slot.control.as_mut_ptr().cast();
+        }
         slot.socket = socket;
         slot.to = *to;
         let index = self.filled as u32;
@@ -95,10 +102,10 @@ impl Scratch {
         Ok((index, &raw const slot.header))
     }
 
-    /// Whom the message in `slot` was for.
-    pub(crate) fn target(&self, slot: u32) -> Option<(SocketIndex, SocketAddr)> {
+    /// Whom the message in `slot` was for, and its length.
+    pub(crate) fn target(&self, slot: u32) -> Option<(SocketIndex, SocketAddr, usize)> {
         let slot = self.slots.get(slot as usize)?;
-        Some((slot.socket, slot.to))
+        Some((slot.socket, slot.to, slot.part.iov_len))
     }
 
     /// Forgets all messages. Only when the kernel has taken them all.
@@ -124,14 +131,14 @@ mod tests {
         let mut scratch = Scratch::new(2, 1);
         let put = |scratch: &mut Scratch, len| {
             scratch
-                .put(SocketIndex(1), &to, &vec![7; len])
+                .put(SocketIndex(1), None, &to, &vec![7; len])
                 .map(|(slot, _)| slot)
         };
         assert_eq!(put(&mut scratch, PAYLOAD_MAX), Ok(0));
         assert_eq!(put(&mut scratch, 1), Err(Unfit::Full), "no bytes left");
         assert_eq!(put(&mut scratch, 0), Ok(1));
         assert_eq!(put(&mut scratch, 0), Err(Unfit::Full), "no slot left");
-        assert_eq!(scratch.target(1), Some((SocketIndex(1), to)));
+        assert_eq!(scratch.target(1), Some((SocketIndex(1), to, 0)));
         scratch.clear();
         assert_eq!(put(&mut scratch, PAYLOAD_MAX + 1), Err(Unfit::TooLong));
     }

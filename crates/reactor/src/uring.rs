@@ -6,7 +6,7 @@
 //! carried out while it is submitted, that posts a completion only when it fails.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -399,12 +399,13 @@ impl<P: Pool> UringDriver<P> {
                     }
                 }
                 Some(Operation::Send { slot }) if result < 0 => {
-                    let Some((socket, to)) = scratch.target(slot) else {
+                    let Some((socket, to, len)) = scratch.target(slot) else {
                         continue;
                     };
                     backlog.push(Event::SendFailed {
                         socket,
                         to,
+                        len,
                         errno: -result,
                     });
                 }
@@ -542,11 +543,17 @@ impl<P: Pool> Driver for UringDriver<P> {
         Ok(())
     }
 
-    fn send_udp(&mut self, socket: SocketIndex, to: &SocketAddr, bytes: &[u8]) {
-        let mut put = self.scratch.put(socket, to, bytes);
+    fn send_udp(
+        &mut self,
+        socket: SocketIndex,
+        from: Option<IpAddr>,
+        to: &SocketAddr,
+        bytes: &[u8],
+    ) {
+        let mut put = self.scratch.put(socket, from, to, bytes);
         if put == Err(Unfit::Full) || self.ring.submission().is_full() {
             self.flush();
-            put = self.scratch.put(socket, to, bytes);
+            put = self.scratch.put(socket, from, to, bytes);
         }
         let errno = match put {
             Ok((slot, header)) => {
@@ -566,6 +573,7 @@ impl<P: Pool> Driver for UringDriver<P> {
         self.backlog.push(Event::SendFailed {
             socket,
             to: *to,
+            len: bytes.len(),
             errno,
         });
     }

@@ -112,7 +112,7 @@ fn echo(driver: &mut impl Driver, memory: Memory, count: usize) {
                 } => {
                     let found = datagram(&memory, buffer).unwrap();
                     assert_eq!(found.source, source);
-                    driver.send_udp(socket, &source, found.payload);
+                    driver.send_udp(socket, None, &source, found.payload);
                     driver.release(buffer);
                     done += 1;
                 }
@@ -333,7 +333,7 @@ fn a_quiesced_driver_leaves_the_rest_in_the_socket() {
     for n in 0..40 {
         sender.send_to(&payload(n), to).unwrap();
     }
-    first.send_udp(SOCKET, &sender.local_addr().unwrap(), b"good-bye");
+    first.send_udp(SOCKET, None, &sender.local_addr().unwrap(), b"good-bye");
     first.quiesce(&mut events).unwrap();
     let mut bytes = [0; 64];
     let len = sender.recv(&mut bytes).unwrap();
@@ -430,16 +430,18 @@ fn a_failing_send_is_an_event_and_the_next_one_leaves() {
     let mut driver = driver(Memory::new(4, 2048));
     driver.arm_udp(SOCKET, fd.as_fd()).unwrap();
     let nowhere = "[::1]:9".parse().unwrap();
-    driver.send_udp(SOCKET, &nowhere, b"an IPv4 socket cannot");
-    driver.send_udp(SOCKET, &to, &[7; 70_000]);
-    driver.send_udp(SocketIndex(9), &to, b"no such socket");
-    driver.send_udp(SOCKET, &to, b"fine");
+    driver.send_udp(SOCKET, None, &nowhere, b"an IPv4 socket cannot");
+    driver.send_udp(SOCKET, None, &to, &[7; 70_000]);
+    driver.send_udp(SocketIndex(9), None, &to, b"no such socket");
+    driver.send_udp(SOCKET, None, &to, b"fine");
     let mut events = Vec::new();
     driver.turn(Some(Instant::ZERO), &mut events).unwrap();
     let mut failed: Vec<_> = events
         .iter()
         .map(|event| match *event {
-            Event::SendFailed { socket, to, errno } => (socket, to, errno),
+            Event::SendFailed {
+                socket, to, errno, ..
+            } => (socket, to, errno),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -469,7 +471,7 @@ fn receiving_survives_errors_of_the_socket() {
     driver.arm_udp(SOCKET, fd.as_fd()).unwrap();
     let mut events = Vec::new();
     driver.turn(Some(Instant::ZERO), &mut events).unwrap();
-    driver.send_udp(SOCKET, &closed, b"nobody there");
+    driver.send_udp(SOCKET, None, &closed, b"nobody there");
     let refused = |event: &Event| {
         matches!(
             event,
@@ -541,7 +543,7 @@ fn a_turn_sends_more_than_one_submission() {
     let mut driver = UringDriver::new(Memory::new(4, 2048), options, |_| true).unwrap();
     driver.arm_udp(SOCKET, fd.as_fd()).unwrap();
     for n in 0..1_000 {
-        driver.send_udp(SOCKET, &to, &payload(n));
+        driver.send_udp(SOCKET, None, &to, &payload(n));
     }
     let mut events = Vec::new();
     driver.turn(Some(Instant::ZERO), &mut events).unwrap();
@@ -550,5 +552,47 @@ fn a_turn_sends_more_than_one_submission() {
     for n in 0..1_000 {
         let len = receiver.recv(&mut bytes).unwrap();
         assert_eq!(&bytes[..len], payload(n));
+    }
+}
+
+/// A socket on every address sends from the one that is wanted, and from the kernel's choice where none is.
+#[test]
+fn a_datagram_leaves_from_where_it_is_wanted() {
+    for (everywhere, at, wanted) in [
+        ("0.0.0.0:0", "127.0.0.1:0", "127.7.8.9"),
+        ("[::]:0", "[::1]:0", "::1"),
+    ] {
+        let (fd, bound) = listener(everywhere);
+        let receiver = peer(at);
+        let to = receiver.local_addr().unwrap();
+        let mut driver = driver(Memory::new(4, 2048));
+        driver.arm_udp(SOCKET, fd.as_fd()).unwrap();
+        let mut events = Vec::new();
+        let wanted = wanted.parse().unwrap();
+        for (from, source) in [(Some(wanted), wanted), (None, to.ip())] {
+            driver.send_udp(SOCKET, from, &to, b"here");
+            driver.turn(Some(Instant::ZERO), &mut events).unwrap();
+            let (_, seen) = receiver.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(seen, SocketAddr::new(source, bound.port()));
+        }
+        // One that this machine does not have.
+        let foreign = if to.is_ipv4() {
+            "192.0.2.1"
+        } else {
+            "2001:db8::1"
+        };
+        driver.send_udp(SOCKET, Some(foreign.parse().unwrap()), &to, b"never");
+        driver.turn(Some(Instant::ZERO), &mut events).unwrap();
+        assert!(
+            matches!(
+                events[..],
+                [Event::SendFailed {
+                    socket: SOCKET,
+                    len: 5,
+                    ..
+                }]
+            ),
+            "{events:?}"
+        );
     }
 }

@@ -275,7 +275,7 @@ impl Slot {
         let datagram = Datagram {
             bytes,
             source,
-            listener,
+            listener: listener.into(),
             truncated: false,
         };
         let mut disposition = Disposition::Again;
@@ -368,7 +368,7 @@ impl Slot {
     /// Gives what was settled to the driver and the wheel.
     fn dispatch(&mut self, around: &mut Around<'_>) {
         for send in &self.out.sends {
-            let Some(listener) = around.settings.listener(send.listener) else {
+            let Some(listener) = around.settings.listener(send.listener.id) else {
                 self.participant.count(Counter::SendFailed.cell(), 1);
                 continue;
             };

@@ -52,6 +52,7 @@ impl Default for Config {
                     Listener::new(1, "10.9.9.9:5060".parse().expect("an address"), None),
                     Listener::new(2, "10.8.8.8:5070".parse().expect("an address"), None),
                 ],
+                addresses: proxy::Addresses::default(),
                 domains: vec![Domain::new("example.org", true)],
                 timers: transaction::Timers::default(),
                 timer_c: Duration::from_secs(190),

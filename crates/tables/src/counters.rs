@@ -126,6 +126,7 @@ counters! {
     DnsRefused "dns.refused" "next hops not looked up because `dns.pending_max` look-ups were under way",
     DnsBlacklisted "dns.blacklisted" "addresses of next hops that did not answer and are tried last for `dns.blacklist`",
     DnsOverShare "dns.over_share" "those of `dns.refused` whose source had as many look-ups under way as were free",
+    HopTooLarge "proxy.too_large" "requests not sent to a hop because they were longer than `proxy.udp_request_max`, or than the way there takes",
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Flow<'_> {
         self.world.deliver(Datagram {
             bytes: &bytes,
             source: address(source),
-            listener,
+            listener: listener.into(),
             truncated,
         });
         self.delivered.push(bytes);

@@ -314,6 +314,132 @@ fn a_hop_that_was_given_up_answers_a_message() {
     );
 }
 
+/// What is too long for one hop may not be for the next; what is shorter goes there, before and after.
+#[test]
+fn what_is_too_long_for_a_hop_goes_to_the_next() {
+    let mut world = World::new(1);
+    prepare(&mut world);
+    let longest = length_of_a_message(&mut world);
+    world
+        .policy
+        .narrow
+        .insert("10.0.0.5:5060".parse().unwrap(), longest);
+    check_in(
+        &mut world,
+        "
+        count
+        hops
+        alice: MESSAGE sip:x@far.example / Subject: longer
+        trunk: 200
+        alice: MESSAGE sip:x@far.example
+        carol: 200
+        alice: MESSAGE sip:carol@10.0.0.5 / Subject: longer
+        count
+        ",
+        expect![[r#"
+            count
+                messages.requests 1
+                messages.responses 1
+                proxy.forwarded 1
+                proxy.response_forwarded 1
+                transactions.created 1
+                transactions.ended 1
+            hops
+            alice: MESSAGE sip:x@far.example / Subject: longer
+                trunk < MESSAGE sip:x@far.example
+            trunk: 200
+                hop 10.0.0.9:5060 Answered
+                alice < 200 MESSAGE
+            alice: MESSAGE sip:x@far.example
+                carol < MESSAGE sip:x@far.example
+            carol: 200
+                hop 10.0.0.5:5060 Answered
+                alice < 200 MESSAGE
+            alice: MESSAGE sip:carol@10.0.0.5 / Subject: longer
+                alice < 513 MESSAGE
+            count
+                messages.requests 3
+                messages.responses 2
+                proxy.forwarded 4
+                proxy.response_forwarded 2
+                transactions.created 3
+                proxy.hop_failed 1
+                proxy.too_large 1
+        "#]],
+    );
+}
+
+/// §18.1.1: what is longer than the setting goes nowhere over UDP.
+#[test]
+fn what_is_too_long_for_the_setting_is_refused() {
+    let mut world = World::new(1);
+    prepare(&mut world);
+    let longest = length_of_a_message(&mut world);
+    world.configure(|settings| settings.forking.udp_request_max = longest);
+    check_in(
+        &mut world,
+        "
+        count
+        alice: MESSAGE sip:x@far.example / Subject: longer
+        alice: INVITE sip:carol@10.0.0.5 / Subject: longer
+        alice: ACK
+        alice: MESSAGE sip:x@far.example
+        carol: 200
+        count
+        ",
+        expect![[r#"
+            count
+                messages.requests 1
+                messages.responses 1
+                proxy.forwarded 1
+                proxy.response_forwarded 1
+                transactions.created 1
+                transactions.ended 1
+            alice: MESSAGE sip:x@far.example / Subject: longer
+                alice < 513 MESSAGE
+            alice: INVITE sip:carol@10.0.0.5 / Subject: longer
+                alice < 513 INVITE
+            alice: ACK
+            alice: MESSAGE sip:x@far.example
+                carol < MESSAGE sip:x@far.example
+            carol: 200
+                alice < 200 MESSAGE
+            count
+                messages.requests 4
+                messages.responses 1
+                rejected.unroutable 2
+                proxy.forwarded 1
+                proxy.request_absorbed 1
+                proxy.response_forwarded 1
+                transactions.created 1
+                proxy.hop_failed 1
+                proxy.too_large 3
+        "#]],
+    );
+}
+
+/// One goes through; the length that it had then. The next one's may differ by digits of its numbers, far less than a header more.
+fn length_of_a_message(world: &mut World) -> usize {
+    check_in(
+        world,
+        "
+        alice: MESSAGE sip:x@far.example
+        carol: 200
+        ",
+        expect![[r#"
+            alice: MESSAGE sip:x@far.example
+                carol < MESSAGE sip:x@far.example
+            carol: 200
+                alice < 200 MESSAGE
+        "#]],
+    );
+    let sent = world
+        .sent
+        .iter()
+        .find(|wire| wire.text.starts_with("MESSAGE"));
+    sent.expect("it was sent").text.len() + 4
+}
+
 #[test]
 fn what_the_kernel_refuses_goes_elsewhere_at_once() {
     let mut world = World::new(1);

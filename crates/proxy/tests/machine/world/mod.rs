@@ -49,7 +49,7 @@ pub struct World {
     /// What we sent to ourselves.
     looped: Vec<Packet>,
     /// What did not leave, and is to be told with the next turn.
-    failed: Vec<(usize, u32, SocketAddr)>,
+    failed: Vec<(usize, u32, SocketAddr, Option<usize>)>,
     /// What was said about hops is shown.
     pub hops: bool,
     log: String,
@@ -88,7 +88,7 @@ impl Packet {
         Datagram {
             bytes: &self.bytes,
             source: self.source,
-            listener: self.listener,
+            listener: self.listener.into(),
             truncated: false,
         }
     }
@@ -112,6 +112,7 @@ pub fn settings() -> Settings {
             Listener::new(1, "10.9.9.9:5060".parse().unwrap(), None),
             Listener::new(2, "10.8.8.8:5070".parse().unwrap(), None),
         ],
+        addresses: proxy::Addresses::default(),
         domains: vec![Domain::new("example.org", true)],
         timers: transaction::Timers::default(),
         timer_c: Duration::from_secs(190),
@@ -290,7 +291,7 @@ impl World {
         let slot = &mut self.slots[slot];
         for send in &slot.out.sends {
             slot.unsent.push(Wire {
-                listener: send.listener,
+                listener: send.listener.id,
                 to: send.to,
                 text: String::from_utf8_lossy(slot.out.text(send)).into_owned(),
             });
@@ -361,8 +362,8 @@ impl World {
         if died {
             self.die(slot);
         }
-        for (slot, listener, to) in std::mem::take(&mut self.failed) {
-            self.fail(slot, listener, to);
+        for (slot, listener, to, too_long) in std::mem::take(&mut self.failed) {
+            self.fail(slot, listener, to, too_long);
         }
         let looped = std::mem::take(&mut self.looped);
         if !looped.is_empty() {
@@ -375,10 +376,17 @@ impl World {
     }
 
     /// The kernel says that a datagram did not leave.
-    fn fail(&mut self, slot: usize, listener: u32, to: SocketAddr) {
+    fn fail(&mut self, slot: usize, listener: u32, to: SocketAddr, too_long: Option<usize>) {
         self.turn(slot, |world| {
             world.point()?;
-            world.step(slot, Input::Unreachable { listener, to });
+            world.step(
+                slot,
+                Input::Unreachable {
+                    listener,
+                    to,
+                    too_long,
+                },
+            );
             world.answer_asks(slot, None)?;
             world.settle(slot, None);
             world.point()?;
@@ -434,8 +442,11 @@ impl World {
         while !self.slots[slot].unsent.is_empty() {
             self.point()?;
             let wire = self.slots[slot].unsent.remove(0);
-            if self.policy.unreachable.contains(&wire.to) {
-                self.failed.push((slot, wire.listener, wire.to));
+            let len = wire.text.len();
+            let narrow = self.policy.narrow.get(&wire.to);
+            let too_long = narrow.is_some_and(|&most| len > most).then_some(len);
+            if self.policy.unreachable.contains(&wire.to) || too_long.is_some() {
+                self.failed.push((slot, wire.listener, wire.to, too_long));
                 continue;
             }
             self.arrive(wire);

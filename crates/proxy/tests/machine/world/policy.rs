@@ -21,6 +21,8 @@ pub struct Policy {
     pub numbers: bool,
     /// No datagram leaves for these.
     pub unreachable: Vec<SocketAddr>,
+    /// No datagram of more bytes leaves for these.
+    pub narrow: BTreeMap<SocketAddr, usize>,
     pub rejects: BTreeMap<&'static str, u16>,
     /// Kinds of questions that are answered only when the test says so.
     pub held: Vec<String>,
