@@ -22,6 +22,7 @@ mod quarantine;
 mod register_and_call;
 mod reload;
 mod rolling_restart;
+mod several_addresses;
 mod spawn_kill_rounds;
 mod start_errors;
 mod take_over;

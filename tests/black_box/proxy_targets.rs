@@ -232,3 +232,35 @@ fn prack_and_update() {
     assert_eq!(end(&alice, &invite).status(), 200);
     bob.expect_request("ACK");
 }
+
+/// RFC 3261 §18.1.1, as far as there are no streams: a bound for requests, and for nothing else.
+#[test]
+fn a_request_too_long_for_udp() {
+    let _shared = shared();
+    let server = Server::start_with(&format!("{DEFAULT}\n[proxy]\nudp_request_max = 1300\n"));
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    register(&bob, "1");
+    let mut long = alice.invite("sip:bob@example.test");
+    long.body.resize(1300, b'\n');
+    alice.send(&long);
+    assert_eq!(end(&alice, &long).status(), 513);
+    assert_eq!(server.counter("proxy.too_large"), 1);
+
+    let invite = alice.invite("sip:bob@example.test");
+    alice.send(&invite);
+    let got = bob.expect_request("INVITE");
+    assert_eq!(got.0.call_id(), invite.call_id(), "the first never came");
+    // Responses have no bound.
+    let mut answer = got.0.response(200, "OK", "b");
+    answer.push("Contact", format!("<{}>", bob.contact()));
+    answer.body = vec![b'\n'; 1500];
+    bob.send(&answer);
+    let answer = alice.expect_final(&invite);
+    assert_eq!((answer.status(), answer.body.len()), (200, 1500));
+    // Nobody could be told that an ACK was not sent on.
+    let mut ack = alice.ack(&invite, &answer);
+    ack.body = vec![b'\n'; 1500];
+    alice.send_routed(&ack);
+    assert_eq!(bob.expect_request("ACK").0.body.len(), 1500);
+    assert_eq!(server.counter("proxy.too_large"), 1);
+}

@@ -1,6 +1,6 @@
 //! A UDP socket that speaks SIP messages and never retransmits.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,13 +21,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn bind(ip: Ipv4Addr) -> Self {
+    pub fn bind(ip: impl Into<IpAddr>) -> Self {
         Self::bind_port(ip, 0)
     }
 
     /// On a port that somebody else has written into a message; the address is the test's own.
-    pub fn bind_port(ip: Ipv4Addr, port: u16) -> Self {
-        let socket = UdpSocket::bind((ip, port)).expect("loopback has free ports");
+    pub fn bind_port(ip: impl Into<IpAddr>, port: u16) -> Self {
+        let socket = UdpSocket::bind((ip.into(), port)).expect("loopback has free ports");
         let address = socket.local_addr().expect("a bound socket has an address");
         // The kernel's default holds some 90 messages; only root gets past its limit.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER)
@@ -164,6 +164,8 @@ pub fn unique() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! A user agent over one [`Peer`]: it writes whole requests, follows route sets, and never retransmits.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::message::{Message, uri_of};
@@ -15,7 +15,7 @@ pub struct Ua {
 }
 
 impl Ua {
-    pub fn new(ip: Ipv4Addr, server: SocketAddr, user: &str, domain: &str) -> Self {
+    pub fn new(ip: impl Into<IpAddr>, server: SocketAddr, user: &str, domain: &str) -> Self {
         Self {
             peer: Peer::bind(ip),
             user: user.to_owned(),
