@@ -4,8 +4,8 @@ use std::process::Command;
 
 use clap::Args;
 
-use crate::setup;
 use crate::shell::{self, cargo, target_dir};
+use crate::{proof, setup};
 
 #[derive(Args, Default)]
 pub(crate) struct Options {
@@ -31,7 +31,8 @@ pub(crate) struct Options {
     no_setup: bool,
 }
 
-/// The tests: first everything that needs no server, then the black box beside the binary just built.
+/// The tests: first everything that needs no server, then the black box beside the binary just built, then what looks for deliberate faults. A step that fails does not keep
+/// the later ones from being run.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if !options.no_setup && !options.unit {
         setup::run()?;
@@ -40,21 +41,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let binary = target_dir()
         .join(if options.release { "release" } else { "debug" })
         .join("tandem");
-    shell::run(cargo(&["build", "--package", "tandem", "--bin", "tandem"]).args(profile))?;
-
-    // Shares all but our own crates with it.
+    let build = |program: &str, features: &[&str]| {
+        let mut build = cargo(&["build", "--package", "tandem", "--bin", program]);
+        shell::run(build.args(features).args(profile))
+    };
+    build("tandem", &[])?;
+    // Share all but our own crates with it.
     let failpoints = binary.with_file_name("tandem-failpoints");
-    if !options.unit {
-        let arguments = ["--bin", "tandem-failpoints", "--features", "failpoints"];
-        let build = ["build", "--package", "tandem"];
-        shell::run(cargo(&[&build[..], &arguments].concat()).args(profile))?;
-    }
-
     let layout_probe = binary.with_file_name("tandem-layout-probe");
     if !options.unit {
-        let arguments = ["--bin", "tandem-layout-probe", "--features", "layout-probe"];
-        let build = ["build", "--package", "tandem"];
-        shell::run(cargo(&[&build[..], &arguments].concat()).args(profile))?;
+        build("tandem-failpoints", &["--features", "failpoints"])?;
+        build("tandem-layout-probe", &["--features", "layout-probe"])?;
     }
 
     let mut test = cargo(&["test", "--no-fail-fast"]);
@@ -79,18 +76,48 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if options.show {
         test.arg("--show-output");
     }
-    shell::run(&mut test)?;
-    if options.black_box || options.filter.is_some() {
-        return Ok(());
+    let mut steps = Steps::default();
+    steps.note("the tests", shell::run(&mut test));
+    if !options.black_box && options.filter.is_none() {
+        // The arena with one thing left out at a time: what looks for faults has to find each.
+        // And a death at each point.
+        let mut broken = cargo(&["test", "--no-fail-fast", "--package", "shm"]);
+        broken.args(["--test", "broken", "--test", "points"]);
+        broken.args(["--features", "failpoints"]).args(profile);
+        let what = "the arena's failpoints and deliberate faults";
+        steps.note(what, shell::run(&mut broken));
+        // The simulation, optimised: many seeds, and the deliberate bugs that it has to find.
+        steps.note("the simulation", proof::sim(&proof::Sim::default()));
+        let mutants = proof::sim(&proof::Sim::of_mutants());
+        steps.note("the simulation's deliberate bugs", mutants);
     }
-    // The arena with one thing left out at a time: what looks for faults has to find each.
-    // And a death at each point.
-    let mut broken = cargo(&["test", "--package", "shm", "--test", "broken"]);
-    broken.args(["--test", "points", "--features", "failpoints"]);
-    shell::run(broken.args(profile))?;
-    // The simulation, optimised: many seeds, and the deliberate bugs that it has to find.
-    crate::proof::sim(&crate::proof::Sim::default())?;
-    crate::proof::sim(&crate::proof::Sim::of_mutants())
+    steps.end()
+}
+
+/// What came of each step.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, anyhow::Result<()>)>);
+
+impl Steps {
+    fn note(&mut self, what: &'static str, result: anyhow::Result<()>) {
+        self.0.push((what, result));
+    }
+
+    /// Tells of all of them; an error if one failed.
+    fn end(self) -> anyhow::Result<()> {
+        let mut failed = 0;
+        for (what, result) in &self.0 {
+            match result {
+                Ok(()) => eprintln!("passed: {what}"),
+                Err(error) => {
+                    failed += 1;
+                    eprintln!("FAILED: {what}: {error:#}");
+                }
+            }
+        }
+        anyhow::ensure!(failed == 0, "{failed} of {} steps failed", self.0.len());
+        Ok(())
+    }
 }
 
 #[derive(Args)]
@@ -136,4 +163,23 @@ pub(crate) fn lint() -> anyhow::Result<()> {
         "--quiet",
     ]);
     shell::run(doc.env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Steps;
+
+    #[test]
+    fn one_failure_of_several_steps_is_a_failure_of_all() {
+        let mut steps = Steps::default();
+        steps.note("one", Ok(()));
+        steps.note("two", Err(anyhow::anyhow!("broken")));
+        steps.note("three", Ok(()));
+        let told = steps.end().unwrap_err().to_string();
+        assert_eq!(told, "1 of 3 steps failed");
+
+        let mut steps = Steps::default();
+        steps.note("one", Ok(()));
+        assert!(steps.end().is_ok());
+    }
 }
