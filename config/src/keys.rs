@@ -566,10 +566,10 @@ pub static SECTIONS: &[Section] = &[
             Key {
                 name: "negative_ttl_max",
                 value: r#"duration, `"0s"` to `"1h"`"#,
-                default: r#""1min""#,
+                default: r#""1m""#,
                 effect: Reload,
                 doc: "Longest time that a name, or records of it, are taken not to exist (RFC 2308).",
-                example: r#"negative_ttl_max = "1min""#,
+                example: r#"negative_ttl_max = "1m""#,
             },
             Key {
                 name: "stale_max",

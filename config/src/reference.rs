@@ -15,7 +15,7 @@ pub fn reference_markdown() -> String {
          [`config/examples/default.toml`](../config/examples/default.toml) is in force.\n\n\
          A change takes effect with `tandem reload`, unless *restart* is written at its key: then a reload \
          leaves the old value and names the key.\n\n\
-         Durations are a number and a unit (`\"500ms\"`, `\"30s\"`, `\"3min\"`, `\"1h\"`, `\"1day\"`), sizes a \
+         Durations are a number and a unit (`\"500ms\"`, `\"30s\"`, `\"3m\"`, `\"1h\"`, `\"1day\"`), sizes a \
          whole number and `KiB`, `MiB` or `GiB`.\n",
     );
     for section in SECTIONS {

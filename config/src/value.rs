@@ -102,7 +102,7 @@ pub(crate) fn duration(
     let Ok(duration) = humantime::parse_duration(text) else {
         return wrong(
             "is not a duration",
-            r#"write a number and a unit, like "500ms", "30s", "3min" or "1h""#,
+            r#"write a number and a unit, like "500ms", "30s", "3m" or "1h""#,
         );
     };
     if !allowed.contains(&duration) {

@@ -418,7 +418,7 @@ t1 = "1ms"
                |
             12 | expires_default = "soon"
                |                   ^^^^^^
-               = help: write a number and a unit, like "500ms", "30s", "3min" or "1h"
+               = help: write a number and a unit, like "500ms", "30s", "3m" or "1h"
 
             error: `registrar.expires_max` must be 1s to 30days
               --> tandem.toml:13:15
