@@ -1,4 +1,4 @@
-//! The command line (DESIGN §8). A command appears here with the issue that builds it.
+//! The command line. A command appears here with the issue that builds it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Where the control socket and the state directory are (DESIGN §8).
+//! Where the control socket and the state directory are.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions};

@@ -1,4 +1,4 @@
-//! A worker whose supervisor is dead (DESIGN §1): its reactors serve on, its control thread waits for the next supervisor.
+//! A worker whose supervisor is dead: its reactors serve on, its control thread waits for the next supervisor.
 //!
 //! All orphans wait on one listening socket, the one that the dead supervisor had given to each of them, and a connection goes to one of them.
 //!

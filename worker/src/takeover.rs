@@ -1,4 +1,4 @@
-//! How a slot begins: with what its predecessor left in the arena (DESIGN §1, take-over).
+//! How a slot begins: with what its predecessor left in the arena.
 
 use shm::{BufferRef, Participant, ParticipantId, SlotId};
 use sync::Ordering;

@@ -1,4 +1,4 @@
-//! What the machine asks of the outside, and the answers (DESIGN §4: questions, not calls).
+//! What the machine asks of the outside, and the answers: questions, not calls.
 //!
 //! A question is an output that names its request; whoever answers may look at the request through
 //! [`crate::Proxy::question`] and hands the answer in as an input: within the same turn (the script-free router), or any time later

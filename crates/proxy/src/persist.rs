@@ -1,4 +1,4 @@
-//! A context as bytes in the arena, for the heir (DESIGN §3, table `transaction`).
+//! A context as bytes in the arena, for the heir, table `transaction`.
 //!
 //! ```text
 //! TransactionRow | source, reply_to | server's machine | request, best, challenges, last | realm | branches u8, (length u16 | branch, its plan) | plan

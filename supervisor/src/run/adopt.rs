@@ -1,4 +1,4 @@
-//! Finding what a dead supervisor left: its workers, and all that they hold for us (DESIGN §1, "The supervisor's own death").
+//! Finding what a dead supervisor left: its workers, and all that they hold for us.
 //!
 //! ```text
 //! connect to <control>.adopt, Hail ──refused──> nobody lives: what the service manager keeps, or a fresh start

@@ -64,7 +64,7 @@ impl Cause {
         }
     }
 
-    /// Whether the message at hand may have caused it: a fault, an abort or the watchdog, not a kill from outside (DESIGN §1).
+    /// Whether the message at hand may have caused it: a fault, an abort or the watchdog, not a kill from outside.
     pub(crate) fn suspect(self) -> bool {
         match self {
             Self::Planned | Self::Stopped | Self::Deaf | Self::NotStarted(_) | Self::Unwatched => {

@@ -12,7 +12,7 @@
 //! A supervisor that takes over another's processes begins with them as they are ([`Fleet::adopt`]): who serves goes on, a seat without a living
 //! owner is a vacancy with a heritage, and who lives but does not answer is killed first, because only its death makes its seat vacant.
 //!
-//! Rules (DESIGN §1): a take-over is never delayed; back-off holds back only the start of new processes after some that
+//! Rules: a take-over is never delayed; back-off holds back only the start of new processes after some that
 //! died before they served. Recovery is idempotent, so an heir that dies is replaced like any other worker.
 
 mod hold;
@@ -221,7 +221,7 @@ pub(crate) struct Process {
 #[derive(Debug, Default)]
 pub(crate) struct Seat {
     pub(crate) incumbent: Option<ProcessId>,
-    /// Deaths and planned restarts (DESIGN §8).
+    /// Deaths and planned restarts.
     pub(crate) restarts: u64,
     /// How the last process in it ended.
     pub(crate) last_exit: Option<Cause>,
@@ -274,7 +274,7 @@ const RESTARTS_MAX: usize = 16;
 /// Processes in a row that may die before they serve, while nothing has been served yet.
 const START_FAILURES_MAX: u32 = 3;
 /// Failed starts in a row that cost no wait: while only the spare is missing, and while a seat waits for its heir. A
-/// take-over is not delayed (DESIGN §1) unless nothing starts at all.
+/// take-over is not delayed unless nothing starts at all.
 const SPARE_FAILURES_FREE: u32 = 2;
 const HEIR_FAILURES_FREE: u32 = 10;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);

@@ -1,6 +1,6 @@
 //! A slot's resolver: the machine of crate `dns`, its sockets, and whose questions it answers.
 //!
-//! The machine's questions wait as rows in the arena (DESIGN §4); what is here is lost with the worker, and the heir asks again.
+//! The machine's questions wait as rows in the arena; what is here is lost with the worker, and the heir asks again.
 
 mod sockets;
 

@@ -1,4 +1,4 @@
-//! Questions answered late, in any order, twice, too late, and after a take-over (DESIGN §4): no answer is lost, none is taken twice.
+//! Questions answered late, in any order, twice, too late, and after a take-over: no answer is lost, none is taken twice.
 
 use expect_test::{Expect, expect};
 use proxy::Target;
