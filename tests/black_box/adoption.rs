@@ -204,7 +204,7 @@ fn supervisors_die_at_any_moment() {
     report.assert_no_call_failed();
     // Everybody has the same listeners in the end.
     server.write_config(&other);
-    server.run(&["reload"]);
+    server.reload();
     let ua = server.ua("second");
     let at_second = Ua::new(server.ip, (server.ip, second).into(), "second", DOMAIN);
     assert_eq!(
@@ -432,7 +432,7 @@ fn a_limit_that_was_raised_is_known_to_the_next_supervisor() {
     let mut server = Server::start();
     let limit = |server: &Server| server.status()["arena"]["limit"].as_u64();
     server.write_config(&DEFAULT.replace("64MiB", "128MiB"));
-    assert!(server.run(&["reload"]).contains("arena moved"));
+    assert!(server.reload().contains("arena moved"));
     let workers = |server: &Server| -> Vec<i32> {
         let workers = server.signalling();
         workers.iter().map(|worker| worker.pid).collect()
@@ -442,8 +442,8 @@ fn a_limit_that_was_raised_is_known_to_the_next_supervisor() {
         server.write_config(&DEFAULT.replace("64MiB", file));
         server.kill_supervisor();
         adopted(&mut server);
-        // Also waits for the reload of the adoption.
-        server.run(&["reload"]);
+        // Behind the reload of the adoption.
+        server.reload();
         assert_eq!(limit(&server), Some(128 << 20));
         assert_eq!(workers(&server), before, "a move replaces all");
     }

@@ -451,6 +451,24 @@ impl Server {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// `tandem reload`, after the one that an adoption has begun, and once more if the machine stood still in the midst of a move, so that it was taken back.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        const PASSING: [&str; 3] = [
+            "another reload is under way",
+            "the pause would be longer than",
+            "not every worker serves",
+        ];
+        eventually("a reload", LIMIT, || {
+            let out = self.command(&["reload"]);
+            let said = String::from_utf8_lossy(&out.stderr).into_owned();
+            let passes = PASSING.iter().any(|why| said.contains(why));
+            assert!(out.status.success() || passes, "{said}\n{}", self.log());
+            let said = String::from_utf8_lossy(&out.stdout).into_owned();
+            out.status.success().then_some(said)
+        })
+    }
+
     /// Runs a command with `--json` and parses what it prints.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
