@@ -342,7 +342,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "integer, 0 to 1000000. Unit: requests per second",
                 default: "0",
                 effect: Reload,
-                doc: "Requests outside dialogs, copies included, that one address (of IPv6 a /64) may send to one slot in a second; what is over is refused with 503 and Retry-After. `0`: no limit. With `spread = \"flow\"` one flow comes to one slot.",
+                doc: "Requests outside dialogs that one address (of IPv6 a /64) may begin at one slot in a second; copies of an INVITE, or of another request that was forwarded, are taken and do not count; what is over is refused with 503 and Retry-After. `0`: no limit. With `spread = \"flow\"` one flow comes to one slot.",
                 example: "source_rate = 200",
             },
             Key {

@@ -84,6 +84,30 @@ fn a_source_that_asks_too_often_is_refused_and_others_are_not() {
     assert!(server.stop().success());
 }
 
+/// One call that comes forty times leaves the source its other calls.
+#[test]
+fn copies_do_not_use_up_the_rate_of_a_source() {
+    let _shared = shared();
+    let server = Server::start_with(&format!("{DEFAULT}\n[overload]\nsource_rate = 5\n"));
+    let caller = Peer::bind(server.ip);
+    for _ in 0..40 {
+        caller.send(&invite(1, &caller), server.address());
+    }
+    for number in 2..=4 {
+        caller.send(&invite(number, &caller), server.address());
+    }
+    for number in 2..=4 {
+        let branch = format!("z9hG4bK{number}");
+        let (answer, _) = caller.expect("an answer", |answer| {
+            let via = answer.first("Via").unwrap_or_default();
+            via.contains(&branch)
+        });
+        assert_eq!(answer.status(), 404, "{answer:?}");
+    }
+    assert_eq!(server.counter("overload.refused"), 0);
+    assert!(server.stop().success());
+}
+
 const FLOODS: usize = 2;
 
 /// How many INVITEs are sent at once, at first and at most. What a machine can serve nobody knows, so a flood rises until it is refused.

@@ -22,6 +22,8 @@ pub(crate) struct Overload {
     slot: u16,
     gate: Gate,
     retry_after_s: u32,
+    /// Whose datagram was judged last.
+    judged: Option<IpAddr>,
     /// What the kernel had dropped of each listener's datagrams when it was last asked.
     dropped: Vec<(u32, u32)>,
     told: Option<Instant>,
@@ -35,6 +37,7 @@ impl Overload {
             // The seed need not be secret: the places of sources are drawn from it and change.
             gate: Gate::new(policy(config), now.as_nanos(), now),
             retry_after_s: retry_after(config),
+            judged: None,
             dropped: Vec::new(),
             told: None,
             told_open: true,
@@ -71,10 +74,19 @@ impl Overload {
     /// What is to become of a datagram. Nothing but a branch while there is room.
     pub(crate) fn judge(&mut self, payload: &[u8], source: SocketAddr) -> Verdict {
         self.gate.message();
+        self.judged = None;
         if !self.gate.judges() || !sip::message::begins_something(payload) {
             return Verdict::Take;
         }
+        self.judged = Some(source.ip());
         self.gate.judge(source.ip())
+    }
+
+    /// The datagram judged last, if it was judged, has turned out to be a copy of something that is there.
+    pub(crate) fn was_copy(&mut self) {
+        if let Some(source) = self.judged.take() {
+            self.gate.was_copy(source);
+        }
     }
 
     /// A socket came: its predecessor in office may have left a filter.

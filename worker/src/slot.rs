@@ -476,8 +476,12 @@ impl Slot {
             }
         }
         failpoint!("worker.settled");
+        if self.proxy.was_copy() {
+            self.overload.was_copy();
+        }
         match disposition {
             Disposition::Owner(owner) if owner != self.slot => {
+                self.overload.was_copy();
                 pool.pass(buffer.index, SlotId(owner));
                 self.count(Counter::MailSent);
                 self.post(SlotId(owner), Mail::Serve(buffer));
@@ -519,6 +523,7 @@ impl Slot {
                 self.overload
                     .refused(now().saturating_duration_since(began));
                 if !refused {
+                    self.overload.was_copy();
                     return true;
                 }
             }

@@ -59,15 +59,25 @@ impl Fair {
 
     /// Counts without judging; returns the count of this window.
     pub fn count(&mut self, source: &[u8]) -> u32 {
-        let hash = hash64(&self.key, &[source]);
         let mut least = u32::MAX;
-        for (row, hash) in self.rows.iter_mut().zip([hash, hash >> 32]) {
-            if let Some(place) = row.get_mut(hash as usize % PLACES) {
-                *place = place.saturating_add(1);
-                least = least.min(*place);
-            }
+        for place in self.places(source) {
+            *place = place.saturating_add(1);
+            least = least.min(*place);
         }
         least
+    }
+
+    /// Takes back what was counted last for this source.
+    pub fn uncount(&mut self, source: &[u8]) {
+        for place in self.places(source) {
+            *place = place.saturating_sub(1);
+        }
+    }
+
+    fn places(&mut self, source: &[u8]) -> impl Iterator<Item = &mut u32> {
+        let hash = hash64(&self.key, &[source]);
+        let rows = self.rows.iter_mut().zip([hash, hash >> 32]);
+        rows.filter_map(|(row, hash)| row.get_mut(hash as usize % PLACES))
     }
 
     /// A window ends: sources will get in the next one what makes `share` (of [`ALL`]) of all that was asked for in this.

@@ -140,12 +140,7 @@ impl Gate {
 
     /// Judges a piece of new work from this source.
     pub fn judge(&mut self, source: IpAddr) -> Verdict {
-        // A site has a /64 at least.
-        let (bytes, len) = match source {
-            IpAddr::V4(ip) => (u128::from(ip.to_bits()).to_le_bytes(), 4),
-            IpAddr::V6(ip) => ((ip.to_bits() >> 64).to_le_bytes(), 8),
-        };
-        let name = bytes.get(..len).unwrap_or(&bytes);
+        let name = &name_of(source);
         let over = self
             .policy
             .per_source
@@ -161,6 +156,13 @@ impl Gate {
             self.dropped = self.dropped.saturating_add(1);
             self.loud.note(source);
             Verdict::Drop
+        }
+    }
+
+    /// What was judged last, from this source, was a copy of something that is there: it does not count against the source's limit.
+    pub fn was_copy(&mut self, source: IpAddr) {
+        if self.policy.per_source.is_some() {
+            self.sources.uncount(&name_of(source));
         }
     }
 
@@ -252,6 +254,15 @@ impl Gate {
         if self.is_open() {
             self.pass = ALL;
         }
+    }
+}
+
+/// One source: an address of IPv4, a /64 of IPv6, which is the least that a site has.
+fn name_of(source: IpAddr) -> [u8; 8] {
+    match source {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()).to_le_bytes(),
+        // No unicast address begins with four bytes of zeros but those that stand for IPv4.
+        IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64).to_be_bytes(),
     }
 }
 
@@ -436,6 +447,31 @@ mod tests {
             taken[1] += u32::from(gate.judge(caller(2)) == Verdict::Take);
         }
         assert_eq!(taken, [100, 50]);
+    }
+
+    #[test]
+    fn copies_do_not_count_against_a_source() {
+        let policy = Policy {
+            occupancy: None,
+            per_source: Some(5),
+        };
+        let mut gate = Gate::new(policy, 1, Instant::ZERO);
+        for source in [caller(1), "2001:db8::7".parse().unwrap()] {
+            // Five calls, each of which comes nine times; copies that are refused here are taken by who looks them up.
+            for call in 0..5 {
+                assert_eq!(gate.judge(source), Verdict::Take, "call {call}");
+                for _ in 1..9 {
+                    gate.judge(source);
+                    gate.was_copy(source);
+                }
+            }
+            assert_eq!(gate.judge(source), Verdict::Refuse);
+        }
+        assert_eq!(gate.judge("2001:db8::8".parse().unwrap()), Verdict::Refuse);
+        assert_eq!(
+            gate.judge("2001:db8:0:1::8".parse().unwrap()),
+            Verdict::Take
+        );
     }
 
     #[test]

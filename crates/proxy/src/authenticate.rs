@@ -121,7 +121,7 @@ impl Step<'_, '_> {
                     }
                     (_, Checked::Good) => self.ask_route(context),
                     (_, Checked::Foreign | Checked::Wrong) => {
-                        self.end_with(context, hand, 403, Counter::Forbidden, b"")
+                        self.refuse_found(context, hand, 403, Counter::Forbidden)
                     }
                 }
             }

@@ -112,6 +112,9 @@ pub struct Branch {
     pub rest: Option<Box<Rest>>,
     /// When a hop that has shown no sign of life is given up for the next one.
     pub hop_at: Option<Instant>,
+    /// An INVITE that was given up without an answer: until when what it says after all is listened to, as long as it could say a
+    /// failure again (Timer H). Without that it would repeat a late failure for the lack of an ACK.
+    pub late_until: Option<Instant>,
 }
 
 /// What is left of a target when it has been sent to its first hop.
@@ -126,6 +129,11 @@ impl Branch {
     /// Whether a final response may still come.
     pub fn is_pending(&self) -> bool {
         self.code == 0
+    }
+
+    /// Whether something of it is still to come or to be sent.
+    pub fn is_alive(&self) -> bool {
+        self.client.is_some() || self.late_until.is_some() || matches!(self.cancel, Cancel::Sent(_))
     }
 
     /// Whether it was answered with a redirection.
@@ -232,7 +240,13 @@ impl Context {
                 Cancel::Sent(machine) => machine.deadline(),
                 Cancel::No | Cancel::Wanted | Cancel::Done => None,
             };
-            [client, cancel, branch.timer_c, branch.hop_at]
+            [
+                client,
+                cancel,
+                branch.timer_c,
+                branch.hop_at,
+                branch.late_until,
+            ]
         });
         let trying = self.trying_at.filter(|_| self.stage != Stage::Answered);
         branches
@@ -273,10 +287,16 @@ impl Context {
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Answered
             && self.server.is_none()
+            && !self.branches.iter().any(Branch::is_alive)
+    }
+
+    /// Whether it is only there to be refused again, see `Step::refuse_found`.
+    pub fn is_refusal(&self) -> bool {
+        self.stage == Stage::Answered
+            && self.branches.is_empty()
             && self
-                .branches
-                .iter()
-                .all(|branch| branch.client.is_none() && !matches!(branch.cancel, Cancel::Sent(_)))
+                .last
+                .is_some_and(|kept| kept.code >= 300 && kept.block.is_none())
     }
 
     pub fn is_invite(&self) -> bool {
@@ -296,7 +316,11 @@ pub struct Contexts {
     list: Vec<(u32, Option<Box<Context>>)>,
     free: Vec<u32>,
     by_row: std::collections::HashMap<u32, ContextId, RowHasher>,
+    refusals: usize,
 }
+
+/// Most refusals that a slot keeps: about 1.5 MB. Beyond them INVITEs are refused without state, so that nobody fills the memory with calls to nobody.
+const REFUSALS_MAX: usize = 4096;
 
 /// Row indices are spread well enough as they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -335,6 +359,9 @@ impl Contexts {
             generation: self.list.get(index as usize).map_or(0, |entry| entry.0),
         };
         let context = make(id);
+        if context.is_refusal() {
+            self.refusals = self.refusals.saturating_add(1);
+        }
         if let Row::Live(row, _) = &context.row {
             self.by_row.insert(row.index, id);
         }
@@ -364,10 +391,22 @@ impl Contexts {
         if let Row::Live(row, _) = &context.row {
             self.by_row.remove(&row.index);
         }
+        if context.is_refusal() {
+            self.refusals = self.refusals.saturating_sub(1);
+        }
         if let Some(entry) = self.list.get_mut(context.id.index as usize) {
             entry.0 = entry.0.wrapping_add(1);
             self.free.push(context.id.index);
         }
+    }
+
+    /// Counts a context that has become a refusal; false if there are too many of them already.
+    pub fn may_keep_refusal(&mut self) -> bool {
+        let may = self.refusals < REFUSALS_MAX;
+        if may {
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        may
     }
 
     /// Notes which row a context has got.

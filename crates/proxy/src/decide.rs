@@ -120,8 +120,8 @@ impl Step<'_, '_> {
         let found = crate::registration::targets(self.env, uri, &mut targets);
         match (targets.is_empty(), found || known) {
             (false, _) => self.forward(context, hand, &targets),
-            (true, true) => self.end_with(context, hand, 480, Counter::Unavailable, b""),
-            (true, false) => self.end_with(context, hand, 404, Counter::NotFound, b""),
+            (true, true) => self.refuse_found(context, hand, 480, Counter::Unavailable),
+            (true, false) => self.refuse_found(context, hand, 404, Counter::NotFound),
         }
     }
 }

@@ -404,6 +404,7 @@ impl Branch {
             waiting: None,
             rest: None,
             hop_at: None,
+            late_until: None,
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use sip::{HeaderName, Message};
+use stdx::Instant;
 use tables::Counter;
 use transaction::{Actions, ClientAction, ClientInput};
 
@@ -163,7 +164,7 @@ impl Step<'_, '_> {
 
     /// A hop has been silent for so long that the next one is tried. What it says after that is looked at all the same.
     pub(crate) fn on_hop_timeout(&mut self, context: &mut Context, number: u8) {
-        let invite = context.is_invite();
+        let late_until = self.late_until(context);
         let Some(branch) = context.branch(number) else {
             return;
         };
@@ -174,7 +175,7 @@ impl Step<'_, '_> {
         }
         self.out.hops.push((to, HopState::Silent));
         if let Some(branch) = context.branch(number) {
-            abandon(branch, invite);
+            abandon(branch, late_until);
         }
     }
 
@@ -278,14 +279,15 @@ impl Step<'_, '_> {
     }
 }
 
-/// Nobody waits for this branch any more. An INVITE is cancelled if it shows a sign of life after all.
-pub(crate) fn abandon(branch: &mut Branch, invite: bool) {
+/// Nobody waits for this branch any more. An INVITE, which has a `late_until`, is cancelled if it shows a sign of life until then.
+pub(crate) fn abandon(branch: &mut Branch, late_until: Option<Instant>) {
     branch.code = 408;
     branch.client = None;
     branch.timer_c = None;
     branch.waiting = None;
-    if invite && branch.sent.is_some() {
+    if late_until.is_some() && branch.sent.is_some() {
         branch.cancel = Cancel::Wanted;
+        branch.late_until = late_until;
     }
 }
 

@@ -92,6 +92,7 @@ const REST: u8 = 1;
 const HOP_AT: u8 = 2;
 const BACKUPS: u8 = 4;
 const FROM: u8 = 8;
+const LATE: u8 = 16;
 
 /// What is to come after the branches that there are; nothing at all for most requests.
 fn encode_plan(context: &Context, to: &mut Writer<'_>) {
@@ -153,7 +154,8 @@ fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
     let parts = part(REST, branch.rest.is_some())
         | part(HOP_AT, branch.hop_at.is_some())
         | part(BACKUPS, backups.is_some())
-        | part(FROM, branch.listener.ip.is_some());
+        | part(FROM, branch.listener.ip.is_some())
+        | part(LATE, branch.late_until.is_some());
     if parts == 0 {
         return;
     }
@@ -170,6 +172,9 @@ fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
     }
     if let Some(ip) = branch.listener.ip {
         to.ip(ip);
+    }
+    if branch.late_until.is_some() {
+        to.word(branch.late_until.map_or(0, Instant::as_nanos));
     }
 }
 
@@ -194,6 +199,9 @@ fn decode_branch_plan(from: &mut Reader<'_>, branch: &mut Branch) -> Option<()> 
     }
     if parts & FROM != 0 {
         branch.listener.ip = Some(from.ip()?);
+    }
+    if parts & LATE != 0 {
+        branch.late_until = from.instant()?;
     }
     Some(())
 }
@@ -348,6 +356,7 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
         },
         rest: None,
         hop_at: None,
+        late_until: None,
     };
     decode_branch_plan(from, &mut branch)?;
     Some(branch)

@@ -35,6 +35,8 @@ pub struct Proxy {
     flights: Flights,
     /// Room for reading stored messages and for writing bodies.
     pub(crate) room: Room,
+    /// The datagram at hand is a copy of a request that is there.
+    copy: bool,
     /// Where the outputs of the datagram at hand begin.
     pub(crate) mark: Mark,
     /// Where the take-over of the rest goes on (see [`crate::adopt`]).
@@ -47,6 +49,16 @@ pub(crate) struct AtHand {
     pub(crate) id: ContextId,
     way: Way,
     intake: Intake,
+}
+
+/// What a request that has come is.
+pub(crate) enum Found {
+    /// It has begun something that may wait for answers now.
+    Begun(AtHand),
+    /// Its transaction is there.
+    Copy,
+    /// Nothing more is to be done with it.
+    Done,
 }
 
 impl AtHand {
@@ -68,6 +80,7 @@ impl Proxy {
             at_hand: None,
             flights: Flights::default(),
             room: Room::default(),
+            copy: false,
             mark: Mark::default(),
             adopting: None,
             budget: None,
@@ -97,6 +110,11 @@ impl Proxy {
 
     pub fn is_empty(&self) -> bool {
         self.contexts.is_empty()
+    }
+
+    /// Whether the datagram of the last step was the copy of a request whose transaction is there.
+    pub fn was_copy(&self) -> bool {
+        self.copy
     }
 
     /// One input.
@@ -207,6 +225,7 @@ impl Proxy {
     ) -> Disposition {
         self.mark = Mark::of(out);
         self.at_hand = None;
+        self.copy = false;
         let mut layout = self.layout.take().unwrap_or_default();
         let disposition = match layout.read(datagram.bytes) {
             Ok(()) => match layout.message(datagram.bytes) {
@@ -237,9 +256,13 @@ impl Proxy {
             return Disposition::Served;
         }
         let (disposition, counter) = if message.is_request() {
-            let (disposition, begun) =
+            let (disposition, found) =
                 self.run(env, out, |step| step.on_request(message, datagram));
-            self.at_hand = begun;
+            self.copy = matches!(found, Found::Copy);
+            self.at_hand = match found {
+                Found::Begun(begun) => Some(begun),
+                Found::Copy | Found::Done => None,
+            };
             (disposition, Counter::Requests)
         } else {
             let disposition = self.run(env, out, |step| step.on_response(message, datagram));

@@ -14,18 +14,18 @@ use crate::{
     context::{Context, ContextId, Row, Server, Stage},
     intake::{self, Intake, Refusal, Way},
     io::{Datagram, Disposition},
-    proxy::AtHand,
+    proxy::{AtHand, Found},
     step::{Hand, Step},
 };
 
 impl Step<'_, '_> {
-    /// A well-formed request. Returns what it became, if it began something that may wait for answers now.
+    /// A well-formed request. Returns what it became.
     pub(crate) fn on_request(
         &mut self,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-    ) -> (Disposition, Option<AtHand>) {
-        let served = (Disposition::Served, None);
+    ) -> (Disposition, Found) {
+        let served = (Disposition::Served, Found::Done);
         let value = message.first_value(HeaderName::Via);
         let via = value.and_then(|value| Via::parse(value.value).ok());
         let (Some(line), Some(value), Some(via)) = (message.request(), value, via) else {
@@ -53,23 +53,26 @@ impl Step<'_, '_> {
         }
         let owner = self.owner();
         if let Owner::Other(slot) = owner {
-            return (Disposition::Owner(slot), None);
+            return (Disposition::Owner(slot), Found::Done);
         }
         match (line.method, owner) {
             (Method::Ack, owner) => {
                 let begun = self.on_ack(message, datagram, &way, &intake, owner);
-                return (
-                    Disposition::Served,
-                    begun.map(|id| AtHand::new(id, way, intake)),
-                );
+                let begun = begun.map(|id| Found::Begun(AtHand::new(id, way, intake)));
+                return (Disposition::Served, begun.unwrap_or(Found::Done));
             }
             (Method::Cancel, owner) => {
                 self.on_cancel(message, datagram, &way, owner);
                 return served;
             }
             (_, Owner::Mine(id)) => {
-                self.on_retransmission(id);
-                return served;
+                let hand = Hand {
+                    message: *message,
+                    way: &way,
+                    intake: &intake,
+                };
+                self.on_retransmission(id, &hand);
+                return (Disposition::Served, Found::Copy);
             }
             (_, Owner::Nobody | Owner::Other(_)) => {}
         }
@@ -83,7 +86,8 @@ impl Step<'_, '_> {
             intake: &intake,
         };
         let id = self.begin(&hand, line.method, datagram);
-        (Disposition::Served, Some(AtHand::new(id, way, intake)))
+        let begun = AtHand::new(id, way, intake);
+        (Disposition::Served, Found::Begun(begun))
     }
 
     /// A request that is not to begin anything now: 503 with Retry-After (§21.5.4), unless it belongs to something that is there, or
@@ -242,9 +246,10 @@ impl Step<'_, '_> {
     }
 
     /// A retransmitted request (§17.2.1, §17.2.2).
-    fn on_retransmission(&mut self, id: ContextId) {
+    fn on_retransmission(&mut self, id: ContextId, hand: &Hand<'_>) {
         if let Some(mut context) = self.take(id) {
-            self.step_server(&mut context, ServerInput::Request, None);
+            let copy = Respond::Again { hand };
+            self.step_server(&mut context, ServerInput::Request, Some(copy));
             self.contexts.put(context);
         }
     }
@@ -330,8 +335,8 @@ impl Step<'_, '_> {
         self.contexts.put(context);
     }
 
-    /// Feeds the server transaction and does what it says. `response` is the place in the outputs of the response just
-    /// written, for [`ServerInput::Respond`].
+    /// Feeds the server transaction and does what it says. `response` is what there is to send for [`ServerInput::Respond`], and
+    /// to make it of again for [`ServerInput::Request`].
     pub(crate) fn step_server(
         &mut self,
         context: &mut Context,
@@ -357,7 +362,13 @@ impl Step<'_, '_> {
                         self.send_upstream(context, response);
                     }
                 }
-                ServerAction::Resend => self.resend_upstream(context),
+                ServerAction::Resend => {
+                    let hand = match response.take() {
+                        Some(Respond::Again { hand }) => Some(hand),
+                        _ => None,
+                    };
+                    self.resend_upstream(context, hand);
+                }
                 ServerAction::Timeout => self.env.count(Counter::NoAck),
                 ServerAction::Absorb => self.env.count(Counter::RequestAbsorbed),
                 ServerAction::DeliverAck | ServerAction::Failed => {}
@@ -379,6 +390,8 @@ enum Owner {
 
 /// A response on its way upstream.
 pub(crate) enum Respond<'r> {
+    /// The last one once more, to this copy of the request.
+    Again { hand: &'r Hand<'r> },
     /// From downstream, with our Via still on top.
     Forwarded { message: &'r Message<'r>, code: u16 },
     /// One that was kept, our Via gone already; `code` takes the place of its own.

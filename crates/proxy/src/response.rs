@@ -4,7 +4,7 @@ use failpoint::failpoint;
 use shm::AllocClass;
 use sip::{CSeq, HeaderName, Message, Method, Via, build};
 use tables::Counter;
-use transaction::{Actions, ClientAction, ClientInput};
+use transaction::{Actions, ClientAction, ClientInput, InviteClient};
 
 use crate::{
     addresses::Interface,
@@ -135,7 +135,7 @@ impl Step<'_, '_> {
         }
     }
 
-    /// A response to a branch whose client transaction has ended: by Timer C, M or D, or because no answer to our CANCEL came.
+    /// A response to a branch whose client transaction has ended: by Timer B, C, M or D, or because no answer to our CANCEL came.
     fn on_late_response(
         &mut self,
         context: &mut Context,
@@ -158,9 +158,22 @@ impl Step<'_, '_> {
             // A hop that we gave up has heard of it after all (§9.1).
             100..200 if unwanted => {
                 self.touch(context);
+                let late_until = self.late_until(context);
                 self.cancel_branch(context, number);
+                if let Some(branch) = context.branch(number) {
+                    // Its answer to the CANCEL is yet to come.
+                    branch.late_until = late_until;
+                }
             }
-            300.. if context.is_invite() => self.acknowledge(context, number, message),
+            300.. if context.is_invite() => {
+                self.acknowledge(context, number, message);
+                let (now, timers) = (self.env.now, &self.settings.timers);
+                if let Some(branch) = context.branch(number)
+                    && branch.late_until.take().is_some()
+                {
+                    branch.client = Some(Client::Invite(InviteClient::failed_late(now, timers)));
+                }
+            }
             _ => self.env.count(Counter::ResponseAbsorbed),
         }
     }

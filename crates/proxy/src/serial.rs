@@ -75,7 +75,7 @@ impl Step<'_, '_> {
         for branch in &mut context.branches {
             branch.rest = None;
             if branch.is_pending() {
-                hops::abandon(branch, false);
+                hops::abandon(branch, None);
             }
         }
     }

@@ -6,7 +6,7 @@ use sip::Method;
 use tables::{Counter, TRANSACTION};
 
 use crate::{
-    context::{Context, Row},
+    context::{Context, Row, Stage},
     io::{Datagram, Disposition, Env, Outputs},
     persist,
     proxy::Proxy,
@@ -186,6 +186,13 @@ impl Proxy {
         at_hand: Option<Datagram<'_>>,
         out: &mut Outputs,
     ) -> Disposition {
+        // One that was refused for another reason gets that answer all the same; only its copies are judged anew.
+        let refused = context.stage == Stage::Answered
+            && !matches!(error, InsertError::Exists { .. } | InsertError::Stale);
+        if refused {
+            self.contexts.end(context);
+            return Disposition::Served;
+        }
         if self.is_at_hand(context.id) {
             self.mark.withdraw(out);
         }

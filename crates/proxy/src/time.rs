@@ -1,6 +1,7 @@
 //! Time: retransmissions, time-outs, Timer C (§16.8).
 
 use failpoint::failpoint;
+use stdx::Instant;
 use tables::Counter;
 use transaction::{Actions, ClientAction, ClientInput};
 
@@ -66,6 +67,7 @@ impl Step<'_, '_> {
         }
         let timer_c_fired = branch.timer_c.is_some_and(|at| at <= now);
         let hop_timed_out = branch.hop_at.is_some_and(|at| at <= now);
+        branch.late_until = branch.late_until.filter(|&at| at > now);
         for action in actions {
             match action {
                 ClientAction::Resend if self.budget.as_mut().is_some_and(|left| !left.spend()) => {
@@ -113,9 +115,10 @@ impl Step<'_, '_> {
     }
 
     /// No final response has come: as if it were a 408, or a 487 if the caller has cancelled (§16.8, §9.1). The client transaction
-    /// ends; what comes for it later is dealt with by `on_late_response`.
+    /// ends; what comes for it for some time more is dealt with by `on_late_response`.
     fn time_out(&mut self, context: &mut Context, number: u8) {
         let code = if context.cancelled { 487 } else { 408 };
+        let late_until = self.late_until(context);
         let Some(branch) = context.branch(number) else {
             return;
         };
@@ -126,6 +129,7 @@ impl Step<'_, '_> {
         branch.client = None;
         branch.timer_c = None;
         branch.hop_at = None;
+        branch.late_until = late_until.filter(|_| branch.sent.is_some());
         let silent = (!branch.rang).then_some(branch.to);
         self.env.count(Counter::BranchTimeout);
         self.touch(context);
@@ -138,6 +142,14 @@ impl Step<'_, '_> {
         if context.is_invite() && context.stage == Stage::Forwarding {
             self.consider_made_up(context, code);
         }
+    }
+
+    /// Until when a branch that is given up now is listened to; `None` for other requests than INVITE.
+    pub(crate) fn late_until(&self, context: &Context) -> Option<Instant> {
+        let limit = self.settings.timers.limit();
+        context
+            .is_invite()
+            .then(|| self.env.now.saturating_add(limit))
     }
 
     /// A branch could not be sent: it counts as if this response had come (§16.7, §16.9).
@@ -163,8 +175,7 @@ impl Step<'_, '_> {
             return;
         }
         for branch in &mut context.branches {
-            if branch.client.is_none() && !matches!(branch.cancel, Cancel::Sent(_) | Cancel::Wanted)
-            {
+            if !branch.is_alive() && !matches!(branch.cancel, Cancel::Wanted) {
                 let sent = branch.sent.take();
                 self.release(sent);
             }

@@ -5,11 +5,11 @@ use std::io::Write;
 use shm::AllocClass;
 use sip::{HeaderName, Message, Method, Patch};
 use tables::Counter;
-use transaction::ServerInput;
+use transaction::{InviteServer, ServerInput};
 
 use crate::{
     addresses::Interface,
-    context::{Branch, Cancel, Context, Kept, Row, Stage},
+    context::{Branch, Cancel, Context, Kept, Row, Server, Stage},
     forward::as_addressed,
     io::Datagram,
     local::{self, Local},
@@ -111,6 +111,26 @@ impl Step<'_, '_> {
         }
     }
 
+    /// Refuses a request after something was looked up for it. A copy of an INVITE gets the same answer, whatever has changed
+    /// meanwhile: §8.2.7 has a server without state answer all copies alike, and a second look-up might not. What is kept is small (the key and the
+    /// code; the answer is made of the copy), and it is no more than a stranger gets by calling somebody who is there.
+    pub(crate) fn refuse_found(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        code: u16,
+        counter: Counter,
+    ) {
+        self.end_with(context, hand, code, counter, b"");
+        // In distress there is no room for it either.
+        let keeps = context.is_invite() && context.server.is_none() && self.budget.is_none();
+        if keeps && self.contexts.may_keep_refusal() {
+            let machine = InviteServer::refused(self.env.now, &self.settings.timers);
+            context.server = Some(Server::Invite(machine));
+            context.last = Some(Kept { code, block: None });
+        }
+    }
+
     /// Ends a request with an answer of our own: without a transaction, if it has no record yet.
     pub(crate) fn end_with(
         &mut self,
@@ -189,7 +209,7 @@ impl Step<'_, '_> {
                 // A 503 of our own stands: it is our memory that is full.
                 match hand {
                     Some(hand) if best.code == 503 => self.refuse_full(context, hand),
-                    Some(hand) => self.end_with(context, hand, best.code, Counter::Unroutable, b""),
+                    Some(hand) => self.refuse_found(context, hand, best.code, Counter::Unroutable),
                     None => self.answer_local(context, None, best.code, None, b""),
                 }
             }
@@ -200,6 +220,7 @@ impl Step<'_, '_> {
     pub(crate) fn send_upstream(&mut self, context: &mut Context, response: Respond<'_>) {
         let start = self.out.bytes.len();
         let (code, can_be_made_again) = match response {
+            Respond::Again { .. } => return,
             Respond::Forwarded { message, code } => {
                 self.env.count(Counter::ResponseForwarded);
                 self.write_without_top_via(message);
@@ -268,7 +289,7 @@ impl Step<'_, '_> {
                 0 => branch.client.is_some(),
                 200..300 => false,
                 // What we gave up may still have to be cancelled.
-                _ => invite && (branch.client.is_some() || matches!(branch.cancel, Cancel::Wanted)),
+                _ => invite && (branch.is_alive() || matches!(branch.cancel, Cancel::Wanted)),
             };
             if !needed {
                 let sent = branch.sent.take();
@@ -277,8 +298,8 @@ impl Step<'_, '_> {
         }
     }
 
-    /// Sends the last response again.
-    pub(crate) fn resend_upstream(&mut self, context: &mut Context) {
+    /// Sends the last response again; what was not kept is made of the request, which may be at hand.
+    pub(crate) fn resend_upstream(&mut self, context: &mut Context, hand: Option<&Hand<'_>>) {
         let Some(kept) = context.last else { return };
         let start = self.out.bytes.len();
         match kept.block {
@@ -286,7 +307,7 @@ impl Step<'_, '_> {
                 .out
                 .bytes
                 .extend_from_slice(self.env.arena.block(block)),
-            None => self.write_local(context, None, kept.code, None, b""),
+            None => self.write_local(context, hand, kept.code, None, b""),
         }
         if self.queue_from(start, context.listener, context.reply_to) {
             self.env.count(Counter::ResponseRetransmitted);

@@ -59,6 +59,17 @@ impl InviteClient {
         })
     }
 
+    /// The transaction of an INVITE that was given up, when a failure of 300..=699 comes for it after all: repetitions of that are answered
+    /// by an ACK as they would have been in time. The first ACK is the caller's to send.
+    ///
+    /// Deviation: §17.1.1.2 ends the transaction with Timer B, and says nothing of what comes later; the peer would repeat its failure until
+    /// its Timer H.
+    pub fn failed_late(now: Instant, timers: &Timers) -> Self {
+        Self::Completed(Completed {
+            timer_d: now.saturating_add(timers.d),
+        })
+    }
+
     pub fn step(
         self,
         now: Instant,
@@ -354,6 +365,16 @@ mod tests {
         check(
             "0 start reliable | 1s 200 | 33s tick",
             expect!["Calling, next 32s | PassUp Accepted, next 33s | done"],
+        );
+    }
+
+    #[test]
+    fn a_failure_after_the_end_is_repeated() {
+        check(
+            "0 start late | 1s 486 | 2s 180 | 3s 200 | 31s tick | 31s resume | 32s tick",
+            expect![
+                "Completed, next 32s | Ack Completed, next 32s | Absorb Completed, next 32s | Absorb Completed, next 32s | Completed, next 32s | Completed, next 32s | done"
+            ],
         );
     }
 

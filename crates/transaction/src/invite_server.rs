@@ -33,7 +33,8 @@ pub struct Proceeding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completed {
     reliability: Reliability,
-    /// Timer G: next retransmission of the response, doubling up to T2; `None` on a reliable transport (§17.2.1).
+    /// Timer G: next retransmission of the response, doubling up to T2; `None` on a reliable transport (§17.2.1), and of a refusal
+    /// ([`InviteServer::refused`]).
     timer_g: Option<Backoff>,
     /// Timer H: when to stop waiting for the ACK, 64*T1 (§17.2.1).
     timer_h: Instant,
@@ -64,6 +65,16 @@ impl InviteServer {
             reliability,
             responded: false,
             resend: None,
+        })
+    }
+
+    /// The transaction of an INVITE that was answered with a failure of 300..=699 as a stateless server answers (§8.2.7): the response is
+    /// not repeated by itself, only for the INVITE's retransmissions, so that a forged source gets nothing that nobody asked for.
+    pub fn refused(now: Instant, timers: &Timers) -> Self {
+        Self::Completed(Completed {
+            reliability: Reliability::Unreliable,
+            timer_g: None,
+            timer_h: now.saturating_add(timers.limit()),
         })
     }
 
@@ -369,6 +380,20 @@ mod tests {
         check(
             "0 start reliable | 1s respond 200 | 33s tick",
             expect!["Proceeding | Send Accepted, next 33s | done"],
+        );
+    }
+
+    #[test]
+    fn refused_repeats_nothing_by_itself() {
+        check(
+            "0 start late | 1s tick | 2s request | 3s resume | 3s tick | 4s ack | 5s request | 9s tick",
+            expect![
+                "Completed, next 32s | Completed, next 32s | Resend Completed, next 32s | Completed, next 32s | Completed, next 32s | Absorb Confirmed, next 9s | Absorb Confirmed, next 9s | done"
+            ],
+        );
+        check(
+            "0 start late | 31s request | 32s tick",
+            expect!["Completed, next 32s | Resend Completed, next 32s | Timeout done"],
         );
     }
 

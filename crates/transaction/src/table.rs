@@ -1,6 +1,7 @@
 //! The notation of the state-table tests, and the properties that all machines share.
 //!
-//! A script is `0 start | 500ms tick | 600ms 180`; `start` may say `reliable`. The answer to each part is
+//! A script is `0 start | 500ms tick | 600ms 180`; `start` may say `reliable`, or `late` for a
+//! machine that begins where others end. The answer to each part is
 //! `actions: state, next deadline`; `done` is a terminated machine.
 
 use core::fmt::{Debug, Write as _};
@@ -30,6 +31,10 @@ pub(crate) trait Machine: Copy + PartialEq + Debug {
     fn encode(&self) -> Image;
     fn decode(image: &Image) -> Option<Self>;
     const TICK: Self::Input;
+    /// How else it may begin: `start late`.
+    fn late(_now: Instant, _timers: &Timers) -> Option<Self> {
+        None
+    }
     fn input(words: &str) -> Self::Input;
     fn any_input() -> BoxedStrategy<Self::Input>;
 }
@@ -78,11 +83,16 @@ fn any_code() -> impl Strategy<Value = u16> {
 }
 
 macro_rules! machine {
-    ($machine:ident, $input:ident, $action:ident, $words:ident, $any:ident, $waits:expr) => {
+    ($machine:ident, $input:ident, $action:ident, $words:ident, $any:ident, $waits:expr $(, $late:ident)?) => {
         impl Machine for $machine {
             type Input = $input;
             type Action = $action;
             const TICK: $input = $input::Tick;
+            $(
+                fn late(now: Instant, timers: &Timers) -> Option<Self> {
+                    Some($machine::$late(now, timers))
+                }
+            )?
             fn waits(&self) -> bool {
                 let waits: fn(&$machine) -> bool = $waits;
                 waits(self)
@@ -127,7 +137,8 @@ machine!(
     ClientAction,
     client_input,
     any_client_input,
-    |m| matches!(m, InviteClient::Proceeding(_))
+    |m| matches!(m, InviteClient::Proceeding(_)),
+    failed_late
 );
 machine!(
     NonInviteClient,
@@ -143,7 +154,8 @@ machine!(
     ServerAction,
     server_input,
     any_server_input,
-    |m| matches!(m, InviteServer::Proceeding(_))
+    |m| matches!(m, InviteServer::Proceeding(_)),
+    refused
 );
 machine!(
     NonInviteServer,
@@ -168,6 +180,7 @@ pub(crate) fn play<M: Machine>(script: &str) -> String {
         let mut out = Actions::new();
         machine = match words {
             "start" => Some(M::new(now, &timers, Reliability::Unreliable)),
+            "start late" => M::late(now, &timers),
             "start reliable" => Some(M::new(now, &timers, Reliability::Reliable)),
             "resume" => machine.map(|m| m.resume(now)),
             words => machine.and_then(|m| m.step(now, &timers, M::input(words), &mut out)),

@@ -11,6 +11,16 @@ use crate::{
 
 use super::{Answer, Branch, Monitor, Request, SLACK};
 
+/// When it was given up, unless it had its final response by then: Timer B, or so long after its CANCEL.
+fn given_up(branch: &Branch) -> Option<Instant> {
+    let at = match (branch.cancels.first(), branch.first(|_| true)) {
+        (Some(&cancelled), _) => cancelled,
+        (None, Some(heard)) if heard < branch.sent[0] + LIMIT => return None,
+        (None, _) => branch.sent[0],
+    };
+    Some(at + LIMIT)
+}
+
 /// When a message that is retransmitted goes out, counted from its first: doubling (Timer A), or up to T2 (Timers E and G).
 fn schedule(capped: bool, until: Duration) -> usize {
     let (mut at, mut every, mut count) = (Duration::ZERO, T1, 0);
@@ -24,6 +34,9 @@ fn schedule(capped: bool, until: Duration) -> usize {
     }
     count
 }
+
+/// What is said of an INVITE by itself and the configuration alone, challenges, and what may follow from them.
+const AT_THE_DOOR: [u16; 12] = [400, 401, 403, 407, 416, 420, 440, 482, 483, 500, 503, 505];
 
 impl Monitor {
     /// Everything has come to its end. Says what is wrong.
@@ -65,15 +78,23 @@ impl Monitor {
         if finals.is_empty() {
             faults.push("no final answer".to_owned());
         }
-        // An INVITE that is refused at once is kept nowhere: its retransmission is judged anew.
+        // An INVITE that is refused without a look-up is kept nowhere: its retransmission is judged anew.
         let refused = failures
             .first()
             .map_or(Instant::MAX, |failure| failure.at[0]);
         let tried = |a: &Answer| a.code == 100 && a.at[0] < refused;
-        let kept = branches.iter().any(|branch| branch.sent[0] < refused)
+        let repeated = branches.iter().any(|branch| branch.sent[0] < refused)
             || request.answers.iter().any(tried);
-        if kept && failures.len() > 1 {
+        let at_the_door = failures
+            .first()
+            .is_some_and(|failure| AT_THE_DOOR.contains(&failure.code));
+        if (repeated || !at_the_door) && failures.len() > 1 {
             faults.push(format!("{} and {}", failures[0].code, failures[1].code));
+        }
+        let late = branches.iter().find(|branch| branch.sent[0] > refused);
+        if let Some(late) = late.filter(|_| !at_the_door && !self.jumped()) {
+            let code = failures.first().map_or(0, |failure| failure.code);
+            faults.push(format!("sent to {} after a {code}", late.to));
         }
         if !request.cancels.is_empty() && request.cancel_answers == 0 {
             faults.push("no answer to its CANCEL".to_owned());
@@ -91,7 +112,7 @@ impl Monitor {
             faults.push(format!("{} after a 2xx", failure.code));
         }
         self.judge_failure(branches, failure, faults);
-        if kept {
+        if repeated {
             self.judge_timer_g(request, failure, faults);
         }
     }
@@ -297,8 +318,11 @@ impl Monitor {
                 {
                     faults.push(format!("a {} did not go on", heard.code));
                 }
-                // Behind the time that the branch had, there may be nothing left to make an ACK of.
-                300.. if accepted.is_none() && answered.is_none_or(|at| at + SLACK > first) => {
+                // So long after a branch was given up there is nothing left to make an ACK of.
+                300..
+                    if accepted.is_none()
+                        && given_up(branch).is_none_or(|at| at + LIMIT > first + SLACK) =>
+                {
                     let within = heard
                         .at
                         .iter()

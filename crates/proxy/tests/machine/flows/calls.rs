@@ -600,3 +600,138 @@ fn old_clients_without_cookie() {
         "#]],
     );
 }
+
+/// Whoever answers after Timer B gets its ACK, each time that it says so, and is not heard any more after the time in which it may.
+#[test]
+fn failure_after_timer_b() {
+    check(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        +32s
+        alice: ACK
+        +10s
+        bob: 486 INVITE
+        bob: again 486
+        +31s
+        bob: again 486
+        +2s
+        bob: again 486
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: INVITE sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                alice < 100 INVITE
+            +32s
+                0.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                1.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                3.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                7.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                15.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                31.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                32s: alice < 408 INVITE
+            alice: ACK
+            +10s
+            bob: 486 INVITE
+                bob < ACK sip:bob@10.0.0.2:5060
+            bob: again 486
+                bob < ACK sip:bob@10.0.0.2:5060 again
+            +31s
+            bob: again 486
+                bob < ACK sip:bob@10.0.0.2:5060 again
+            +2s
+            bob: again 486
+        "#]],
+    );
+}
+
+/// After Timer C, and the time that the answer to the CANCEL had.
+#[test]
+fn failure_after_timer_c() {
+    check(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 180
+        +190s
+        bob: 200 CANCEL
+        +32s
+        alice: ACK
+        +10s
+        bob: 487 INVITE
+        die
+        bob: again 487
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: INVITE sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                alice < 100 INVITE
+            bob: 180
+                alice < 180 INVITE
+            +190s
+                190s: bob < CANCEL sip:bob@10.0.0.2:5060
+            bob: 200 CANCEL
+            +32s
+                32s: alice < 408 INVITE
+            alice: ACK
+            +10s
+            bob: 487 INVITE
+                bob < ACK sip:bob@10.0.0.2:5060
+            die
+            bob: again 487
+                bob < ACK sip:bob@10.0.0.2:5060 again
+        "#]],
+    );
+}
+
+/// Of two phones one never answers in time: the other one's answer stands, and the late one gets its ACK.
+#[test]
+fn failure_of_a_branch_after_the_answer() {
+    check(
+        "
+        bob: REGISTER
+        bob2: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob2: 486 INVITE
+        +32s
+        alice: ACK
+        die
+        +20s
+        bob: 603 INVITE
+        bob: again 603
+        +32s
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            bob2: REGISTER
+                bob2 < 200 REGISTER
+            alice: INVITE sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                bob2 < INVITE sip:bob@10.0.0.3:5060
+                alice < 100 INVITE
+            bob2: 486 INVITE
+                bob2 < ACK sip:bob@10.0.0.3:5060
+            +32s
+                0.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                1.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                3.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                7.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                15.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                31.5s: bob < INVITE sip:bob@10.0.0.2:5060 again
+                32s: alice < 486 INVITE
+            alice: ACK
+            die
+            +20s
+            bob: 603 INVITE
+                bob < ACK sip:bob@10.0.0.2:5060
+            bob: again 603
+                bob < ACK sip:bob@10.0.0.2:5060 again
+            +32s
+        "#]],
+    );
+}

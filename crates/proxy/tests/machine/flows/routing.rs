@@ -86,7 +86,8 @@ fn refusals() {
                 rejected.not_found 1
                 rejected.unavailable 1
                 rejected.by_route 1
-                proxy.request_absorbed 2
+                proxy.request_absorbed 4
+                transactions.created 2
                 messages.answered_here 1
         "#]],
     );
@@ -549,6 +550,99 @@ fn what_is_for_the_callee_passes_as_it_is() {
             bob: 420 / Unsupported: whatever
                 alice < 420 MESSAGE
                     Unsupported: whatever
+        "#]],
+    );
+}
+
+/// What was refused after a look-up is refused when it comes again, whoever has registered meanwhile, also by an heir. The answer is not
+/// repeated by itself, and what strangers are refused at the door is not kept.
+#[test]
+fn a_refused_invite_comes_again() {
+    check(
+        "
+        alice: INVITE sip:bob@example.org
+        bob: REGISTER
+        alice: again INVITE
+        die
+        alice: again INVITE
+        +3s
+        count
+        alice: ACK
+        alice: again INVITE
+        +6s
+        count
+        alice: INVITE sip:nobody@example.org
+        +31s
+        alice: again INVITE
+        +2s
+        count
+        alice: INVITE sip:bob@elsewhere.example
+        alice: ACK
+        count
+        ",
+        expect![[r#"
+            alice: INVITE sip:bob@example.org
+                alice < 480 INVITE
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: again INVITE
+                alice < 480 INVITE again
+            die
+            alice: again INVITE
+                alice < 480 INVITE again
+            +3s
+            count
+                messages.requests 4
+                rejected.unavailable 1
+                proxy.response_retransmitted 2
+                transactions.created 1
+                transactions.adopted 1
+                registrar.updated 1
+            alice: ACK
+            alice: again INVITE
+            +6s
+            count
+                messages.requests 2
+                proxy.request_absorbed 3
+                transactions.ended 1
+            alice: INVITE sip:nobody@example.org
+                alice < 404 INVITE
+            +31s
+            alice: again INVITE
+                alice < 404 INVITE again
+            +2s
+            count
+                messages.requests 2
+                rejected.not_found 1
+                proxy.response_retransmitted 1
+                proxy.no_ack 1
+                transactions.created 1
+                transactions.ended 1
+            alice: INVITE sip:bob@elsewhere.example
+                alice < 403 INVITE
+            alice: ACK
+            count
+                messages.requests 2
+                rejected.by_route 1
+                proxy.request_absorbed 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_cancel_for_a_refused_invite() {
+    check(
+        "
+        alice: INVITE sip:nobody@example.org
+        alice: CANCEL
+        alice: ACK
+        ",
+        expect![[r#"
+            alice: INVITE sip:nobody@example.org
+                alice < 404 INVITE
+            alice: CANCEL
+                alice < 200 CANCEL
+            alice: ACK
         "#]],
     );
 }
