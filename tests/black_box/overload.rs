@@ -88,7 +88,9 @@ fn a_source_that_asks_too_often_is_refused_and_others_are_not() {
 #[test]
 fn copies_do_not_use_up_the_rate_of_a_source() {
     let _shared = shared();
-    let server = Server::start_with(&format!("{DEFAULT}\n[overload]\nsource_rate = 5\n"));
+    let server = Server::start_with(&format!(
+        "{GATED}\n[overload]\noccupancy = 100\nsource_rate = 5\n"
+    ));
     let caller = Peer::bind(server.ip);
     for _ in 0..40 {
         caller.send(&invite(1, &caller), server.address());
