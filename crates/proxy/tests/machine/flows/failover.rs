@@ -409,9 +409,9 @@ fn what_is_too_long_for_the_setting_is_refused() {
                 messages.responses 1
                 rejected.unroutable 2
                 proxy.forwarded 1
-                proxy.request_absorbed 1
+                proxy.request_absorbed 2
                 proxy.response_forwarded 1
-                transactions.created 1
+                transactions.created 2
                 proxy.hop_failed 1
                 proxy.too_large 3
         "#]],
