@@ -23,6 +23,7 @@ mod log;
 mod lookup;
 mod names;
 mod orphan;
+mod outside;
 mod overload;
 mod policy;
 mod process;

@@ -1,10 +1,11 @@
 //! Deaths: where a slot that is run may die, and how it does.
 //!
 //! A death is an unwinding that nobody on the way stops: what the slot had on its heap and stack is of no use afterwards, and the arena
-//! is as it was at the point. Points are those of `worker/src/slot.rs` and `takeover.rs`, by the same names, in this crate's copy
-//! of the loop; and with the feature `failpoints` every failpoint of the code below it, in the middle of the arena's operations.
+//! is as it was at the point. Points are those of the crate `slot`, by the names of the worker's failpoints; and with the feature `failpoints` every failpoint of the code below it, in the middle of the arena's operations.
 
 use std::{cell::RefCell, panic};
+
+use slot::Point;
 
 /// Where a slot dies the next time that it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,29 @@ thread_local! {
 }
 
 /// A point of a slot's loop.
-pub(crate) fn point(name: &'static str) {
+pub(crate) fn point(point: Point) {
+    named(match point {
+        Point::Recovered => "takeover.recovered",
+        Point::Adopted => "takeover.adopted",
+        Point::AdoptedSettled => "takeover.settled",
+        Point::Replayed => "takeover.replayed",
+        Point::Begun => "worker.begun",
+        Point::Stepped => "sim.stepped",
+        Point::Answered => "sim.answered",
+        Point::Settled => "worker.settled",
+        Point::Passed => "sim.passed",
+        Point::Served => "worker.served",
+        Point::Ticked => "sim.ticked",
+        Point::TickSettled => "sim.tick_settled",
+        Point::AnswerSettled => "sim.answer_settled",
+        Point::Submitted => "worker.submitted",
+        Point::Done => "worker.done",
+        Point::GivenBack => "worker.given_back",
+    });
+}
+
+/// A point by its name.
+pub(crate) fn named(name: &'static str) {
     if REAPER.with_borrow_mut(|reaper| reaper.passes(name)) {
         panic::resume_unwind(Box::new(Died(name)));
     }
@@ -94,7 +117,7 @@ fn hooked() -> failpoint::Hooked {
         if name.contains(".broken.") {
             return (mutant == Some(name)).then_some(failpoint::Action::Error);
         }
-        point(name);
+        named(name);
         None
     })
 }

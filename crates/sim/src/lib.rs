@@ -20,7 +20,7 @@
 //! - [`World`]: the clock and the queue of what is to happen. Peers are addresses whose datagrams the caller sends and receives: a scenario
 //!   by [`World::run_until`] and [`World::receive`], a program by [`World::step`].
 //! - [`Config`], [`Network`], [`Policy`]: what the world is made of, and what can be changed on the way.
-//! - `slot`: the loop of `worker/src/slot.rs`, and the take-over; `server`: workers, their deaths and heirs; [`Aim`]: where one dies.
+//! - `slot`: the crate `slot` over a kernel that the world plays; `server`: workers, their deaths and heirs; [`Aim`]: where one dies.
 //!
 //! One seed is one world to the last datagram, on every machine. With the feature `failpoints` workers also die in the midst of the arena's
 //! operations. `docs/testing.md` says how to run many seeds, and one again.

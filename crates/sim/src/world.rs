@@ -292,7 +292,7 @@ impl World {
         self.die(worker, "kill");
     }
 
-    /// Has a slot's worker die at a point, the next time that it comes there. Points are those of `worker/src/slot.rs` (see [`Aim::At`]).
+    /// Has a slot's worker die at a point, the next time that it comes there. Points are those of the crate `slot` (see [`Aim::At`]).
     pub fn kill_at(&mut self, slot: u16, aim: Aim) {
         if let Some(seat) = self.server.seats.get_mut(usize::from(slot)) {
             seat.aim = Some(aim);
@@ -354,7 +354,7 @@ impl World {
             .seats
             .iter()
             .filter_map(|seat| seat.slot.as_ref());
-        slots.map(|slot| slot.proxy.len()).sum()
+        slots.map(|slot| slot.transactions()).sum()
     }
 
     /// Whether every slot has a living worker.

@@ -1,0 +1,534 @@
+//! What a slot's loop reaches: its ring and sockets, timers, policy and resolver, orders, other slots' doorbells.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+};
+
+use ::overload::Verdict;
+use ::slot::{Entry, Inheritance, Point, Slot, World};
+use control::FromWorker;
+use crossbeam_channel::Receiver;
+use failpoint::failpoint;
+use os::now;
+use proxy::{Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, Note, Question, Send};
+use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
+use shm::{Arena, Participant, RxPool, SlotHeader, SlotId};
+use stdx::Instant;
+use sync::Ordering;
+use tables::Counter;
+
+use crate::{
+    inbox::{Channel, Command, Socket},
+    log::Log,
+    lookup::{Late, Lookup},
+    overload::Overload,
+    policy::Policy,
+    quarantine,
+    slot::Begin,
+};
+
+/// The token of the slot's own doorbell.
+const DOORBELL: u32 = 0;
+/// The token of the sockets to name servers.
+const LOOKUP: u32 = 1;
+const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
+
+/// Whether an error of sending says something of the way to the address: a full queue does not.
+fn says_unreachable(errno: i32) -> bool {
+    let busy = [
+        nix::libc::EAGAIN,
+        nix::libc::ENOBUFS,
+        nix::libc::ENOMEM,
+        nix::libc::EINTR,
+    ];
+    !busy.contains(&errno)
+}
+
+pub(crate) struct Outside {
+    number: u16,
+    arena: Arena,
+    driver: UringDriver<RxPool>,
+    sockets: Vec<Option<Socket>>,
+    policy: Policy,
+    lookup: Lookup,
+    /// Reused from turn to turn.
+    late: Vec<Late>,
+    commands: Receiver<Command>,
+    doorbells: Arc<Vec<OwnedFd>>,
+    channel: Arc<Channel>,
+    wheel: Wheel<ContextId>,
+    /// What has come with the last submission.
+    events: Vec<Event>,
+    /// Whether something was given to the driver since the last submission.
+    queued: bool,
+    overload: Overload,
+    /// When a refusal began.
+    refusing_since: Instant,
+    /// When the turn's messages were served and its sends gone.
+    done_at: Instant,
+    stopping: bool,
+    log: Log,
+}
+
+impl Outside {
+    /// Sets up the ring. Sockets come by [`Outside::arm_socket`].
+    pub(crate) fn new(begin: &Begin, time: Instant) -> anyhow::Result<Self> {
+        let pool = begin.arena.rx(SlotId(begin.slot));
+        let free: HashSet<u16> = pool.for_a_new_ring().collect();
+        let options = Options {
+            spin: begin.spin,
+            ..Options::default()
+        };
+        let mut driver = UringDriver::new(pool, options, |index| free.contains(&index))?;
+        if let Some(bell) = begin.doorbells.get(usize::from(begin.slot)) {
+            driver.arm_poll(DOORBELL, bell.as_fd())?;
+        }
+        let lookup = Lookup::new(
+            begin.slot,
+            &begin.arena.key(),
+            time.as_nanos(),
+            &begin.active,
+        )?;
+        driver.arm_poll(LOOKUP, lookup.descriptor())?;
+        Ok(Self {
+            number: begin.slot,
+            arena: begin.arena.clone(),
+            driver,
+            sockets: Vec::new(),
+            policy: Policy::new(&begin.active.config, Arc::clone(&begin.active.accounts)),
+            lookup,
+            late: Vec::new(),
+            commands: begin.commands.clone(),
+            doorbells: Arc::clone(&begin.doorbells),
+            channel: Arc::clone(&begin.channel),
+            wheel: Wheel::new(time),
+            events: Vec::with_capacity(1024),
+            queued: false,
+            overload: Overload::new(begin.slot, &begin.active.config.overload, time),
+            refusing_since: time,
+            done_at: time,
+            stopping: false,
+            log: Log::default(),
+        })
+    }
+
+    pub(crate) fn arm_socket(&mut self, socket: Socket) -> anyhow::Result<()> {
+        let index = self
+            .sockets
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.sockets.len());
+        self.overload.armed(&socket);
+        self.driver
+            .arm_udp(SocketIndex(u16::try_from(index)?), socket.fd.as_fd())?;
+        if index == self.sockets.len() {
+            self.sockets.push(None);
+        }
+        if let Some(place) = self.sockets.get_mut(index) {
+            *place = Some(socket);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    pub(crate) fn has_queued(&self) -> bool {
+        self.queued
+    }
+
+    pub(crate) fn has_no_events(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    /// The next timer, or answer to wait for.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let timer = self.wheel.next_deadline();
+        timer.into_iter().chain(self.lookup.deadline()).min()
+    }
+
+    /// The turn's sends go out; what has come since is fetched.
+    pub(crate) fn carry_out(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.driver.turn(Some(now), &mut self.events)?;
+        self.queued = false;
+        Ok(())
+    }
+
+    /// Waits for what comes.
+    pub(crate) fn wait(&mut self, until: Instant) -> anyhow::Result<()> {
+        Ok(self.driver.turn(Some(until), &mut self.events)?)
+    }
+
+    /// There was nothing to do from the end of the last turn until now.
+    pub(crate) fn slept(&mut self, now: Instant) {
+        self.overload
+            .slept(now.saturating_duration_since(self.done_at));
+    }
+
+    /// Stops reading; what is queued is sent.
+    pub(crate) fn quiesce(&mut self) -> anyhow::Result<()> {
+        self.driver.quiesce(&mut self.events)?;
+        Ok(())
+    }
+
+    /// The listener that a datagram came in by: noted when it was read, or told by the address that it was sent to.
+    fn listener_of(
+        &self,
+        found: &reactor::Datagram<'_>,
+        pool: &RxPool,
+        index: u16,
+    ) -> Option<Interface> {
+        let by_address = found.local.and_then(|local| {
+            let named = |socket: &&Socket| {
+                socket.address.port() == local.port()
+                    && (socket.address.ip() == local.ip() || socket.address.ip().is_unspecified())
+            };
+            self.sockets.iter().flatten().find(named)
+        });
+        let by_tag = || {
+            self.sockets
+                .get(usize::from(pool.meta(index).tag))
+                .and_then(Option::as_ref)
+        };
+        let socket = by_address.or_else(by_tag)?;
+        let local = found.local.map(|local| local.ip());
+        Some(Interface {
+            id: socket.listener,
+            // What was sent to a group or to everybody came to no address of ours.
+            ip: local.filter(|ip| {
+                socket.address.ip().is_unspecified() && !ip.is_multicast() && *ip != BROADCAST
+            }),
+        })
+    }
+
+    /// What was sent there waits for no answer.
+    fn on_unreachable(
+        &mut self,
+        slot: &mut Slot,
+        socket: SocketIndex,
+        to: SocketAddr,
+        too_long: Option<usize>,
+    ) {
+        let socket = self.sockets.get(usize::from(socket.0));
+        if let Some(listener) = socket.and_then(|socket| Some(socket.as_ref()?.listener)) {
+            slot.unreachable(self, listener, to, too_long);
+        }
+    }
+
+    /// Answers what had to wait for a name server.
+    fn answer_late(&mut self, slot: &mut Slot) {
+        let now = slot.now();
+        if self.lookup.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut late = std::mem::take(&mut self.late);
+        self.lookup.turn(now, &mut late);
+        self.lookup.count(slot.participant());
+        for (id, hops) in late.drain(..) {
+            slot.answered(self, id, Answer::Resolved(hops));
+        }
+        self.late = late;
+    }
+
+    fn obey(&mut self, slot: &mut Slot, command: Command) {
+        match command {
+            Command::Apply(active, note) => {
+                slot.proxy().configure(Arc::clone(&active.settings));
+                self.policy = Policy::new(&active.config, Arc::clone(&active.accounts));
+                self.overload.configure(&active.config.overload);
+                self.lookup.configure(&active);
+                drop(note);
+            }
+            Command::Names(active) => self.lookup.configure(&active),
+            Command::Addresses(active) => slot.proxy().configure(Arc::clone(&active.settings)),
+            Command::Arm(socket) => {
+                let listener = socket.listener;
+                if let Err(error) = self.arm_socket(socket) {
+                    tracing::error!(slot = self.number, listener, %error, "a listener can't be read");
+                }
+            }
+            Command::Disarm { listener } => {
+                let index = self.sockets.iter().position(|socket| {
+                    socket
+                        .as_ref()
+                        .is_some_and(|socket| socket.listener == listener)
+                });
+                if let Some(index) = index {
+                    self.driver
+                        .disarm_udp(SocketIndex(u16::try_from(index).unwrap_or(u16::MAX)));
+                    if let Some(place) = self.sockets.get_mut(index) {
+                        *place = None;
+                    }
+                }
+            }
+            Command::Pin(core) => {
+                let done = match core {
+                    Some(core) => os::pin_current_thread(usize::from(core)),
+                    None => os::unpin_current_thread(),
+                };
+                match done {
+                    Ok(()) => slot.header().core.store(
+                        core.map_or(0, |core| u64::from(core) + 1),
+                        Ordering::Relaxed,
+                    ),
+                    Err(error) => {
+                        tracing::warn!(slot = self.number, %error, "the reactor can't be pinned")
+                    }
+                }
+            }
+            Command::Stop => self.stopping = true,
+        }
+    }
+}
+
+impl World for Outside {
+    type Error = anyhow::Error;
+
+    fn now(&self) -> Instant {
+        now()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        quarantine::unix_ms()
+    }
+
+    #[inline]
+    fn read<'b>(&self, pool: &'b RxPool, index: u16) -> Option<Datagram<'b>> {
+        let found = reactor::datagram(pool, index)?;
+        Some(Datagram {
+            bytes: found.payload,
+            source: found.source,
+            listener: self.listener_of(&found, pool, index)?,
+            truncated: found.truncated,
+        })
+    }
+
+    fn take_in(&mut self, slot: &mut Slot) {
+        self.done_at = slot.now();
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            match event {
+                Event::Datagram { socket, buffer, .. } => slot.receive(self, buffer, socket.0),
+                Event::SendFailed {
+                    socket,
+                    to,
+                    len,
+                    errno,
+                } => {
+                    slot.count(Counter::SendFailed);
+                    if says_unreachable(errno) {
+                        let too_long = (errno == nix::libc::EMSGSIZE).then_some(len);
+                        self.on_unreachable(slot, socket, to, too_long);
+                    }
+                }
+                Event::Starved { .. } => {
+                    self.overload.starved();
+                    slot.count(Counter::Starved);
+                }
+                Event::ReceiveFailed { .. } => slot.count(Counter::ReceiveFailed),
+                Event::Poll { token: LOOKUP } => self.lookup.wake(),
+                Event::Poll { .. } => {}
+            }
+        }
+        self.events = events;
+    }
+
+    #[inline]
+    fn due(&mut self, now: Instant, due: &mut Vec<ContextId>) {
+        self.wheel.expire(now, due);
+    }
+
+    fn attend(&mut self, slot: &mut Slot) {
+        self.overload.turn(slot.now(), &self.sockets);
+        slot.proxy().set_distress(!self.overload.is_open());
+        self.answer_late(slot);
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(slot, command);
+        }
+    }
+
+    fn keep_house(&mut self, participant: &mut Participant) {
+        self.overload.count_drops(&self.sockets, participant);
+    }
+
+    fn submit(&mut self) -> anyhow::Result<()> {
+        self.carry_out(Instant::ZERO)
+    }
+
+    #[inline]
+    fn sent(&mut self, turn_began: Instant, messages: usize) {
+        let header = self.arena.slot(SlotId(self.number));
+        let sent = now();
+        self.done_at = sent;
+        let took = sent.saturating_duration_since(turn_began);
+        self.arena
+            .latency(SlotId(self.number))
+            .record(took, messages as u64);
+        if header.first_served_ns.load(Ordering::Relaxed) == 0 {
+            header
+                .first_served_ns
+                .store(sent.as_nanos(), Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn judge(&mut self, datagram: &Datagram<'_>) -> Entry {
+        match self.overload.judge(datagram.bytes, datagram.source) {
+            Verdict::Take => Entry::Take,
+            Verdict::Drop => Entry::Drop,
+            Verdict::Refuse => {
+                self.refusing_since = now();
+                Entry::Refuse {
+                    after_s: self.overload.retry_after_s(),
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self) {
+        let took = now().saturating_duration_since(self.refusing_since);
+        self.overload.refused(took);
+    }
+
+    #[inline]
+    fn was_copy(&mut self) {
+        self.overload.was_copy();
+    }
+
+    #[inline]
+    fn at_hand(&mut self, _bytes: &[u8]) {
+        failpoint::at_hand!(_bytes);
+    }
+
+    #[inline]
+    fn point(&mut self, point: Point) {
+        hit(point);
+    }
+
+    #[inline]
+    fn answer(&mut self, now: Instant, ask: Ask, question: &Question<'_>) -> Option<Answer> {
+        match ask.kind {
+            AskKind::Resolve { branch } => self
+                .lookup
+                .ask(now, ask.id, branch, question)
+                .map(Answer::Resolved),
+            kind => Some(self.policy.answer(kind, question)),
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, ask: Ask, participant: &Participant) {
+        if matches!(ask.kind, AskKind::Resolve { .. }) {
+            self.lookup.count(participant);
+        }
+    }
+
+    #[inline]
+    fn send(&mut self, send: &Send, bytes: &[u8]) -> bool {
+        let socket = self.sockets.iter().position(|socket| {
+            socket
+                .as_ref()
+                .is_some_and(|socket| socket.listener == send.listener.id)
+        });
+        let Some(index) = socket.and_then(|index| u16::try_from(index).ok()) else {
+            return false;
+        };
+        self.driver
+            .send_udp(SocketIndex(index), send.listener.ip, &send.to, bytes);
+        self.queued = true;
+        true
+    }
+
+    #[inline]
+    fn arm(&mut self, deadline: Instant, id: ContextId) {
+        self.wheel.insert(deadline, id);
+    }
+
+    fn note(&mut self, now: Instant, note: &Note) {
+        self.log.note(now, self.number, note);
+    }
+
+    #[inline]
+    fn hop(&mut self, now: Instant, hop: SocketAddr, state: HopState, participant: &Participant) {
+        self.lookup.hop(now, hop, state);
+        if state.is_bad() {
+            self.lookup.count(participant);
+        }
+    }
+
+    fn ring(&mut self, slot: SlotId) {
+        if let Some(bell) = self.doorbells.get(usize::from(slot.0)) {
+            // A bell that can't be rung is full: it has been rung.
+            let _ = os::ring_eventfd(bell.as_fd());
+        }
+    }
+
+    #[inline]
+    fn give_back(&mut self, index: u16) {
+        self.driver.release(index);
+    }
+
+    fn serves(&mut self, header: &SlotHeader, inheritance: &Inheritance, adopted: usize) {
+        let recovered = now();
+        header
+            .recovered_ns
+            .store(recovered.as_nanos(), Ordering::Relaxed);
+        self.channel.tell(&FromWorker::Serving {
+            slot: self.number,
+            replayed: u32::try_from(inheritance.journal.len()).unwrap_or(u32::MAX),
+            transactions: u32::try_from(adopted).unwrap_or(u32::MAX),
+            recovered_ns: recovered.as_nanos(),
+        });
+    }
+}
+
+/// The failpoints of the loop.
+#[inline]
+pub(crate) fn hit(point: Point) {
+    match point {
+        Point::Recovered => {
+            failpoint!("takeover.recovered");
+        }
+        Point::Adopted => {
+            failpoint!("takeover.adopted");
+        }
+        Point::AdoptedSettled => {
+            failpoint!("takeover.settled");
+        }
+        Point::Replayed => {
+            failpoint!("takeover.replayed");
+        }
+        Point::Begun => {
+            failpoint!("worker.begun");
+        }
+        Point::Settled => {
+            failpoint!("worker.settled");
+        }
+        Point::Served => {
+            failpoint!("worker.served");
+        }
+        Point::Submitted => {
+            failpoint!("worker.submitted");
+        }
+        Point::Done => {
+            failpoint!("worker.done");
+        }
+        Point::GivenBack => {
+            failpoint!("worker.given_back");
+        }
+        Point::Stepped
+        | Point::Answered
+        | Point::Passed
+        | Point::Ticked
+        | Point::TickSettled
+        | Point::AnswerSettled => {}
+    }
+}
