@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use failpoint::failpoint;
 use hickory_proto::{
     op::{Edns, Header, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType},
@@ -143,6 +144,7 @@ impl Reply {
         } else if query.name.eq_case(spelled) {
             Match::Exact
         } else {
+            failpoint!("dns.broken.spelling", Match::Exact);
             Match::OtherCase
         }
     }

@@ -6,6 +6,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use failpoint::failpoint;
 use sip::{HeaderName, Message};
 use stdx::Instant;
 use tables::Counter;
@@ -120,6 +121,7 @@ impl Step<'_, '_> {
         number: u8,
         hand: Option<&Hand<'_>>,
     ) -> bool {
+        failpoint!("proxy.broken.next_hop", false);
         let wanted = context.stage == Stage::Forwarding
             && !context.cancelled
             && context.best.is_none_or(|best| best.code < 600)
@@ -187,6 +189,7 @@ impl Step<'_, '_> {
         to: SocketAddr,
         too_long: Option<usize>,
     ) {
+        failpoint!("proxy.broken.unreachable", return);
         let Some(mut context) = self.take(id) else {
             return;
         };

@@ -3,6 +3,7 @@
 //! The contacts of a 3xx become targets, in groups of equal q, whose turn is next. No URI becomes a target twice, and all targets together are no more than
 //! `Settings::branches_max`, so that redirections in a circle end. What we cannot follow is left to the caller.
 
+use failpoint::failpoint;
 use sip::{
     HeaderName, Message, NameAddr, Patch,
     uri::{Aor, Scheme, Uri},
@@ -163,6 +164,7 @@ impl Step<'_, '_> {
 
     /// What stands for a URI in [`Context::tried`]: user, host and port, whatever its parameters say.
     fn mark_of(&self, uri: &[u8]) -> u64 {
+        failpoint!("proxy.broken.circle", self.env.now.as_nanos());
         let mut aor = Vec::new();
         let parsed = Uri::parse(uri);
         let port = parsed

@@ -2,6 +2,7 @@
 //!
 //! The next group has its turn when every branch of the one before has failed, but for a 6xx, or has had its time: then what still rings is cancelled first.
 
+use failpoint::failpoint;
 use tables::Counter;
 
 use crate::{
@@ -19,6 +20,7 @@ impl Step<'_, '_> {
         targets: &[Target],
         most: usize,
     ) -> Option<Vec<Target>> {
+        failpoint!("proxy.broken.by_q", None);
         let q = targets.first()?.q;
         if !self.settings.forking.by_q || targets.iter().all(|target| target.q == q) {
             return None;
@@ -30,6 +32,7 @@ impl Step<'_, '_> {
 
     /// Begins the next group of targets; false if there is none, or nobody wants it any more. `hand` is the request, if it is at hand.
     pub(crate) fn next_group(&mut self, context: &mut Context, hand: Option<&Hand<'_>>) -> bool {
+        failpoint!("proxy.broken.next_group", false);
         let wanted = !context.cancelled && context.best.is_none_or(|best| best.code < 600);
         if context.groups.is_empty() || !wanted {
             return false;

@@ -17,16 +17,51 @@ pub enum Aim {
 }
 
 /// What an unwinding carries that is a death.
-struct Died(&'static str);
+struct Died(Death);
+
+/// A death.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Death {
+    pub(crate) at: &'static str,
+    /// Of the message at hand: whoever serves it dies here.
+    pub(crate) poisoned: bool,
+}
+
+/// Whoever serves a message with this dies, at the point whose name follows.
+pub(crate) const POISON: &str = "X-Poison: ";
 
 struct Reaper {
     /// Only while a slot is run do points count.
     running: bool,
     aim: Option<Aim>,
+    /// Where the message at hand kills.
+    poison: Option<&'static str>,
 }
 
 thread_local! {
-    static REAPER: RefCell<Reaper> = const { RefCell::new(Reaper { running: false, aim: None }) };
+    static REAPER: RefCell<Reaper> = const { RefCell::new(Reaper { running: false, aim: None, poison: None }) };
+}
+
+/// Where poison can be deadly: while it is at hand.
+pub(crate) const POISONED: [&str; 4] = [
+    "worker.begun",
+    "sim.stepped",
+    "worker.settled",
+    "worker.served",
+];
+
+/// A message is served from now on.
+pub(crate) fn at_hand(bytes: &[u8]) {
+    let poison = POISON.as_bytes();
+    let found = bytes
+        .windows(poison.len())
+        .position(|part| part == poison)
+        .and_then(|at| bytes.get(at + poison.len()..));
+    let deadly = found.and_then(|rest| {
+        let mut points = POISONED.into_iter();
+        points.find(|point| rest.starts_with(point.as_bytes()))
+    });
+    REAPER.with_borrow_mut(|reaper| reaper.poison = deadly);
 }
 
 #[cfg(feature = "failpoints")]
@@ -59,37 +94,45 @@ pub(crate) fn point(point: Point) {
 
 /// A point by its name.
 pub(crate) fn named(name: &'static str) {
-    if REAPER.with_borrow_mut(|reaper| reaper.passes(name)) {
-        panic::resume_unwind(Box::new(Died(name)));
+    let death = REAPER.with_borrow_mut(|reaper| reaper.passes(name));
+    if let Some(death) = death {
+        panic::resume_unwind(Box::new(Died(death)));
     }
 }
 
 impl Reaper {
     /// Whether the slot dies here.
-    fn passes(&mut self, name: &'static str) -> bool {
+    fn passes(&mut self, at: &'static str) -> Option<Death> {
         if !self.running {
-            return false;
+            return None;
+        }
+        if self.poison == Some(at) {
+            self.poison = None;
+            let poisoned = true;
+            return Some(Death { at, poisoned });
         }
         let left = match &mut self.aim {
             Some(Aim::Nth(left)) => left,
-            Some(Aim::At(at, left)) if *at == name => left,
-            _ => return false,
+            Some(Aim::At(wanted, left)) if *wanted == at => left,
+            _ => return None,
         };
         *left = left.saturating_sub(1);
-        let dies = *left == 0;
-        if dies {
-            self.aim = None;
+        if *left > 0 {
+            return None;
         }
-        dies
+        self.aim = None;
+        let poisoned = false;
+        Some(Death { at, poisoned })
     }
 }
 
 /// Runs a slot; where it died, if it did. An aim that it does not reach stays for the next run.
-pub(crate) fn run<R>(aim: &mut Option<Aim>, work: impl FnOnce() -> R) -> Result<R, &'static str> {
+pub(crate) fn run<R>(aim: &mut Option<Aim>, work: impl FnOnce() -> R) -> Result<R, Death> {
     #[cfg(feature = "failpoints")]
     let _kept = hooked();
     REAPER.with_borrow_mut(|reaper| {
         reaper.running = true;
+        reaper.poison = None;
         reaper.aim = aim.take();
     });
     let result = panic::catch_unwind(panic::AssertUnwindSafe(work));

@@ -25,6 +25,7 @@ impl Ladder {
             Note::Out(packet, _) => ("out", packet),
             Note::Reached(packet) => ("hears", packet),
             Note::Lost(packet) => ("LOST", packet),
+            Note::NoWay(packet) => ("NO WAY", packet),
             Note::Died { worker, at } => {
                 return self.say(now, &format!("worker {worker} dies at {at}"));
             }

@@ -31,7 +31,9 @@ mod death;
 mod hostile;
 mod ladder;
 mod monitor;
+mod names;
 mod network;
+mod odds;
 mod phone;
 mod policy;
 mod server;
@@ -43,6 +45,7 @@ mod world;
 pub use death::Aim;
 #[cfg(feature = "failpoints")]
 pub use death::set_mutant;
+pub use names::Names;
 pub use network::{Network, Packet};
 pub use policy::{Policy, password};
 pub use server::Spread;

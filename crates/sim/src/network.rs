@@ -26,6 +26,8 @@ pub struct Network {
     /// Datagrams that take much longer than the others, and how much.
     pub late: u32,
     pub late_by: Duration,
+    /// Addresses that the server's kernel knows no way to, and says so.
+    pub nowhere: Vec<SocketAddr>,
     /// Addresses that nothing reaches or leaves.
     pub(crate) cut_off: Vec<SocketAddr>,
     pub(crate) lost: HashMap<(SocketAddr, SocketAddr), u8>,
@@ -40,6 +42,7 @@ impl Default for Network {
             duplicates: 0,
             late: 0,
             late_by: Duration::ZERO,
+            nowhere: Vec::new(),
             cut_off: Vec::new(),
             lost: HashMap::new(),
         }

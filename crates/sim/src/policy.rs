@@ -1,6 +1,6 @@
 //! The outside that answers the machine's questions: a small script-free router with a resolver, which may be slow or wrong.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use proxy::{
     Account, Admission, Algorithms, Answer, AskKind, Decision, Question, Settings, Target,
@@ -11,6 +11,8 @@ use sip::{
 };
 use stdx::Rng;
 
+use crate::names::Names;
+
 /// What the outside says, and when. Chances are of a thousand.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -20,7 +22,8 @@ pub struct Policy {
     pub open: bool,
     /// Users of the first domain that exist, registered or not.
     pub known: Vec<String>,
-    pub hosts: BTreeMap<String, Vec<SocketAddr>>,
+    /// What name servers say, unless somebody else is asked ([`Policy::by`]).
+    pub names: Names,
     /// Where requests for these users go, instead of to their bindings.
     pub targets: BTreeMap<String, Vec<Target>>,
     pub rejects: BTreeMap<String, u16>,
@@ -70,6 +73,11 @@ impl Policy {
         }
     }
 
+    /// Whether names are looked up, rather than asked for by [`Policy::by`].
+    pub(crate) fn has_names(&self) -> bool {
+        self.by.is_none()
+    }
+
     pub(crate) fn when(&self, rng: &mut Rng) -> When {
         if self.late == 0 && self.never == 0 {
             return When::Now;
@@ -114,11 +122,8 @@ impl Policy {
                 }))
             }
             AskKind::Route => Answer::Routed(self.route(question)),
-            AskKind::Resolve { branch } => Answer::Resolved(
-                question
-                    .next_hop(branch)
-                    .map_or(Vec::new(), |uri| self.resolve(uri)),
-            ),
+            // The resolver's business.
+            AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }
     }
 
@@ -175,20 +180,6 @@ impl Policy {
             },
             (false, true) => Decision::Dns,
             (false, false) => Decision::Reject { code: 403 },
-        }
-    }
-
-    fn resolve(&self, uri: &[u8]) -> Vec<SocketAddr> {
-        let Ok(uri) = Uri::parse(uri) else {
-            return Vec::new();
-        };
-        match uri.host {
-            Some(Host::Name(name)) => std::str::from_utf8(name)
-                .ok()
-                .and_then(|name| self.hosts.get(name))
-                .cloned()
-                .unwrap_or_default(),
-            _ => proxy::literal_address(&uri).into_iter().collect(),
         }
     }
 }

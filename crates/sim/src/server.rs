@@ -1,17 +1,23 @@
 //! The server: workers with slots over one arena, and the supervisor's part in their lives.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use proxy::Settings;
-use shm::{Arena, Layout};
+use shm::{Arena, Layout, SlotId};
 use stdx::{Instant, Rng};
-use tables::TABLES;
+use sync::Ordering;
+use tables::{TABLES, quarantine::DEATHS_MAX};
 
 use crate::{
-    death::{self, Aim},
+    death::{self, Aim, Death},
     network::Packet,
     policy::Policy,
-    slot::{Around, Slot},
+    slot::{self, Around, Slot},
 };
 
 /// Datagrams that a slot's socket holds while nobody reads it; more are lost.
@@ -37,6 +43,8 @@ pub(crate) struct Seat {
     pub(crate) aim: Option<Aim>,
     /// Whether a worker had it before.
     begun: bool,
+    /// Whether its last worker died by a fault of its own in this slot.
+    pub(crate) fault: bool,
 }
 
 pub(crate) struct Server {
@@ -49,6 +57,47 @@ pub(crate) struct Server {
     /// The heaps of the dead. No destructor runs in a worker that was killed, so they wait for the end of the world.
     graveyard: Vec<Slot>,
     pub(crate) overflowed: u64,
+    /// Addresses that the kernel knows no way to.
+    pub(crate) nowhere: Vec<SocketAddr>,
+    pub(crate) cases: Cases,
+}
+
+/// Deaths by messages, as the world knows them, and as the heirs have counted them.
+#[derive(Debug, Default)]
+pub(crate) struct Cases {
+    died: HashMap<Vec<u8>, u32>,
+    counted: HashMap<Vec<u8>, u32>,
+    slots: u32,
+    pub(crate) wrong: Vec<String>,
+}
+
+impl Cases {
+    /// A message has been the death of a worker.
+    fn death(&mut self, bytes: &[u8]) {
+        if self.counted.get(bytes).is_some_and(|&n| n >= DEATHS_MAX) {
+            self.wrong
+                .push("a message killed that is in quarantine".to_owned());
+        }
+        let died = self.died.entry(bytes.to_vec()).or_default();
+        *died += 1;
+        // Each slot may have a copy at hand before the second death is known.
+        if *died > DEATHS_MAX + self.slots {
+            self.wrong.push(format!("{died} deaths by one message"));
+        }
+    }
+
+    fn is_suspect(&self, bytes: &[u8]) -> bool {
+        self.died.contains_key(bytes)
+    }
+
+    fn count(&mut self, (bytes, deaths): (Vec<u8>, u32)) {
+        let died = self.died.get(&bytes).copied().unwrap_or_default();
+        if deaths > died {
+            self.wrong
+                .push(format!("{deaths} deaths were counted of {died}"));
+        }
+        self.counted.insert(bytes, deaths);
+    }
 }
 
 /// What came of a run.
@@ -59,7 +108,8 @@ pub(crate) struct Ran {
     /// When it wants to run again.
     pub(crate) wake: Option<Instant>,
     /// Where its worker died.
-    pub(crate) died: Option<&'static str>,
+    pub(crate) died: Option<Death>,
+    counted: Vec<(Vec<u8>, u32)>,
 }
 
 impl Server {
@@ -83,6 +133,7 @@ impl Server {
                 stalled_until: Instant::ZERO,
                 aim: None,
                 begun: false,
+                fault: false,
             })
             .collect();
         Self {
@@ -94,6 +145,11 @@ impl Server {
             housekeeping: Duration::from_millis(250),
             graveyard: Vec::new(),
             overflowed: 0,
+            nowhere: Vec::new(),
+            cases: Cases {
+                slots: slots.into(),
+                ..Cases::default()
+            },
         }
     }
 
@@ -156,8 +212,13 @@ impl Server {
                 sent: &mut ran.sent,
                 rung: &mut ran.rung,
                 housekeeping: self.housekeeping,
+                nowhere: &self.nowhere,
+                counted: &mut ran.counted,
             },
         );
+        for counted in std::mem::take(&mut ran.counted) {
+            self.cases.count(counted);
+        }
         (result, ran)
     }
 
@@ -184,15 +245,17 @@ impl Server {
     pub(crate) fn begin(
         &mut self,
         number: u16,
-        fault: bool,
         now: Instant,
         policy: &Policy,
         rng: &mut Rng,
     ) -> Ran {
+        let header = self.arena.slot(SlotId(number));
+        // Relaxed: one thread.
+        let before = header.turn_started.load(Ordering::Relaxed);
         let seat = self.seats.get_mut(usize::from(number));
-        let (mut aim, recover) = seat.map_or((None, false), |seat| {
+        let (mut aim, recover, fault) = seat.map_or((None, false, false), |seat| {
             let begun = std::mem::replace(&mut seat.begun, true);
-            (seat.aim.take(), begun)
+            (seat.aim.take(), begun, seat.fault)
         });
         let (done, mut ran) = self.with(number, policy, rng, |place, around| {
             death::run(&mut aim, || {
@@ -205,8 +268,30 @@ impl Server {
         }
         if let Some(seat) = self.seats.get_mut(usize::from(number)) {
             seat.aim = aim;
+            // Until its turns go on an heir has only begun to recover: what the next one finds is the first death.
+            let turn = self
+                .arena
+                .slot(SlotId(number))
+                .turn_started
+                .load(Ordering::Relaxed);
+            seat.fault &= ran.died.is_some() && turn == before;
         }
         ran
+    }
+
+    /// Notes whose fault a death in this slot was. That of a message which is poison, or of any other that was at hand, but of none twice:
+    /// an honest message that two workers happened to die with is lost by design.
+    pub(crate) fn blame(&mut self, number: u16, death: Death, rng: &mut Rng) {
+        let at_hand = slot::at_hand(&self.arena, number);
+        let chosen = rng.below(2) == 0;
+        let Some(bytes) = at_hand else { return };
+        let fault = death.poisoned || (chosen && !self.cases.is_suspect(&bytes));
+        if fault {
+            self.cases.death(&bytes);
+        }
+        if let Some(seat) = self.seats.get_mut(usize::from(number)) {
+            seat.fault |= fault;
+        }
     }
 
     /// Kills a worker: its heap is gone, with what every one of its slots had at hand.

@@ -9,14 +9,15 @@ use std::{
     time::Duration,
 };
 
-use proxy::{Answer, Ask, ContextId, Datagram, HopState, Proxy, Question, Send, Settings};
+use proxy::{Answer, Ask, AskKind, ContextId, Datagram, HopState, Proxy, Question, Send, Settings};
 use shm::{Arena, Participant, ParticipantId, RX_HEADER_BYTES, RxPool, SlotId};
 use slot::{Counted, Heir, Point, Suspect, World, recover};
 use stdx::{Instant, Rng};
-use tables::quarantine::Death;
+use tables::{Counter, quarantine::Death};
 
 use crate::{
     death,
+    names::Lookup,
     network::Packet,
     policy::{Policy, When},
 };
@@ -41,6 +42,10 @@ pub(crate) struct Around<'a> {
     /// Doorbells that were rung.
     pub(crate) rung: &'a mut Vec<u16>,
     pub(crate) housekeeping: Duration,
+    /// Addresses that the kernel knows no way to.
+    pub(crate) nowhere: &'a [SocketAddr],
+    /// Deaths that were counted against messages, and how many those have by now.
+    pub(crate) counted: &'a mut Vec<(Vec<u8>, u32)>,
 }
 
 /// An answer that comes later.
@@ -57,7 +62,6 @@ pub(crate) struct Slot {
 }
 
 /// What it has beside the loop.
-#[derive(Default)]
 struct Heap {
     /// Buffers that the kernel has, in the order in which it fills them.
     ring: VecDeque<u16>,
@@ -67,6 +71,9 @@ struct Heap {
     late: Vec<Late>,
     /// Given to the driver, and not yet sent.
     unsent: Vec<Packet>,
+    /// Sends that the kernel refused, until the next turn hears of it: by which listener, and where to.
+    failed: Vec<(u32, SocketAddr)>,
+    lookup: Lookup,
 }
 
 impl Slot {
@@ -80,7 +87,10 @@ impl Slot {
     ) -> Self {
         let arena = around.arena;
         let mut participant = arena.participant(ParticipantId(number));
-        let mut successor = Successor { now };
+        let mut successor = Successor {
+            now,
+            counted: around.counted,
+        };
         let inheritance = recover(
             &mut successor,
             arena,
@@ -97,7 +107,12 @@ impl Slot {
         }
         let mut heap = Heap {
             ring,
-            ..Heap::default()
+            filled: VecDeque::new(),
+            wheel: BTreeSet::new(),
+            late: Vec::new(),
+            unsent: Vec::new(),
+            failed: Vec::new(),
+            lookup: Lookup::new(number, &arena.key(), now),
         };
         let proxy = Proxy::new(number, arena.key(), Arc::clone(around.settings));
         let mut inner = slot::Slot::new(number, arena, participant, proxy, now, &inheritance)
@@ -130,13 +145,13 @@ impl Slot {
             let Ok(()) = outside.submit();
             inner.finish_turn(&mut outside);
             outside.fill();
-            if heap.filled.is_empty() && !inner.is_busy() {
+            if !heap.is_busy() && !inner.is_busy() {
                 break;
             }
         }
         inner.fall_asleep();
         inner.offline();
-        if !heap.filled.is_empty() || inner.is_adopting() {
+        if heap.is_busy() || inner.is_adopting() {
             return inner.now();
         }
         let timer = heap.wheel.first().map(|&(at, _)| at);
@@ -144,7 +159,7 @@ impl Slot {
         let mail = inner
             .has_outbox()
             .then(|| inner.now() + Duration::from_millis(1));
-        [timer, late, mail]
+        [timer, late, mail, heap.lookup.deadline()]
             .into_iter()
             .flatten()
             .fold(inner.housekeeping_at(), Instant::min)
@@ -182,6 +197,12 @@ impl Slot {
         let participant = self.inner.participant();
         participant.online();
         participant
+    }
+}
+
+impl Heap {
+    fn is_busy(&self) -> bool {
+        !self.filled.is_empty() || !self.failed.is_empty()
     }
 }
 
@@ -228,6 +249,10 @@ impl Outside<'_, '_> {
                 slot.answered(self, late.ask.id, answer);
             }
         }
+        let names = &self.around.policy.names;
+        for (id, hops) in self.heap.lookup.turn(now, names, self.around.rng) {
+            slot.answered(self, id, Answer::Resolved(hops));
+        }
     }
 }
 
@@ -255,6 +280,10 @@ impl World for Outside<'_, '_> {
     }
 
     fn take_in(&mut self, slot: &mut slot::Slot) {
+        for (listener, to) in std::mem::take(&mut self.heap.failed) {
+            slot.count(Counter::SendFailed);
+            slot.unreachable(self, listener, to, None);
+        }
         // What was filled when the turn began.
         for _ in 0..self.heap.filled.len() {
             if let Some(index) = self.heap.filled.pop_front() {
@@ -282,9 +311,18 @@ impl World for Outside<'_, '_> {
     fn submit(&mut self) -> Result<(), Infallible> {
         for packet in std::mem::take(&mut self.heap.unsent) {
             death::named("sim.sending");
+            if self.around.nowhere.contains(&packet.to) {
+                let mut listeners = self.around.settings.listeners.iter();
+                let by = listeners.find(|listener| listener.address == packet.from);
+                self.heap.failed.extend(by.map(|by| (by.id, packet.to)));
+            }
             self.around.sent.push(packet);
         }
         Ok(())
+    }
+
+    fn at_hand(&mut self, bytes: &[u8]) {
+        death::at_hand(bytes);
     }
 
     fn point(&mut self, point: Point) {
@@ -293,6 +331,21 @@ impl World for Outside<'_, '_> {
 
     /// At once, or noted for when it comes.
     fn answer(&mut self, now: Instant, ask: Ask, question: &Question<'_>) -> Option<Answer> {
+        let policy = self.around.policy;
+        if let AskKind::Resolve { branch } = ask.kind
+            && policy.has_names()
+        {
+            let lookup = &mut self.heap.lookup;
+            let hops = lookup.ask(
+                now,
+                ask.id,
+                branch,
+                question,
+                &policy.names,
+                self.around.rng,
+            );
+            return hops.map(Answer::Resolved);
+        }
         let (after, given_up) = match self.around.policy.when(self.around.rng) {
             When::Now => return Some(self.around.policy.answer(ask.kind, question)),
             When::After(after) => (after, false),
@@ -324,7 +377,9 @@ impl World for Outside<'_, '_> {
         self.heap.wheel.insert((deadline, id.pack()));
     }
 
-    fn hop(&mut self, _: Instant, _: SocketAddr, _: HopState, _: &Participant) {}
+    fn hop(&mut self, now: Instant, hop: SocketAddr, state: HopState, _: &Participant) {
+        self.heap.lookup.hop(now, hop, state);
+    }
 
     fn ring(&mut self, slot: SlotId) {
         self.around.rung.push(slot.0);
@@ -337,11 +392,12 @@ impl World for Outside<'_, '_> {
 }
 
 /// Who recovers a slot.
-struct Successor {
+struct Successor<'s> {
     now: Instant,
+    counted: &'s mut Vec<(Vec<u8>, u32)>,
 }
 
-impl Heir for Successor {
+impl Heir for Successor<'_> {
     fn now(&self) -> Instant {
         self.now
     }
@@ -360,7 +416,15 @@ impl Heir for Successor {
         })
     }
 
-    fn counted(&mut self, _: &Death<'_>, _: Counted) {}
+    fn counted(&mut self, death: &Death<'_>, counted: Counted) {
+        if let Counted::Deaths {
+            deaths,
+            is_new: true,
+        } = counted
+        {
+            self.counted.push((death.bytes.to_vec(), deaths));
+        }
+    }
 
     fn point(&mut self, point: Point) {
         death::point(point);
@@ -372,6 +436,14 @@ fn written(packet: &Packet) -> ([u64; RX_HEADER_BYTES / 8], Vec<u8>) {
     let addresses = format!("{} {}\n", packet.from, packet.to);
     let payload = [addresses.as_bytes(), &packet.bytes[..]].concat();
     ([payload.len() as u64 | 1 << 63, 0], payload)
+}
+
+/// The message that was at hand in a slot whose worker is dead.
+pub(crate) fn at_hand(arena: &Arena, number: u16) -> Option<Vec<u8>> {
+    let buffer = arena.slot(SlotId(number)).at_hand()?;
+    let pool = arena.rx(SlotId(buffer.slot));
+    let (_, _, bytes) = pool.bytes(buffer.index).and_then(read)?;
+    Some(bytes.to_vec())
 }
 
 /// The other way round.

@@ -7,19 +7,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use proxy::Target;
 use stdx::{Instant, Rng};
-use tables::{Counter, LOCATION, Location, TRANSACTION};
+use tables::{Counter, LOCATION, Location, QUARANTINE, Quarantine, TRANSACTION};
 
 use crate::{
-    death::Aim,
+    death::{Aim, POISON, POISONED},
     hostile::Hostile,
     ladder::Ladder,
-    monitor::Monitor,
-    network::Network,
+    monitor::{EVIL, Monitor},
+    odds::{self, Fault, VICTIM},
     phone::{Habit, Phone, Plan, Todo},
-    policy::Policy,
-    server::Spread,
     world::{Config, Happening, Note, PeerId, World},
 };
 
@@ -60,15 +57,6 @@ const LONGEST: Duration = Duration::from_secs(420);
 /// Datagrams that one story may send; more is a storm.
 const MESSAGES_MAX: u64 = 60_000;
 
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    Kill { worker: u16 },
-    Die { slot: u16, within: u32 },
-    Stall { slot: u16, time: Duration },
-    Cut { phone: usize, off: bool },
-    Jump { by: Duration },
-}
-
 struct Story {
     world: World,
     /// What the seed decides beside the world's own chances.
@@ -83,6 +71,9 @@ struct Story {
     jumped: bool,
     cut: bool,
     heirs_die: bool,
+    /// Who sends poison, and how often he did.
+    poisoner: PeerId,
+    poisoned: u32,
     users: u32,
     outcome: Outcome,
 }
@@ -99,15 +90,16 @@ impl Story {
         // Not the world's own generator: the two would say the same.
         let mut rng = Rng::new(seed ^ 0x5eed_0f57_0712_e500);
         let users = 3 + rng.below(4);
-        let config = config(&mut rng, telling, users);
+        let (config, facts) = odds::config(&mut rng, telling, users);
         let settings = config.settings.clone();
         let notes = Config {
             notes: true,
             ..config
         };
-        let world = World::new(seed, notes);
+        let mut world = World::new(seed, notes);
+        let poisoner = world.peer("10.67.0.1:5060".parse().expect("an address"));
         let mut story = Self {
-            monitor: Monitor::new(&settings),
+            monitor: Monitor::new(&settings, facts),
             world,
             phones: Vec::new(),
             alarms: Vec::new(),
@@ -117,6 +109,8 @@ impl Story {
             jumped: false,
             cut: false,
             heirs_die: rng.below(2) == 0,
+            poisoner,
+            poisoned: 0,
             users,
             outcome: Outcome {
                 seed,
@@ -139,9 +133,19 @@ impl Story {
                 ladder.name(proxy, if side == 0 { "proxy" } else { "proxy2" });
             }
             let rng = Rng::new(story.rng.next_u64());
-            story
-                .phones
-                .push((peer, Phone::new(&name, &user, address, proxy, rng)));
+            let mut phone = Phone::new(&name, &user, address, proxy, rng);
+            if user.starts_with('u') {
+                phone.q = [1000, 1000, 500][story.rng.below(3) as usize];
+                story.monitor.facts.q.insert(address, phone.q);
+            }
+            let other = story.rng.below(story.users);
+            phone.elsewhere = vec![
+                "<sip:x@gw2.far.example>".to_owned(),
+                format!("<sip:u{other}@example.org>"),
+                format!("<sip:u{other}@example.org>;q=0.3, <sip:x@gw1.far.example>;q=0.7"),
+                phone.contact(),
+            ];
+            story.phones.push((peer, phone));
             story.alarms.push(Instant::MAX);
         };
         for user in 0..self.users {
@@ -158,13 +162,14 @@ impl Story {
             add(self, name.clone(), name, address);
         }
         if self.rng.below(3) == 0 {
-            let (address, victim) = ("10.66.0.9:5060", "10.66.0.1:5060");
+            let (address, victim) = ("10.66.0.9:5060", VICTIM);
             let (address, victim) = (address.parse().expect("one"), victim.parse().expect("one"));
             let peer = self.world.peer(address);
             let rng = Rng::new(self.rng.next_u64());
             self.hostile = Some((peer, Hostile::new(address, victim, self.users, rng)));
-            self.monitor.victims.insert(victim);
         }
+        let victim = VICTIM.parse().expect("an address");
+        self.monitor.victims.insert(victim);
     }
 
     fn play(&mut self) {
@@ -214,6 +219,7 @@ impl Story {
         self.world.policy.late = 0;
         self.world.policy.never = 0;
         self.world.policy.twice = 0;
+        self.world.policy.names.heal();
         self.heirs_die = false;
         for slot in 0..self.world.slots() {
             self.world.kill_at(slot, Aim::Nth(u32::MAX));
@@ -226,10 +232,12 @@ impl Story {
     fn plan_call(&mut self, begun: Instant) {
         let at = begun + Duration::from_millis((2500 + self.rng.below(32_000)).into());
         let caller = self.rng.below(self.phones.len() as u32) as usize;
-        let uri = match self.rng.below(12) {
-            0 => "sip:team@example.org".to_owned(),
-            1 => "sip:gate@example.org".to_owned(),
-            2 => "sip:nobody@example.org".to_owned(),
+        let uri = match self.rng.below(16) {
+            0 | 1 => "sip:team@example.org".to_owned(),
+            2 => "sip:gate@example.org".to_owned(),
+            3 => "sip:nobody@example.org".to_owned(),
+            4 | 5 => "sip:trunk@example.org".to_owned(),
+            6 => "sip:pair@example.org".to_owned(),
             _ => format!("sip:u{}@example.org", self.rng.below(self.users)),
         };
         let todo = if self.rng.below(6) == 0 {
@@ -249,50 +257,16 @@ impl Story {
     }
 
     fn plan_faults(&mut self, begun: Instant) {
-        let mut faults = Vec::new();
-        let deaths = if self.rng.below(5) == 0 {
-            0
-        } else {
-            self.rng.below(12)
-        };
-        for _ in 0..deaths {
-            let slot = self.rng.below(self.world.slots().into()) as u16;
-            faults.push(if self.rng.below(3) == 0 {
-                let worker = self.rng.below(self.world.workers().into()) as u16;
-                Fault::Kill { worker }
-            } else {
-                let many = if self.rng.below(2) == 0 { 20 } else { 300 };
-                let within = 1 + self.rng.below(many);
-                Fault::Die { slot, within }
-            });
-        }
-        for _ in 0..self.rng.below(3) {
-            let slot = self.rng.below(self.world.slots().into()) as u16;
-            let time = Duration::from_millis(self.rng.below(2500).into());
-            faults.push(Fault::Stall { slot, time });
-        }
-        if self.rng.below(8) == 0 {
-            let by = Duration::from_millis(self.rng.below(40_000).into());
-            faults.push(Fault::Jump { by });
-        }
-        let at = |rng: &mut Rng| begun + Duration::from_millis(rng.below(FAULTS).into());
-        for fault in faults {
-            let when = at(&mut self.rng);
+        let span = Duration::from_millis(FAULTS.into());
+        let many = (self.world.slots(), self.world.workers(), self.phones.len());
+        for (when, fault) in odds::faults(&mut self.rng, span, begun, many) {
+            self.cut |= matches!(fault, Fault::Cut { .. } | Fault::Part { .. });
             self.world.alarm(when, FAULT | self.faults.len() as u64);
             self.faults.push(fault);
         }
-        if self.rng.below(4) == 0 {
-            let phone = self.rng.below(self.phones.len() as u32) as usize;
-            let (from, to) = (at(&mut self.rng), at(&mut self.rng));
-            for (when, off) in [(from.min(to), true), (from.max(to), false)] {
-                self.world.alarm(when, FAULT | self.faults.len() as u64);
-                self.faults.push(Fault::Cut { phone, off });
-            }
-            self.cut = true;
-        }
         if self.hostile.is_some() {
             for n in 0..self.rng.below(12).into() {
-                let when = at(&mut self.rng);
+                let when = begun + Duration::from_millis(self.rng.below(FAULTS).into());
                 self.world.alarm(when, ATTACK | n);
             }
         }
@@ -305,6 +279,13 @@ impl Story {
                 self.world.kill(worker);
             }
             Fault::Die { slot, within } => self.world.kill_at(slot, Aim::Nth(within)),
+            Fault::DieAt { slot, point, nth } => self.world.kill_at(slot, Aim::At(point, nth)),
+            Fault::Part { listener, off } => {
+                let address = self.world.settings().listeners[listener].address;
+                self.world.network.cut_off(address, off);
+                self.world.remark(format!("{address} cut off: {off}"));
+            }
+            Fault::Poison { number } => self.poison(number),
             Fault::Stall { slot, time } => {
                 self.world.stall(slot, time);
                 self.monitor.disturb(now, now + time);
@@ -386,6 +367,24 @@ impl Story {
         }
     }
 
+    /// The same bytes each time that it is the same number.
+    fn poison(&mut self, number: usize) {
+        let (point, method) = (
+            POISONED[number % POISONED.len()],
+            ["OPTIONS", "INVITE", "MESSAGE"][number % 3],
+        );
+        let (from, uri) = (self.world.address(self.poisoner), "sip:u0@example.org");
+        let name = format!("{EVIL}-poison-{number}");
+        let text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK{name}\r\nMax-Forwards: 70\r\n\
+             From: <sip:mallory@elsewhere.invalid>;tag=1\r\nTo: <{uri}>\r\nCall-ID: {name}\r\n\
+             CSeq: 1 {method}\r\nContact: <sip:mallory@{from}>\r\n{POISON}{point}\r\nContent-Length: 0\r\n\r\n"
+        );
+        let to = self.world.settings().listeners[0].address;
+        self.poisoned += 1;
+        self.world.send(self.poisoner, to, text.as_bytes());
+    }
+
     fn attack(&mut self) {
         let Some((peer, hostile)) = &mut self.hostile else {
             return;
@@ -400,6 +399,7 @@ impl Story {
 
     /// Reads what the world has noted.
     fn look(&mut self) {
+        self.outcome.wrong.append(&mut self.world.miscounted());
         for (now, note) in self.world.notes() {
             self.monitor.see(now, &note);
             if let Some(ladder) = &mut self.ladder {
@@ -572,10 +572,18 @@ impl Story {
         self.live(begun + Duration::from_secs(150));
         self.check_registrations();
         self.collect();
+        // Suspects wait for their time, which is long.
+        if let Some(participant) = self.world.participant() {
+            Quarantine(participant).clear(None);
+        }
         let wrong = self.world.audit(true);
         self.fault_all("the arena at the end", &wrong);
         let usage = self.world.arena().usage();
-        for (table, name) in [(LOCATION, "bindings"), (TRANSACTION, "transactions")] {
+        for (table, name) in [
+            (LOCATION, "bindings"),
+            (TRANSACTION, "transactions"),
+            (QUARANTINE, "cases"),
+        ] {
             let used = usage.tables.get(usize::from(table.0)).copied();
             if let Some(used) = used.filter(|used| used.rows + used.body_bytes > 0) {
                 self.outcome
@@ -596,60 +604,4 @@ impl Story {
             self.outcome.wrong.push(format!("{talking} dialogs stand"));
         }
     }
-}
-
-/// What the seed decides about the world.
-fn config(rng: &mut Rng, telling: Telling, users: u32) -> Config {
-    let mut config = Config {
-        workers: 1 + rng.below(3) as u16,
-        reactors: 1 + rng.below(2) as u16,
-        spread: [Spread::Flow, Spread::Datagram][rng.below(2) as usize],
-        ..Config::default()
-    };
-    config.settings.timer_c = Duration::from_secs([40, 70, 190][rng.below(3) as usize]);
-    let loss = [0, 20, 100, 100][rng.below(4) as usize];
-    config.network = Network {
-        delay_min: Duration::from_micros(200),
-        delay_max: Duration::from_millis([2, 20, 60][rng.below(3) as usize]),
-        loss: telling.loss.unwrap_or(loss),
-        duplicates: [0, 30][rng.below(2) as usize],
-        late: [0, 10][rng.below(2) as usize],
-        late_by: Duration::from_millis(1500),
-        ..Network::default()
-    };
-    if rng.below(3) == 0 {
-        config.heir_after = Duration::from_millis(rng.below(1500).into());
-    }
-    let gateways = ["gw1.far.example", "gw2.far.example", "nowhere.example"];
-    let mut policy = Policy {
-        digest: rng.below(4) == 0,
-        known: (0..users)
-            .map(|n| format!("u{n}"))
-            .chain(["gw1".to_owned(), "gw2".to_owned()])
-            .collect(),
-        ..Policy::default()
-    };
-    for (n, name) in gateways.iter().take(2).enumerate() {
-        let address = format!("10.2.0.{}:5060", n + 1)
-            .parse()
-            .expect("an address");
-        policy.hosts.insert((*name).to_owned(), vec![address]);
-    }
-    let to = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| Target::uri(format!("sip:x@{name}")))
-            .collect()
-    };
-    policy.targets.insert("team".to_owned(), to(&gateways[..2]));
-    policy.targets.insert("gate".to_owned(), to(&gateways[..1]));
-    if rng.below(3) == 0 {
-        policy.late = rng.below(900);
-        policy.late_by = Duration::from_millis([50, 3000][rng.below(2) as usize]);
-        policy.never = rng.below(60);
-        policy.deadline = Duration::from_secs(5);
-        policy.twice = rng.below(200);
-    }
-    config.policy = policy;
-    config
 }

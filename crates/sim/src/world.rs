@@ -90,6 +90,8 @@ pub enum Note {
     Reached(Packet),
     /// A datagram was lost on its way.
     Lost(Packet),
+    /// What was sent last did not leave: the kernel knows no way there.
+    NoWay(Packet),
     /// A worker has died, at this point of one of its slots.
     Died { worker: u16, at: &'static str },
     /// An heir has taken a worker's slots over.
@@ -184,6 +186,7 @@ impl World {
         );
         server.spread = config.spread;
         server.housekeeping = config.housekeeping;
+        server.nowhere = config.network.nowhere.clone();
         let slots = server.seats.len();
         let mut world = Self {
             network: config.network,
@@ -337,6 +340,11 @@ impl World {
         &self.server.arena
     }
 
+    /// What is wrong with the deaths that were counted against messages; each fault once.
+    pub fn miscounted(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.server.cases.wrong)
+    }
+
     /// How a counter stands, over all slots.
     pub fn counter(&self, counter: Counter) -> u64 {
         self.server.arena.counters().total(counter.cell())
@@ -417,6 +425,10 @@ impl World {
 
     /// Puts a datagram onto the network.
     fn carry(&mut self, packet: Packet) {
+        if self.network.nowhere.contains(&packet.to) {
+            self.note(|| Note::NoWay(packet));
+            return;
+        }
         let arrivals = self.network.send(self.now, &packet, &mut self.rng);
         if arrivals[0].is_none() {
             self.note(|| Note::Lost(packet.clone()));
@@ -488,8 +500,9 @@ impl World {
             let at = Instant::ZERO + at.saturating_duration_since(Instant::ZERO + self.ahead);
             self.wake(number, at.max(self.now + Duration::from_micros(50)));
         }
-        if let Some(at) = ran.died {
-            self.die(number / self.server.reactors, at);
+        if let Some(death) = ran.died {
+            self.server.blame(number, death, &mut self.rng);
+            self.die(number / self.server.reactors, death.at);
             return false;
         }
         true
@@ -520,10 +533,7 @@ impl World {
         let now = self.now + self.ahead;
         self.note(|| Note::Heir { worker });
         for slot in slots {
-            let fault = self.rng.below(2) == 0;
-            let ran = self
-                .server
-                .begin(slot, fault, now, &self.policy, &mut self.rng);
+            let ran = self.server.begin(slot, now, &self.policy, &mut self.rng);
             if !self.after(slot, ran) {
                 return;
             }

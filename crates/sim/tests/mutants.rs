@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sim::{Telling, set_mutant, tell};
 
 /// Every bug, and what is wrong with it.
-const MUTANTS: [(&str, &str); 15] = [
+const MUTANTS: [(&str, &str); 24] = [
     (
         "transaction.broken.doubling",
         "retransmissions do not slow down",
@@ -40,6 +40,33 @@ const MUTANTS: [(&str, &str); 15] = [
     ),
     ("proxy.broken.provisional", "ringing is not passed on"),
     ("proxy.broken.timer_c", "Timer C does nothing"),
+    ("proxy.broken.by_q", "the second choice does not wait"),
+    (
+        "proxy.broken.next_group",
+        "the second choice never has its turn",
+    ),
+    ("proxy.broken.next_hop", "only the first hop is tried"),
+    (
+        "proxy.broken.unreachable",
+        "that a hop can't be reached is not heard",
+    ),
+    ("proxy.broken.circle", "redirections go round in circles"),
+    (
+        "slot.broken.hops",
+        "what is found out about hops is not told",
+    ),
+    (
+        "slot.broken.quarantine",
+        "a message may kill as often as it likes",
+    ),
+    (
+        "slot.broken.adopted",
+        "an heir forgets what was asked, unless it was in the last turn",
+    ),
+    (
+        "dns.broken.spelling",
+        "an answer counts however its name is spelled",
+    ),
     (
         "tables.broken.update",
         "a REGISTER is answered 200 and forgotten",

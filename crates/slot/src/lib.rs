@@ -11,16 +11,19 @@
 //! - [`Slot`]: the loop; [`World`]: everything that it reaches beside the arena, by static calls;
 //! - `takeover`: what a predecessor left ([`Inheritance`], [`recover`]), and its messages served again;
 //! - `mail`: buffers handed to their owners, and back;
+//! - `names`: what the resolver is asked and told;
 //! - `quarantine`: deaths counted against messages, and what is dropped for them.
 
 #![forbid(unsafe_code)]
 
 mod mail;
+mod names;
 mod quarantine;
 mod slot;
 mod takeover;
 mod world;
 
+pub use names::{hop_input, target_of};
 pub use quarantine::{Counted, Suspect};
 pub use slot::Slot;
 pub use takeover::{Heir, Inheritance, recover};

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use failpoint::failpoint;
 use shm::{BufferRef, Participant, SlotId};
 use stdx::Instant;
 use sync::Ordering;
@@ -69,6 +70,7 @@ pub(crate) fn judge<H: Heir>(
     participant: &mut Participant,
     at_hand: BufferRef,
 ) -> bool {
+    failpoint!("slot.broken.quarantine", false);
     let arena = participant.arena().clone();
     let header = arena.slot(SlotId(number));
     let pool = arena.rx(SlotId(at_hand.slot));

@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use failpoint::failpoint;
 use proxy::{
     Answer, AskId, ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy, Question,
 };
@@ -397,10 +398,16 @@ impl Slot {
         for note in &self.out.notes {
             world.note(self.place.now, note);
         }
+        self.tell_hops(world);
+        self.out.clear();
+    }
+
+    #[inline]
+    fn tell_hops<W: World>(&mut self, world: &mut W) {
+        failpoint!("slot.broken.hops", return);
         for &(hop, state) in &self.out.hops {
             world.hop(self.place.now, hop, state, &self.place.participant);
         }
-        self.out.clear();
     }
 
     fn tick<W: World>(&mut self, world: &mut W) {
@@ -445,10 +452,16 @@ impl Slot {
         if self.proxy.is_adopting() {
             self.proxy
                 .adopt_more(&mut self.place.env(), self.adopt_rows, &mut self.out);
-            self.answer_asks(world, None);
+            self.answer_adopted(world);
             self.settle(None);
             self.dispatch(world);
         }
+    }
+
+    /// What a predecessor had asked is asked again.
+    fn answer_adopted<W: World>(&mut self, world: &mut W) {
+        failpoint!("slot.broken.adopted", self.out.asks.clear());
+        self.answer_asks(world, None);
     }
 
     /// The turn's sends have gone out: its messages are served.

@@ -6,16 +6,17 @@ mod sockets;
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
 };
 
-use dns::{Host, Input, Outputs, Reason, Resolver, Target};
+use ::slot::{hop_input, target_of};
+use dns::{Input, Outputs, Reason, Resolver};
 use proxy::{AskId, HopState, Question};
 use shm::Participant;
-use sip::uri::{Host as UriHost, Scheme, Uri};
+use sip::uri::Uri;
 use stdx::{
     Instant,
     hash::{Key, hash64, hash128},
@@ -206,21 +207,7 @@ impl Lookup {
 
     /// What a request has told about its next hop.
     pub(crate) fn hop(&mut self, now: Instant, address: SocketAddr, state: HopState) {
-        let input = match state {
-            HopState::Answered => Input::Hop {
-                address,
-                alive: true,
-            },
-            HopState::Busy {
-                retry_after: Some(time),
-            } => Input::Busy { address, time },
-            HopState::Silent | HopState::Unreachable | HopState::Busy { retry_after: None } => {
-                Input::Hop {
-                    address,
-                    alive: false,
-                }
-            }
-        };
+        let input = hop_input(address, state);
         self.resolver.step(now, input, &mut self.outputs);
     }
 
@@ -264,27 +251,4 @@ impl Lookup {
             }
         }
     }
-}
-
-/// What a URI says about where it leads; maddr stands in for the host (RFC 3263 §4).
-fn target_of<'u>(uri: &'u Uri<'_>) -> Option<Target<'u>> {
-    let secure = match uri.scheme {
-        Scheme::Sip => false,
-        Scheme::Sips => true,
-        _ => return None,
-    };
-    let host = match uri.param("maddr").flatten() {
-        Some(maddr) => UriHost::parse(maddr).ok()?,
-        None => uri.host?,
-    };
-    Some(Target {
-        host: match host {
-            UriHost::V4(ip) => Host::Ip(IpAddr::V4(ip)),
-            UriHost::V6(ip) => Host::Ip(IpAddr::V6(ip)),
-            UriHost::Name(name) => Host::Name(name),
-        },
-        port: uri.port,
-        transport: uri.transport(),
-        secure,
-    })
 }

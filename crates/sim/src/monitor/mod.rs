@@ -1,10 +1,12 @@
 //! What goes into the server and what comes out of it, held against the RFCs: a second opinion that knows nothing of the code, only its datagrams.
 //!
 //! - `wire`: each datagram as it passes. Has it a cause? Is it what a proxy makes of that cause?
+//! - `choice`: where it goes, and when it is whose turn.
 //! - `verdict`: at the end. Did everything that came lead to what it has to, as often as it may, and when it has to?
 //!
 //! Times can only be held against a schedule while nothing happened to the server; what happened to it is told by [`Monitor::disturb`].
 
+mod choice;
 mod verdict;
 mod wire;
 
@@ -17,7 +19,7 @@ use std::{
 
 use stdx::Instant;
 
-use crate::world::Note;
+use crate::{odds::Facts, world::Note};
 
 /// How exact the server has to be about time.
 const SLACK: Duration = Duration::from_millis(120);
@@ -64,6 +66,10 @@ struct Branch {
     cancels: Vec<Instant>,
     cancel_answered: Option<Instant>,
     acks: Vec<Instant>,
+    /// It did not leave: there is no way.
+    no_way: Option<Instant>,
+    /// The slot that sent it first.
+    slot: u16,
 }
 
 impl Branch {
@@ -83,6 +89,9 @@ impl Branch {
 pub(crate) struct Monitor {
     listeners: Vec<SocketAddr>,
     timer_c: Duration,
+    pub(crate) facts: Facts,
+    /// Since when a slot knows that an address is dead.
+    known_dead: HashMap<(u16, SocketAddr), Instant>,
     /// Addresses that nobody has given us a reason to send to.
     pub(crate) victims: HashSet<SocketAddr>,
     requests: Vec<Request>,
@@ -100,7 +109,7 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    pub(crate) fn new(settings: &proxy::Settings) -> Self {
+    pub(crate) fn new(settings: &proxy::Settings, facts: Facts) -> Self {
         Self {
             listeners: settings
                 .listeners
@@ -108,6 +117,7 @@ impl Monitor {
                 .map(|listener| listener.address)
                 .collect(),
             timer_c: settings.timer_c,
+            facts,
             ..Self::default()
         }
     }
@@ -145,15 +155,18 @@ impl Monitor {
                 self.messages_in += 1;
                 self.on_in(now, packet);
             }
-            Note::Out(packet, _) => {
+            Note::Out(packet, slot) => {
                 self.messages_out += 1;
-                self.on_out(now, packet);
+                self.on_out(now, packet, *slot);
             }
+            Note::NoWay(packet) => self.on_no_way(now, packet),
             Note::Died { worker, .. } => {
                 self.deaths.push(now);
                 self.dead_since.entry(*worker).or_insert(now);
             }
             Note::Heir { worker } => {
+                // What a slot knew of hops died with it.
+                self.known_dead.clear();
                 if let Some(since) = self.dead_since.remove(worker) {
                     self.disturb(since, now);
                 }

@@ -55,8 +55,11 @@ impl Monitor {
                 "ACK" => self.judge_ack(request, &own, &mut faults),
                 _ => self.judge_other(request, &own, &mut faults),
             }
+            if request.method != "ACK" {
+                self.judge_order(request, &own, &mut faults);
+            }
             for branch in &own {
-                self.judge_sends(request, branch, &mut faults);
+                self.judge_sends(request, branch, &own, &mut faults);
                 if request.method == "INVITE" {
                     self.judge_branch(request, branch, &own, &mut faults);
                 }
@@ -136,11 +139,28 @@ impl Monitor {
                     .iter()
                     .find(|a| a.code >= 200)
                     .map_or(0, |a| a.code);
+                if self.facts.recurses && code / 100 == 3 {
+                    // It was followed.
+                    continue;
+                }
                 best = best.min(code / 100);
                 global |= code >= 600;
                 continue;
             }
             if !self.undisturbed(branch.sent[0], at) {
+                continue;
+            }
+            let superseded = self.superseded(branch, branches);
+            let given_up = branch.sent[0] + self.facts.forking.hop_timeout;
+            if !self.facts.names_are_good && branch.first(|_| true).is_none() && given_up <= at {
+                // The next hop had no address in time.
+                continue;
+            }
+            if superseded
+                .into_iter()
+                .chain(branch.no_way)
+                .any(|gone| gone <= at)
+            {
                 continue;
             }
             // Pending: it must have had its time.
@@ -166,7 +186,9 @@ impl Monitor {
         } else if !global && best > 0 && class > best && failure.code != 487 {
             faults.push(format!("{} though somebody said {best}xx", failure.code));
         }
-        let own = matches!(failure.code, 408 | 487 | 500 | 503);
+        let own = matches!(failure.code, 408 | 487 | 500 | 503)
+            // A redirection to where it came from is followed, and leads nowhere.
+            || failure.code == 480 && self.facts.recurses;
         let said = branches
             .iter()
             .any(|branch| branch.heard.iter().any(|a| a.code == failure.code));
@@ -218,12 +240,19 @@ impl Monitor {
         let first = request.ins[0];
         let here = matches!(request.method.as_str(), "REGISTER" | "CANCEL");
         let finals: Vec<&Answer> = request.answers.iter().filter(|a| a.code >= 200).collect();
-        let answered = branches.iter().any(|branch| {
+        let soon = |branch: &&Branch, pick: fn(u16) -> bool| {
             branch
-                .first(|code| code >= 200 && code != 408)
+                .first(pick)
                 .is_some_and(|at| at + SLACK < first + LIMIT)
                 && self.undisturbed(branch.sent[0], first + LIMIT)
-        });
+        };
+        // One that says how it is, or the last one that was asked.
+        let decided = |code: u16| (200..300).contains(&code) || code >= 600;
+        let answered = branches.iter().any(|branch| soon(branch, decided))
+            || (!branches.is_empty()
+                && branches
+                    .iter()
+                    .all(|branch| soon(branch, |code| code >= 200 && code != 408)));
         if finals.is_empty() && (here || answered || branches.is_empty()) {
             faults.push("no answer".to_owned());
         }
@@ -253,7 +282,13 @@ impl Monitor {
     }
 
     /// How often a request was sent, and when (Timers A and E).
-    fn judge_sends(&self, request: &Request, branch: &Branch, faults: &mut Vec<String>) {
+    fn judge_sends(
+        &self,
+        request: &Request,
+        branch: &Branch,
+        all: &[&Branch],
+        faults: &mut Vec<String>,
+    ) {
         if request.method == "ACK" {
             return;
         }
@@ -264,6 +299,7 @@ impl Monitor {
         } else {
             branch.first(|_| true)
         };
+        let stop = stop.into_iter().chain(branch.no_way).min();
         let until = stop.map_or(LIMIT, |at| at.saturating_duration_since(begun));
         let end = begun + until.min(LIMIT);
         let deaths = 2 * self.deaths_in(begun, end);
@@ -275,7 +311,18 @@ impl Monitor {
         }
         // A provisional response slows Timer E down.
         let slowed = capped && branch.first(|code| code < 200).is_some();
-        let least = schedule(capped, until.saturating_sub(SLACK));
+        let superseded = self.superseded(branch, all);
+        let mut wanted =
+            superseded.map_or(until, |at| until.min(at.saturating_duration_since(begun)));
+        if !self.facts.names_are_good {
+            // It may have given way to one that has no address yet, and the time of its group began before it had one itself.
+            let forking = &self.facts.forking;
+            let group = request.ins[0] + forking.serial_timeout;
+            wanted = wanted
+                .min(forking.hop_timeout)
+                .min(group.saturating_duration_since(begun));
+        }
+        let least = schedule(capped, wanted.saturating_sub(SLACK));
         if calm && !slowed && count < least {
             faults.push(format!(
                 "sent {count} times only to {}, not {least}",
@@ -313,6 +360,7 @@ impl Monitor {
                 101..200
                     if said == 0
                         && answered.is_none_or(|at| at > first + SLACK)
+                        && self.superseded(branch, all).is_none_or(|at| at > first)
                         && branch.first(|code| code >= 200).is_none_or(|at| at > first)
                         && self.undisturbed(begun, first + SLACK) =>
                 {
@@ -353,6 +401,7 @@ impl Monitor {
     ) {
         let rang = branch.first(|_| true);
         let ended = branch.first(|code| code >= 200);
+        let ended = ended.into_iter().chain(branch.no_way).min();
         // Since when nobody wants this branch any more: the caller has cancelled, somebody else took the call or spoke for everybody.
         let elsewhere = all
             .iter()
@@ -372,7 +421,8 @@ impl Monitor {
             .chain([branch.sent[0]])
             .max()
             .map(|at| at + self.timer_c);
-        let due = unwanted.into_iter().chain(timer_c).min();
+        let passed = self.passed_over(branch, all);
+        let due = unwanted.into_iter().chain(timer_c).chain(passed).min();
         if let (Some(rang), Some(due)) = (rang, due) {
             let due = due.max(rang);
             let pending = ended.is_none_or(|at| at > due + SLACK);
@@ -387,6 +437,15 @@ impl Monitor {
         if rang.is_none_or(|at| at > first) {
             faults.push("a CANCEL before any sign of life".to_owned());
         }
+        // Targets of its preference, or it as a hop, had their time; whoever is next may need an address first.
+        let forking = &self.facts.forking;
+        let least = forking.hop_timeout.min(forking.serial_timeout);
+        let turn = if self.facts.names_are_good {
+            self.superseded(branch, all).map(|_| branch.sent[0] + least)
+        } else {
+            Some(request.ins[0] + least)
+        };
+        let due = due.into_iter().chain(turn).min();
         if due.is_none_or(|due| first + SLACK < due) && self.undisturbed(branch.sent[0], first) {
             faults.push("a CANCEL without a cause".to_owned());
         }

@@ -67,7 +67,20 @@ impl Monitor {
         }
     }
 
-    pub(super) fn on_out(&mut self, now: Instant, packet: &Packet) {
+    /// The datagram that was just sent did not leave.
+    pub(super) fn on_no_way(&mut self, now: Instant, packet: &Packet) {
+        let found = Text::read(&packet.bytes)
+            .filter(|text| text.code().is_none())
+            .and_then(|text| self.by_branch.get(text.branch()).copied());
+        if let Some(at) = found {
+            let branch = &mut self.branches[at];
+            branch.no_way = branch.no_way.or(Some(now));
+            let known = (branch.slot, branch.to);
+            self.known_dead.insert(known, now);
+        }
+    }
+
+    pub(super) fn on_out(&mut self, now: Instant, packet: &Packet, slot: u16) {
         if self.victims.contains(&packet.to) {
             let text = String::from_utf8_lossy(&packet.bytes);
             let line = text.lines().next().unwrap_or_default().to_owned();
@@ -90,7 +103,7 @@ impl Monitor {
         if text.code().is_some() {
             self.on_response_out(now, packet, &text);
         } else {
-            self.on_request_out(now, packet, &text);
+            self.on_request_out(now, packet, &text, slot);
         }
     }
 
@@ -156,7 +169,7 @@ impl Monitor {
         }
     }
 
-    fn on_request_out(&mut self, now: Instant, packet: &Packet, text: &Text<'_>) {
+    fn on_request_out(&mut self, now: Instant, packet: &Packet, text: &Text<'_>, slot: u16) {
         let vias = text.values("Via");
         let by_us = vias
             .first()
@@ -184,7 +197,7 @@ impl Monitor {
                     );
                 }
             }
-            (_, None) => self.on_new_branch(now, packet, text),
+            (_, None) => self.on_new_branch(now, packet, text, slot),
         }
     }
 
@@ -213,7 +226,7 @@ impl Monitor {
     }
 
     /// A copy of a request that came (RFC 3261 §16.6).
-    fn on_new_branch(&mut self, now: Instant, packet: &Packet, text: &Text<'_>) {
+    fn on_new_branch(&mut self, now: Instant, packet: &Packet, text: &Text<'_>, slot: u16) {
         let vias = text.values("Via");
         let parent = vias
             .get(1)
@@ -227,6 +240,7 @@ impl Monitor {
             );
             return;
         };
+        self.judge_choice(now, parent, packet, text, slot);
         let request = &mut self.requests[parent];
         request.branches.push(self.branches.len());
         let bytes = Rc::clone(&request.bytes);
@@ -246,6 +260,8 @@ impl Monitor {
             cancels: Vec::new(),
             cancel_answered: None,
             acks: Vec::new(),
+            no_way: None,
+            slot,
         });
         let Some(of) = Text::read(&bytes) else {
             return;

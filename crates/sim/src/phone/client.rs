@@ -127,6 +127,10 @@ impl Phone {
     pub(super) fn register(&mut self, now: Instant, expires: u32, proof: Option<String>) {
         let cseq = self.number();
         let branch = self.branch();
+        let q = match self.q {
+            1000 => String::new(),
+            q => format!(";q=0.{q:03}"),
+        };
         let mut lines = vec![
             "REGISTER sip:example.org SIP/2.0".to_owned(),
             self.via(&branch),
@@ -135,7 +139,7 @@ impl Phone {
             format!("To: {}", self.aor()),
             format!("Call-ID: register-{}", self.name),
             format!("CSeq: {cseq} REGISTER"),
-            format!("Contact: {};expires={expires}", self.contact()),
+            format!("Contact: {};expires={expires}{q}", self.contact()),
         ];
         let proven = proof.is_some();
         lines.extend(proof);

@@ -104,6 +104,10 @@ pub(crate) struct Phone {
     pub(crate) user: String,
     pub(crate) address: SocketAddr,
     pub(crate) habit: Habit,
+    /// Preference of its contact, in thousandths.
+    pub(crate) q: u16,
+    /// Where it sends callers who are to try somebody else: Contact lines.
+    pub(crate) elsewhere: Vec<String>,
     proxy: SocketAddr,
     rng: Rng,
     numbered: u32,
@@ -134,6 +138,8 @@ impl Phone {
             user: user.to_owned(),
             address,
             habit: Habit::Varied,
+            q: 1000,
+            elsewhere: Vec::new(),
             proxy,
             rng,
             numbered: 0,
@@ -235,7 +241,7 @@ impl Phone {
         format!("Via: SIP/2.0/UDP {};branch={branch}", self.address)
     }
 
-    fn contact(&self) -> String {
+    pub(crate) fn contact(&self) -> String {
         format!("<sip:{}@{}>", self.user, self.address)
     }
 

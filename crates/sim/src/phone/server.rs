@@ -234,8 +234,8 @@ impl Phone {
             58..68 => 486,
             68..73 => 404,
             73..78 => 603,
-            78..82 => 302,
-            82..88 => 503,
+            78..83 => 302,
+            83..88 => 503,
             88..91 => 500,
             91..94 => 480,
             94..97 => 401,
@@ -262,6 +262,10 @@ impl Phone {
     }
 
     fn reply(&mut self, now: Instant, at: usize, code: u16) {
+        let elsewhere = match self.elsewhere.len() {
+            0 => String::new(),
+            many => self.elsewhere[self.rng.below(many as u32) as usize].clone(),
+        };
         let server = &self.servers[at];
         let request = Rc::clone(&server.request);
         let Some(request) = Text::read(&request) else {
@@ -270,7 +274,7 @@ impl Phone {
         let mut more = Vec::new();
         match code {
             101..200 => more.push(format!("Contact: {}", self.contact())),
-            302 => more.push("Contact: <sip:nobody@10.66.0.1>".to_owned()),
+            302 => more.push(format!("Contact: {elsewhere}")),
             401 => {
                 more.push("WWW-Authenticate: Digest realm=\"elsewhere\", nonce=\"1\"".to_owned())
             }
