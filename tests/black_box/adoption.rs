@@ -129,7 +129,8 @@ fn nobody_survives_but_the_descriptor_store() {
 /// A store that has no room for everything, or was filled when the supervisor died: what it lacks is made.
 #[test]
 fn the_descriptor_store_may_lack_sockets_and_doorbells() {
-    let _shared = shared();
+    // A child that another test has just forked would hold what the store loses, until its exec.
+    let _alone = alone();
     let manager = Manager::start();
     let mut server = Server::spawn_with_env(DEFAULT, &[("NOTIFY_SOCKET", &manager.socket())]);
     let whole = 4 + 2 + 2;

@@ -77,7 +77,7 @@ impl Load {
         };
         for (caller, callee) in self.pairs {
             report.callers.push(caller.wait(limit));
-            report.callees.push(callee.finish(Duration::from_secs(10)));
+            report.callees.push(callee.finish(Duration::from_secs(30)));
         }
         report
     }

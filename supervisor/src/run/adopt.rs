@@ -205,7 +205,15 @@ fn first(path: &Path, may_be: impl Fn() -> bool) -> Result<First, Trouble> {
             {
                 return Ok(First::Nobody);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            // Nobody takes it yet, or who took it has gone already: ask again.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 std::thread::sleep(LOOK);
                 continue;
             }
