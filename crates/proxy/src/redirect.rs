@@ -129,6 +129,16 @@ impl Step<'_, '_> {
             let before = targets.len();
             self.targets_of(&contact.uri, code, q, &mut targets);
             targets.truncate(before.saturating_add(room));
+            // The bindings of a user of ours may have been asked already, or be named by a later redirection.
+            for target in targets.split_off(before) {
+                let binding = target.uri.as_deref().map(|uri| self.mark_of(uri));
+                let binding = binding.filter(|&binding| binding != mark);
+                if binding.is_some_and(|binding| context.tried.contains(&binding)) {
+                    continue;
+                }
+                context.tried.extend(binding);
+                targets.push(target);
+            }
             room = room.saturating_sub(targets.len().saturating_sub(before));
         }
         let mut groups = serial::grouped(targets, BRANCHES_MAX);
