@@ -10,7 +10,7 @@
 //! | row RETIRED, owner dead | perhaps it died aborted, between linking its two names | unlink it once more |
 //! | row or block RETIRED | in somebody's limbo, or lost with it | into our limbo too; freed once, by CAS of the exact word |
 //! | block LOOSE, owner dead | never shown to anybody | FREE |
-//! | block USED by a row that does not hold it | an operation that did not end, or one that is just retiring it | RETIRED, by CAS; then limbo |
+//! | block USED by a row that does not hold it | an operation that did not end, or one that is just retiring it | RETIRED, by CAS; then limbo. Not in a recovery under the dead one's number, which would look at each record: the scrubber that comes after it does it |
 //! | all blocks of a slab FREE | | the slab goes back |
 //!
 //! A row that does not hold a block will never again, so one look is enough; readers who found it through the old body are protected by the grace period that every RETIRED
@@ -310,6 +310,8 @@ impl Participant {
         done: &mut Recovered,
     ) -> (bool, bool) {
         let arena = Rc::clone(&self.arena);
+        // An heir, whose own scrubber goes on: an answer waits for it.
+        let later = dead && arena.0.descriptor(slab).owner() == self.id;
         let first = slab * BLOCKS_PER_SLAB;
         let (mut empty, mut free) = (true, false);
         for block in first..first + blocks_in(class) {
@@ -328,7 +330,10 @@ impl Participant {
                     continue;
                 }
                 Some(BlockState::Used) => {
-                    if !arena.0.holds(meta.row(), block) && self.retire_block(meta.row(), block) {
+                    if !later
+                        && !arena.0.holds(meta.row(), block)
+                        && self.retire_block(meta.row(), block)
+                    {
                         done.blocks += 1;
                     }
                 }
