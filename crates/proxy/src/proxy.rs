@@ -52,6 +52,10 @@ pub(crate) struct AtHand {
 }
 
 /// What a request that has come is.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once; a box would be an allocation for each request"
+)]
 pub(crate) enum Found {
     /// It has begun something that may wait for answers now.
     Begun(AtHand),
