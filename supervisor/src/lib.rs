@@ -27,7 +27,7 @@ use paths::Environment;
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let lines = match cli.command {
-        Some(Command::Worker) => BoxMakeWriter::new(worker::line),
+        Some(Command::Worker | Command::Run(_)) | None => BoxMakeWriter::new(worker::line),
         _ => BoxMakeWriter::new(std::io::stderr),
     };
     if let Err(error) = start_log(cli.log.as_deref(), lines) {
@@ -107,7 +107,9 @@ fn start_log(
         .with_env_filter(filter)
         .with_writer(lines)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // It would tell standard error that standard error can't be written, and panic over it.
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init()
     } else {

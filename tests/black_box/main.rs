@@ -14,6 +14,7 @@ mod great_storm;
 mod json_fields;
 mod kill_storm;
 mod load;
+mod log;
 mod overload;
 mod proxy_forking;
 mod proxy_rules;

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use blackbox::machine::{eventually, fresh_address, shared};
+use blackbox::machine::{eventually, free_port, fresh_address, shared};
 use blackbox::message::{Message, param};
 use blackbox::server::{DEFAULT, DOMAIN, LIMIT, Server};
 use blackbox::ua::{Ua, answers};
@@ -264,11 +264,14 @@ fn on_every_address() {
 #[test]
 fn on_every_address_of_both_families() {
     let _shared = shared();
-    let server = server(&["address = \"0.0.0.0:0\"", "address = \"[::]:0\""]);
     let reached = fresh_address();
-    let port = port_of(&server, Ipv4Addr::UNSPECIFIED);
+    // One port, as usual: what came to it tells the families apart.
+    let port = free_port(reached);
+    let server = server(&[
+        &format!("address = \"0.0.0.0:{port}\""),
+        &format!("address = \"[::]:{port}\""),
+    ]);
     let alice = Side::new((reached, port).into(), reached, "alice");
-    let port = port_of(&server, Ipv6Addr::UNSPECIFIED);
     let bob = Side::new(
         (Ipv6Addr::LOCALHOST, port).into(),
         Ipv6Addr::LOCALHOST,

@@ -172,6 +172,15 @@ impl Server {
         )
     }
 
+    /// Starts and waits until it serves; its log goes there.
+    #[track_caller]
+    pub fn start_with_log_to(config: &str, log: Stdio) -> Self {
+        let ip = fresh_address();
+        let server = Self::launch_with(tandem(), ip, free_port(ip), config, &[], &[], Some(log));
+        server.wait_ready();
+        server
+    }
+
     #[track_caller]
     fn launch(
         program: &Path,
@@ -180,6 +189,19 @@ impl Server {
         config: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
+    ) -> Self {
+        Self::launch_with(program, ip, port, config, arguments, environment, None)
+    }
+
+    #[track_caller]
+    fn launch_with(
+        program: &Path,
+        ip: Ipv4Addr,
+        port: u16,
+        config: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: Option<Stdio>,
     ) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("tandem-test-")
@@ -198,9 +220,11 @@ impl Server {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         let full = [vec!["run".to_owned()], given.clone()].concat();
-        let child = command(program, dir.path(), &full, &environment)
-            .spawn()
-            .expect("tandem can be started");
+        let mut command = command(program, dir.path(), &full, &environment);
+        if let Some(log) = log {
+            command.stderr(log);
+        }
+        let child = command.spawn().expect("tandem can be started");
         let group = i32::try_from(child.id()).expect("a pid fits");
         Self {
             child,

@@ -33,5 +33,5 @@ pub mod rules;
 mod slot;
 mod takeover;
 
-pub use lines::{Line, line};
+pub use lines::{Line, last_lines, line, write_behind};
 pub use process::{run, thread_name};

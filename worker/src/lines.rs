@@ -1,5 +1,5 @@
-//! Lines of a worker's log, written behind: standard error may be a file on a disk that is busy, or a pipe that nobody empties, and a slot that waited for it
-//! would serve nobody.
+//! Lines of the log of a worker and of the supervisor, written behind: standard error may be a file on a disk that is busy, or a pipe that nobody empties; a
+//! slot that waited for it would serve nobody, and a supervisor would see to nobody.
 //!
 //! A line goes to a queue, and a thread of its own writes it. What the queue can't hold is left out and counted. Until the thread is there, while the process
 //! starts, whoever has a line writes it.
@@ -14,6 +14,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 /// Lines that wait at most.
 const WAITING_MAX: usize = 1024;
@@ -54,21 +55,23 @@ impl Write for Line {
     }
 }
 
-/// From now on nobody but a thread of its own writes to standard error. It has the rights that the caller has now.
-pub(crate) fn write_behind() {
+/// From now on nobody but a thread of its own writes to standard error. It has the rights that the caller has now, and takes no signals.
+pub fn write_behind() {
     let (queue, lines) = bounded(WAITING_MAX);
     let writer = std::thread::Builder::new().name("log".to_owned());
-    if writer
-        .spawn(move || write_all(&lines, &LEFT_OUT, io::stderr()))
-        .is_ok()
-    {
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+    let started = writer.spawn(move || write_all(&lines, &LEFT_OUT, io::stderr()));
+    if let Ok(mask) = mask {
+        let _ = mask.thread_set_mask();
+    }
+    if started.is_ok() {
         // Somebody was here before: then there are two threads, and one idles.
         let _ = QUEUE.set(queue);
     }
 }
 
-/// Waits for the lines of this process, a moment at most: its end may follow.
-pub(crate) fn last_lines() {
+/// Waits for the lines of this process, a moment at most: its end may follow, or another program in its place.
+pub fn last_lines() {
     if let Some(queue) = QUEUE.get() {
         let (done, written) = bounded(1);
         if queue.try_send(Item::Mark(done)).is_ok() {

@@ -36,13 +36,16 @@ const DOORBELL: u32 = 0;
 const LOOKUP: u32 = 1;
 const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
-/// Whether an error of sending says something of the way to the address: a full queue does not.
+/// Whether an error of sending says something of the way to the address: a full queue does not, nor that we can't send from an address of ours that has
+/// gone or is a broadcast.
 fn says_unreachable(errno: i32) -> bool {
     let busy = [
         nix::libc::EAGAIN,
         nix::libc::ENOBUFS,
         nix::libc::ENOMEM,
         nix::libc::EINTR,
+        nix::libc::EINVAL,
+        nix::libc::EADDRNOTAVAIL,
     ];
     !busy.contains(&errno)
 }
@@ -189,6 +192,7 @@ impl Outside {
         let by_address = found.local.and_then(|local| {
             let named = |socket: &&Socket| {
                 socket.address.port() == local.port()
+                    && socket.address.is_ipv4() == local.is_ipv4()
                     && (socket.address.ip() == local.ip() || socket.address.ip().is_unspecified())
             };
             self.sockets.iter().flatten().find(named)

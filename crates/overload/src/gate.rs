@@ -270,7 +270,7 @@ impl Gate {
 /// One source: an address of IPv4, a /64 of IPv6, which is the least that a site has.
 fn name_of(source: IpAddr) -> [u8; 8] {
     match source {
-        IpAddr::V4(ip) => u64::from(ip.to_bits()).to_le_bytes(),
+        IpAddr::V4(ip) => u64::from(ip.to_bits()).to_be_bytes(),
         // No unicast address begins with four bytes of zeros but those that stand for IPv4.
         IpAddr::V6(ip) => ((ip.to_bits() >> 64) as u64).to_be_bytes(),
     }

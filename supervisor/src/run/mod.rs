@@ -99,11 +99,14 @@ pub(crate) fn run(args: &RunArgs, places: Places<'_>) -> ExitCode {
     if let Err(error) = os::outlive_file_size_limit() {
         tracing::debug!(%error, "the limit of file sizes may end this process");
     }
+    worker::write_behind();
     let started = match args.succession {
         Some(table) => go_on(args, places, table),
         None => start(args, places, None),
     };
-    match started.and_then(Supervisor::run) {
+    let ended = started.and_then(Supervisor::run);
+    worker::last_lines();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(trouble) => {
             error(&trouble.cause, &trouble.remedy);

@@ -121,6 +121,7 @@ fn run_in_our_place(
     };
     let mut arguments = arguments.to_vec();
     arguments.push(format!("{SUCCESSION}={}", file.as_raw_fd()).into());
+    worker::last_lines();
     program.exec(&arguments, &[keep, &[file.as_fd()]].concat())
 }
 
