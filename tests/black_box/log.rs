@@ -7,6 +7,8 @@ use std::process::Stdio;
 use blackbox::machine::{eventually, shared};
 use blackbox::server::{DEFAULT, LIMIT, Server};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 #[test]
 fn a_full_disk_ends_nobody() {
@@ -44,7 +46,11 @@ fn deaths_are_seen_to(log: Stdio) {
     for round in 1..=3 {
         let before = server.restarts();
         let workers = server.signalling();
-        workers.iter().for_each(|w| server.kill_worker(w.pid));
+        // One leaves without a word, the other tells its stack, or tries to.
+        let signals = [Signal::SIGKILL, Signal::SIGSEGV].into_iter().cycle();
+        for (worker, signal) in workers.iter().zip(signals) {
+            kill(Pid::from_raw(worker.pid), signal).expect("a worker of ours");
+        }
         eventually("heirs", LIMIT, || {
             let all = before + workers.len() as u64;
             (server.restarts() >= all).then_some(())

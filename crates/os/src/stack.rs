@@ -197,11 +197,31 @@ pub(crate) fn hex(word: u64) -> [u8; 16] {
     std::array::from_fn(|nth| b"0123456789abcdef"[(word >> (60 - 4 * nth)) as usize & 15])
 }
 
+/// A pipe that says it has room takes so many bytes at once (PIPE_BUF), and no more without waiting.
+const PIECE_BYTES: usize = 4096;
+/// How long a full pipe is waited for: who dies has an heir that waits too.
+const PATIENCE_MS: i32 = 100;
+
+/// Without memory or locks, and without waiting for a reader who may be gone: the rest is left out then.
 pub(crate) fn write_error(parts: &[&[u8]]) {
     for mut part in parts.iter().copied() {
         while !part.is_empty() {
+            let mut error = libc::pollfd {
+                fd: 2,
+                events: libc::POLLOUT,
+                revents: 0,
+            };
+            // SAFETY: one entry, and it is ours.
+            let ready = unsafe { libc::poll(&raw mut error, 1, PATIENCE_MS) };
+            if ready < 0 && Errno::last() == Errno::EINTR {
+                continue;
+            }
+            if ready != 1 {
+                return;
+            }
+            let piece = part.get(..PIECE_BYTES).unwrap_or(part);
             // SAFETY: the bytes are valid for the length that is passed.
-            let written = unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };
+            let written = unsafe { libc::write(2, piece.as_ptr().cast(), piece.len()) };
             match usize::try_from(written) {
                 Ok(written) if written > 0 => part = part.get(written..).unwrap_or_default(),
                 _ if Errno::last() == Errno::EINTR => {}
