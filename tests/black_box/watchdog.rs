@@ -180,8 +180,8 @@ fn an_endless_loop_is_found_and_named() {
         "stack of thread slot-",
         "failpoint::enabled::hit",
         "hang\n",
-        "serve\n",
-        "worker/src/slot.rs",
+        "serve<worker::outside::Outside>",
+        "crates/slot/src/slot.rs",
         "hung, killed by the supervisor",
     ] {
         assert!(log.contains(text), "{text}: {log}");

@@ -597,10 +597,10 @@ impl Server {
     /// `kill -9` of one worker of this server.
     #[track_caller]
     pub fn kill_worker(&self, pid: i32) {
-        let ours = process(pid).is_some_and(|p| self.groups.contains(&p.group))
-            && pid != self.supervisor();
+        // One that has died meanwhile is as dead as one that we kill.
+        let ours =
+            process(pid).is_none_or(|p| self.groups.contains(&p.group)) && pid != self.supervisor();
         assert!(ours, "{pid} is no worker of this server");
-        // A worker that has just died by itself is as dead as one that we kill.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 
