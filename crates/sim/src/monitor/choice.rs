@@ -6,7 +6,7 @@ use stdx::Instant;
 
 use crate::{network::Packet, phone::LIMIT, text::Text};
 
-use super::{Branch, Monitor, Request, SLACK};
+use super::{Answer, Branch, Monitor, Request, SLACK};
 
 /// For so long a dead hop is the last choice of whoever knows that it is dead, at least.
 const BLACKLISTED: Duration = Duration::from_secs(29);
@@ -60,8 +60,10 @@ impl Monitor {
             .iter()
             .filter(|branch| branch.to == address)
             .all(|branch| {
-                branch.heard.iter().any(|answer| answer.code != 503)
-                    || branch.sent[0] + Duration::from_secs(100) < now
+                // Later it was given up as silent, and an answer that is late does not change that.
+                let in_time = branch.sent[0] + self.facts.forking.hop_timeout;
+                let answered = |answer: &Answer| answer.code != 503 && answer.at[0] < in_time;
+                branch.heard.iter().any(answered) || branch.sent[0] + Duration::from_secs(100) < now
             })
     }
 
