@@ -3,7 +3,7 @@
 use std::{cell::Cell, collections::HashMap, sync::Arc};
 
 use config::{Auth, Config, Router, Target as ConfigTarget};
-use proxy::{Admission, Answer, AskKind, Decision, Question, Target};
+use proxy::{Admission, Answer, AskKind, Backup, CallPlan, Decision, Question, Target};
 use sip::{
     HeaderName, Method, NameAddr,
     uri::{Scheme, Uri},
@@ -59,7 +59,7 @@ impl Policy {
                     .and_then(|(user, realm)| self.accounts.find(&user, realm))
                     .cloned(),
             ),
-            AskKind::Route => Answer::Routed(self.route(question)),
+            AskKind::Route => Answer::Routed(self.route(question), CallPlan::default()),
             // The resolver's business, not asked here.
             AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }
@@ -201,7 +201,7 @@ impl Policy {
             .take(group.destinations.len().min(TRIED_MAX))
             .cloned();
         let target = tried.next().map(|first| Target {
-            backups: tried.collect(),
+            backups: tried.map(Backup::uri).collect(),
             recurse,
             ..Target::next_hop(first)
         });

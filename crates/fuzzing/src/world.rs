@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy::{
-    Admission, Answer, AskKind, ContextId, Datagram, Decision, Disposition, Domain, Env, Input,
-    Listener, Outputs, Proxy, Question, Settings, Target,
+    Admission, Answer, AskKind, CallPlan, ContextId, Datagram, Decision, Disposition, Domain, Env,
+    Input, Listener, Outputs, Proxy, Question, Settings, Target,
 };
 use shm::{Arena, Layout, Participant, ParticipantId};
 use sip::HeaderName;
@@ -203,7 +203,7 @@ impl World {
                             Arc::new(proxy::Account::of_password(&user, realm, b"secret"))
                         }))
                     }
-                    AskKind::Route => Answer::Routed(decide(way, &question)),
+                    AskKind::Route => Answer::Routed(decide(way, &question), CallPlan::default()),
                     AskKind::Resolve { branch } => {
                         Answer::Resolved(question.next_hop(branch).map_or(Vec::new(), resolve))
                     }

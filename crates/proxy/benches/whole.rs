@@ -9,8 +9,8 @@ use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Duration};
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use proxy::{
-    Admission, Answer, AskKind, Datagram, Decision, Domain, Env, Input, Listener, Outputs, Proxy,
-    Settings,
+    Admission, Answer, AskKind, CallPlan, Datagram, Decision, Domain, Env, Input, Listener,
+    Outputs, Proxy, Settings,
 };
 use shm::{Arena, Layout, Participant, ParticipantId};
 use stdx::Instant;
@@ -82,7 +82,9 @@ impl World {
             let answer = match ask.kind {
                 AskKind::Admit => Answer::Admitted(Admission::Allow),
                 AskKind::Credentials => Answer::Credentials(None),
-                AskKind::Route => Answer::Routed(Decision::Location { known: true }),
+                AskKind::Route => {
+                    Answer::Routed(Decision::Location { known: true }, CallPlan::default())
+                }
                 AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
             };
             let input = Input::Answer {

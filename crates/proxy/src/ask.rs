@@ -4,9 +4,11 @@
 //! [`crate::Proxy::question`] and hands the answer in as an input: within the same turn (the script-free router), or any time later
 //! and in any order (scripts, databases, DNS). Until then the request is a row in the arena, not a thread, and an heir asks again.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use auth::Algorithms;
+use shm::RowRef;
+use tables::balancer::ResourceKey;
 
 use crate::{account::Account, context::ContextId};
 
@@ -44,7 +46,8 @@ pub enum Answer {
     Admitted(Admission),
     /// `None`: no such user.
     Credentials(Option<Arc<Account>>),
-    Routed(Decision),
+    /// With what becomes of the call, should the request begin one.
+    Routed(Decision, CallPlan),
     /// Where to send, best first; empty: the name has no address.
     Resolved(Vec<SocketAddr>),
 }
@@ -99,8 +102,87 @@ pub struct Target {
     pub listener: Option<u32>,
     /// Preference in thousandths, as of a binding (§20.10): what has less is tried after what has more.
     pub q: u16,
-    /// URIs to send to when `next_hop` is found dead or says that it can't, one after another.
-    pub backups: Vec<Vec<u8>>,
+    /// The destination of a group that `next_hop` is.
+    pub destination: Option<Destination>,
+    /// Where to send to when `next_hop` is found dead, is full or says that it can't, one after another.
+    pub backups: Vec<Backup>,
     /// Whether the proxy follows redirections of this target by itself (§16.7 step 4), as a domain may want it too.
     pub recurse: bool,
+}
+
+/// Another next hop of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Backup {
+    pub uri: Vec<u8>,
+    /// The destination of a group that it is.
+    pub destination: Option<Destination>,
+}
+
+impl Backup {
+    /// One that nothing counts.
+    pub fn uri(uri: impl Into<Vec<u8>>) -> Self {
+        Self {
+            uri: uri.into(),
+            destination: None,
+        }
+    }
+}
+
+/// A destination of a group: calls have a seat there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Its row in `balancer`.
+    pub resource: RowRef,
+    /// Calls at most, this one included; `None`: any number.
+    pub limit: Option<u64>,
+}
+
+/// What becomes of a call, should the request begin one. The default: no record of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallPlan {
+    /// `None`: the call has no dialog record, and so no limits.
+    pub class: Option<Arc<CallClass>>,
+    /// What it counts in; [`tables::dialog::DIALOG_COUNTS_MAX`] of them at most, the rest is not looked at.
+    pub limits: Vec<Limit>,
+}
+
+/// Something that only so many calls may use at the same moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its name in `balancer`; made when it is first needed.
+    pub key: ResourceKey,
+    /// Calls at most, this one included; `None`: it is only counted.
+    pub calls_max: Option<u64>,
+    /// What a call over the limit is refused with.
+    pub code: u16,
+}
+
+/// How calls of one kind are treated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallClass {
+    /// The domain that the call belongs to, for those who read of it.
+    pub domain: Vec<u8>,
+    /// A confirmed call ends then.
+    pub duration_max: Option<Duration>,
+    /// Session timers (RFC 4028 §8); `None`: what the parties agree on is only watched.
+    pub session: Option<SessionTimer>,
+    /// Whether both parties are asked now and then if they are still there.
+    pub probe: Option<DialogProbe>,
+}
+
+/// What the proxy wants of session timers (RFC 4028 §8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionTimer {
+    /// Session-Expires where the caller asks for none, and where he asks for more. Unit: seconds.
+    pub expires_s: u32,
+    /// Session-Expires of less is refused with 422. Unit: seconds; 90 at least (§5).
+    pub min_s: u32,
+}
+
+/// OPTIONS within a dialog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DialogProbe {
+    pub interval: Duration,
+    /// Probes in a row without an answer until the call is taken for dead.
+    pub failures_max: u16,
 }

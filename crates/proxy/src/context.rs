@@ -10,7 +10,11 @@ use sip::Method;
 use stdx::Instant;
 use transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 
-use crate::{addresses::Interface, ask::Target, settings::Settings};
+use crate::{
+    addresses::Interface,
+    ask::{Destination, Target},
+    settings::Settings,
+};
 
 /// Names a context on this slot's heap. The generation keeps a late tick or answer from meeting a stranger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +119,9 @@ pub struct Branch {
     /// An INVITE that was given up without an answer: until when what it says after all is listened to, as long as it could say a
     /// failure again (Timer H). Without that it would repeat a late failure for the lack of an ACK.
     pub late_until: Option<Instant>,
+    /// The destination of a group that it goes to, and when it was first sent there.
+    pub destination: Option<Destination>,
+    pub sent_at: Option<Instant>,
 }
 
 /// What is left of a target when it has been sent to its first hop.

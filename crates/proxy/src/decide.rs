@@ -4,7 +4,7 @@ use sip::{Method, uri::Uri};
 use tables::Counter;
 
 use crate::{
-    ask::{Admission, Answer, AskId, AskKind, Decision, Target},
+    ask::{Admission, Answer, AskId, AskKind, CallPlan, Decision, Target},
     context::{Context, Stage},
     step::{Hand, RESOLVE_BASE, Step},
 };
@@ -50,7 +50,9 @@ impl Step<'_, '_> {
             (Stage::Credentials, Answer::Credentials(account)) => {
                 self.on_credentials(context, hand, account.as_deref())
             }
-            (Stage::Routing, Answer::Routed(decision)) => self.on_routed(context, hand, decision),
+            (Stage::Routing, Answer::Routed(decision, plan)) => {
+                self.on_routed(context, hand, decision, &plan)
+            }
             // An answer of the wrong kind, or one that comes after a CANCEL.
             _ => self.env.count(Counter::AnswerStale),
         }
@@ -72,7 +74,13 @@ impl Step<'_, '_> {
         self.ask(context, AskKind::Route);
     }
 
-    fn on_routed(&mut self, context: &mut Context, hand: &Hand<'_>, decision: Decision) {
+    fn on_routed(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        decision: Decision,
+        _plan: &CallPlan,
+    ) {
         match decision {
             Decision::Reject { code } => {
                 self.end_with(context, hand, code, Counter::RejectedByRoute, b"")
@@ -142,6 +150,12 @@ impl Target {
             uri: Some(uri.into()),
             ..Self::default()
         }
+    }
+
+    /// Whether one of its next hops is a destination of a group.
+    pub(crate) fn has_destination(&self) -> bool {
+        let mut backups = self.backups.iter();
+        self.destination.is_some() || backups.any(|backup| backup.destination.is_some())
     }
 
     /// Another next hop, with the Request-URI kept.

@@ -15,7 +15,7 @@ use crate::{
     context::{Branch, Cancel, Client, Context, ContextId, Row, Stage},
     copy::Copy,
     intake,
-    io::Datagram,
+    io::{Datagram, OutcomeKind},
     route::{NextHop, next_hop},
     settle::store,
     step::{Hand, Step},
@@ -236,7 +236,10 @@ impl Step<'_, '_> {
             branch.sent = Some(sent);
             branch.timer_c = timer_c;
             branch.hop_at = branch.rest.is_some().then_some(hop_timeout);
+            branch.destination = target.destination;
+            branch.sent_at = target.destination.map(|_| now);
         }
+        self.tell(target.destination, OutcomeKind::Sent);
         self.env.count(Counter::Forwarded);
         self.note_flight(context.id, listener, to, bytes);
         if let Some(budget) = self.budget {
@@ -405,6 +408,8 @@ impl Branch {
             rest: None,
             hop_at: None,
             late_until: None,
+            destination: None,
+            sent_at: None,
         }
     }
 }

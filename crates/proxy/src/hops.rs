@@ -14,10 +14,10 @@ use transaction::{Actions, ClientAction, ClientInput};
 
 use crate::{
     addresses::Interface,
-    ask::Target,
+    ask::{Destination, Target},
     context::{Branch, Cancel, Client, Context, ContextId, Rest, Stage},
     forward::BRANCHES_MAX,
-    io::HopState,
+    io::{HopState, Outcome, OutcomeKind},
     step::{Hand, Step},
 };
 
@@ -159,7 +159,9 @@ impl Step<'_, '_> {
         if !hops.is_empty() {
             self.launch_to(context, hand, number, &target, &hops);
         } else if !target.backups.is_empty() {
-            target.next_hop = Some(target.backups.remove(0));
+            let next = target.backups.remove(0);
+            target.next_hop = Some(next.uri);
+            target.destination = next.destination;
             self.start_branch(context, hand, number, &target);
         }
     }
@@ -172,10 +174,12 @@ impl Step<'_, '_> {
         };
         branch.hop_at = None;
         let (to, silent) = (branch.to, branch.is_pending() && !branch.rang);
+        let destination = branch.destination;
         if !silent || !self.try_next(context, number, None) {
             return;
         }
         self.out.hops.push((to, HopState::Silent));
+        self.tell(destination, OutcomeKind::Silent);
         if let Some(branch) = context.branch(number) {
             abandon(branch, late_until);
         }
@@ -218,7 +222,7 @@ impl Step<'_, '_> {
         let Some(branch) = context.branch(number) else {
             return;
         };
-        let to = branch.to;
+        let (to, destination) = (branch.to, branch.destination);
         // §16.9: as if a 503 had come, which goes on as a 500 (§16.7 step 6).
         let (code, counter) = match too_long {
             true => (513, Counter::HopTooLarge),
@@ -240,6 +244,7 @@ impl Step<'_, '_> {
         }
         if !too_long {
             self.out.hops.push((to, HopState::Unreachable));
+            self.tell(destination, OutcomeKind::Unreachable);
         }
         if let Some(branch) = context.branch(number) {
             branch.timer_c = None;
@@ -251,6 +256,13 @@ impl Step<'_, '_> {
         self.env.count(counter);
         let code = if context.cancelled { 487 } else { code };
         self.consider_made_up(context, code);
+    }
+
+    /// What became of a request to a destination of a group, if it went to one.
+    pub(crate) fn tell(&mut self, destination: Option<Destination>, kind: OutcomeKind) {
+        if let Some(Destination { resource, .. }) = destination {
+            self.out.outcomes.push(Outcome { resource, kind });
+        }
     }
 
     /// The first answer of a hop to a request.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use shm::Participant;
+use shm::{Participant, RowRef};
 use stdx::Instant;
 use tables::Counter;
 
@@ -95,8 +95,34 @@ pub struct Outputs {
     pub arms: Vec<(Instant, ContextId)>,
     /// What was found out about next hops, for whoever chooses among addresses. Nothing depends on it being looked at.
     pub hops: Vec<(SocketAddr, HopState)>,
+    /// What became of requests to destinations of groups. Nothing depends on it being looked at.
+    pub outcomes: Vec<Outcome>,
     /// For the log.
     pub notes: Vec<Note>,
+}
+
+/// What became of a request to a destination of a group: its first response, or that there was none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its row in `balancer`.
+    pub resource: RowRef,
+    pub kind: OutcomeKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutcomeKind {
+    /// A request was sent to it.
+    Sent,
+    /// The first response; `took` is the time since the request was first sent.
+    Answered { code: u16, took: Duration },
+    /// The final response, if it was not the first.
+    Final { code: u16 },
+    /// It did not answer in time.
+    Silent,
+    /// The kernel knows no way there.
+    Unreachable,
+    /// It was at its limit, and not asked.
+    Full,
 }
 
 /// What a request that was sent to a next hop has told about it.
@@ -138,6 +164,7 @@ impl Outputs {
         self.asks.clear();
         self.arms.clear();
         self.hops.clear();
+        self.outcomes.clear();
         self.notes.clear();
     }
 

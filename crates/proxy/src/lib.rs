@@ -59,11 +59,16 @@ mod upstream;
 
 pub use account::{Account, Identities};
 pub use addresses::{Addresses, Interface, Source};
-pub use ask::{Admission, Answer, Ask, AskId, AskKind, Decision, Target};
+pub use ask::{
+    Admission, Answer, Ask, AskId, AskKind, Backup, CallClass, CallPlan, Decision, Destination,
+    DialogProbe, Limit, SessionTimer, Target,
+};
 pub use auth::Algorithms;
 pub use context::ContextId;
 pub use digest::local_name;
-pub use io::{Datagram, Disposition, Env, HopState, Input, Note, Outputs, Send};
+pub use io::{
+    Datagram, Disposition, Env, HopState, Input, Note, Outcome, OutcomeKind, Outputs, Send,
+};
 pub use proxy::{Proxy, Question};
 pub use route::literal_address;
 pub use settings::{

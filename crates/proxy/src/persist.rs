@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use shm::{Block, Record};
+use shm::{Block, Record, RowRef};
 use sip::Method;
 use stdx::Instant;
 use tables::{
@@ -25,7 +25,7 @@ use transaction::{
 };
 
 use crate::{
-    ask::Target,
+    ask::{Backup, Destination, Target},
     context::{Branch, Cancel, Client, Context, ContextId, Kept, Rest, Row, Server, Stage},
     settings::Settings,
 };
@@ -87,20 +87,25 @@ const GROUPS: u8 = 1;
 const RECURSES: u8 = 2;
 const CONTACTS: u8 = 4;
 const LOCAL: u8 = 8;
+const GROUP_DESTINATIONS: u8 = 16;
 /// Those of a branch.
 const REST: u8 = 1;
 const HOP_AT: u8 = 2;
 const BACKUPS: u8 = 4;
 const FROM: u8 = 8;
 const LATE: u8 = 16;
+const DESTINATION: u8 = 32;
+const DESTINATIONS: u8 = 64;
 
 /// What is to come after the branches that there are; nothing at all for most requests.
 fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     let part = |bit: u8, is_there: bool| if is_there { bit } else { 0 };
+    let in_groups = || context.groups.iter().flatten();
     let parts = part(GROUPS, !context.groups.is_empty())
         | part(RECURSES, context.recurses)
         | part(CONTACTS, context.contacts.is_some())
-        | part(LOCAL, context.listener.ip.is_some());
+        | part(LOCAL, context.listener.ip.is_some())
+        | part(GROUP_DESTINATIONS, in_groups().any(Target::has_destination));
     if parts == 0 {
         return;
     }
@@ -119,6 +124,11 @@ fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     }
     if let Some(ip) = context.listener.ip {
         to.ip(ip);
+    }
+    if parts & GROUP_DESTINATIONS != 0 {
+        for target in in_groups() {
+            to.destinations(target);
+        }
     }
 }
 
@@ -141,6 +151,11 @@ fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Option<()> {
     if parts & LOCAL != 0 {
         context.listener.ip = Some(from.ip()?);
     }
+    if parts & GROUP_DESTINATIONS != 0 {
+        for target in context.groups.iter_mut().flatten() {
+            from.destinations(target)?;
+        }
+    }
     Some(())
 }
 
@@ -151,11 +166,15 @@ fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
         .as_ref()
         .map(|target| &target.backups)
         .filter(|backups| !backups.is_empty());
+    let rest = branch.rest.as_ref().map(|rest| &rest.target);
+    let targets = || branch.waiting.as_deref().into_iter().chain(rest);
     let parts = part(REST, branch.rest.is_some())
         | part(HOP_AT, branch.hop_at.is_some())
         | part(BACKUPS, backups.is_some())
         | part(FROM, branch.listener.ip.is_some())
-        | part(LATE, branch.late_until.is_some());
+        | part(LATE, branch.late_until.is_some())
+        | part(DESTINATION, branch.destination.is_some())
+        | part(DESTINATIONS, targets().any(Target::has_destination));
     if parts == 0 {
         return;
     }
@@ -168,13 +187,22 @@ fn encode_branch_plan(branch: &Branch, to: &mut Writer<'_>) {
         to.word(branch.hop_at.map_or(0, Instant::as_nanos));
     }
     if let Some(backups) = backups {
-        to.list(backups, |to, uri| to.text(Some(uri)));
+        to.list(backups, |to, backup| to.text(Some(&backup.uri)));
     }
     if let Some(ip) = branch.listener.ip {
         to.ip(ip);
     }
     if branch.late_until.is_some() {
         to.word(branch.late_until.map_or(0, Instant::as_nanos));
+    }
+    if branch.destination.is_some() {
+        to.destination(branch.destination);
+        to.word(branch.sent_at.map_or(0, Instant::as_nanos));
+    }
+    if parts & DESTINATIONS != 0 {
+        for target in targets() {
+            to.destinations(target);
+        }
     }
 }
 
@@ -192,9 +220,9 @@ fn decode_branch_plan(from: &mut Reader<'_>, branch: &mut Branch) -> Option<()> 
         branch.hop_at = from.instant()?;
     }
     if parts & BACKUPS != 0 {
-        let backups = from.list(Reader::text)?;
+        let backups = from.backups()?;
         if let Some(target) = &mut branch.waiting {
-            target.backups = backups.into_iter().flatten().collect();
+            target.backups = backups;
         }
     }
     if parts & FROM != 0 {
@@ -202,6 +230,16 @@ fn decode_branch_plan(from: &mut Reader<'_>, branch: &mut Branch) -> Option<()> 
     }
     if parts & LATE != 0 {
         branch.late_until = from.instant()?;
+    }
+    if parts & DESTINATION != 0 {
+        branch.destination = from.destination()?;
+        branch.sent_at = from.instant()?;
+    }
+    if parts & DESTINATIONS != 0 {
+        let rest = branch.rest.as_mut().map(|rest| &mut rest.target);
+        for target in branch.waiting.as_deref_mut().into_iter().chain(rest) {
+            from.destinations(target)?;
+        }
     }
     Some(())
 }
@@ -357,6 +395,8 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
         rest: None,
         hop_at: None,
         late_until: None,
+        destination: None,
+        sent_at: None,
     };
     decode_branch_plan(from, &mut branch)?;
     Some(branch)
@@ -436,7 +476,20 @@ impl Writer<'_> {
         self.half(target.listener.map_or(0, |id| id.wrapping_add(1)));
         self.short(target.q);
         self.byte(u8::from(target.recurse));
-        self.list(&target.backups, |to, uri| to.text(Some(uri)));
+        self.list(&target.backups, |to, backup| to.text(Some(&backup.uri)));
+    }
+    /// Of a target's next hop and of its backups: an earlier release had none, so that they stand behind what it reads.
+    fn destinations(&mut self, target: &Target) {
+        self.destination(target.destination);
+        self.list(&target.backups, |to, backup| {
+            to.destination(backup.destination)
+        });
+    }
+    fn destination(&mut self, destination: Option<Destination>) {
+        self.word(destination.map_or(0, |to| to.resource.pack()));
+        if let Some(to) = destination {
+            self.word(to.limit.unwrap_or(u64::MAX));
+        }
     }
     fn kept(&mut self, kept: Option<Kept>) {
         self.short(kept.map_or(0, |kept| kept.code));
@@ -524,8 +577,34 @@ impl Reader<'_> {
             listener: self.half()?.checked_sub(1),
             q: self.short()?,
             recurse: self.byte()? != 0,
-            backups: self.list(Reader::text)?.into_iter().flatten().collect(),
+            destination: None,
+            backups: self.backups()?,
         })
+    }
+    fn backups(&mut self) -> Option<Vec<Backup>> {
+        let uris = self.list(Reader::text)?;
+        Some(uris.into_iter().flatten().map(Backup::uri).collect())
+    }
+    /// What [`Writer::destinations`] wrote.
+    fn destinations(&mut self, target: &mut Target) -> Option<()> {
+        target.destination = self.destination()?;
+        let of_backups = self.list(Reader::destination)?;
+        for (backup, destination) in target.backups.iter_mut().zip(of_backups) {
+            backup.destination = destination;
+        }
+        Some(())
+    }
+    /// The outer `None` is a broken record.
+    fn destination(&mut self) -> Option<Option<Destination>> {
+        let packed = self.word()?;
+        if packed == 0 {
+            return Some(None);
+        }
+        let limit = self.word()?;
+        Some(Some(Destination {
+            resource: RowRef::unpack(packed),
+            limit: (limit != u64::MAX).then_some(limit),
+        }))
     }
     fn kept(&mut self) -> Option<Option<Kept>> {
         let code = self.short()?;
@@ -622,7 +701,19 @@ mod tests {
         Target {
             path: Some(b"<sip:10.0.0.9;lr>".to_vec()),
             q: 300,
-            backups: vec![b"sip:b".to_vec(), b"sip:c".to_vec()],
+            backups: vec![
+                Backup::uri("sip:b"),
+                Backup {
+                    destination: Some(Destination {
+                        resource: RowRef {
+                            index: 3,
+                            generation: 4,
+                        },
+                        limit: Some(7),
+                    }),
+                    ..Backup::uri("sip:c")
+                },
+            ],
             recurse: true,
             listener: Some(2),
             ..Target::uri(uri)
@@ -692,7 +783,7 @@ mod tests {
         }));
         let mut waiting = Branch::new(2, &plain);
         waiting.waiting = Some(Box::new(Target {
-            backups: vec![b"sip:d".to_vec()],
+            backups: vec![Backup::uri("sip:d")],
             ..Target::uri("sip:five")
         }));
         planned.branches.extend([later, waiting]);

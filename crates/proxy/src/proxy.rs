@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use overload::Budget;
+use shm::Participant;
 use sip::{Layout, Message};
 use stdx::hash::Key;
 use tables::Counter;
@@ -293,6 +294,7 @@ impl Proxy {
             .and_then(|datagram| self.layout.as_ref()?.message(datagram.bytes));
         let answer = match (message, context.request) {
             (Some(message), _) => Some(look(Question {
+                arena: &*env.arena,
                 context: &context,
                 message,
             })),
@@ -305,6 +307,7 @@ impl Proxy {
                     .and_then(|()| layout.message(bytes))
                     .map(|message| {
                         look(Question {
+                            arena: &*env.arena,
                             context: &context,
                             message,
                         })
@@ -326,12 +329,18 @@ impl Proxy {
 
 /// What a question is about.
 pub struct Question<'q> {
+    arena: &'q Participant,
     context: &'q Context,
     /// The request, as it came.
     pub message: Message<'q>,
 }
 
 impl Question<'_> {
+    /// The arena, to look something up: how many calls a destination has, say.
+    pub fn arena(&self) -> &Participant {
+        self.arena
+    }
+
     /// The configuration that the request began with.
     pub fn settings(&self) -> &Settings {
         &self.context.settings

@@ -10,7 +10,7 @@ use crate::{
     addresses::Interface,
     branch::{Branch as BranchText, Place},
     context::{Branch, Cancel, Client, Context, Kept, Stage},
-    io::{Datagram, Disposition},
+    io::{Datagram, Disposition, OutcomeKind},
     settle::store,
     step::{Hand, Step},
 };
@@ -109,10 +109,18 @@ impl Step<'_, '_> {
             self.on_late_response(context, number, message, datagram, code);
             return;
         };
-        if !branch.rang && branch.code == 0 {
-            let to = branch.to;
-            branch.hop_at = None;
-            self.note_answer(to, message, code);
+        if branch.code == 0 {
+            let (to, destination) = (branch.to, branch.destination);
+            let sent_at = branch.sent_at.unwrap_or(self.env.now);
+            let first = !branch.rang;
+            if first {
+                branch.hop_at = None;
+                self.note_answer(to, message, code);
+                let took = self.env.now.saturating_duration_since(sent_at);
+                self.tell(destination, OutcomeKind::Answered { code, took });
+            } else if code >= 200 {
+                self.tell(destination, OutcomeKind::Final { code });
+            }
         }
         let (now, timers) = (self.env.now, &self.settings.timers);
         let input = ClientInput::Response(code);

@@ -19,6 +19,7 @@ pub(crate) struct Mark {
     sends: usize,
     arms: usize,
     hops: usize,
+    outcomes: usize,
 }
 
 impl Mark {
@@ -28,6 +29,7 @@ impl Mark {
             sends: out.sends.len(),
             arms: out.arms.len(),
             hops: out.hops.len(),
+            outcomes: out.outcomes.len(),
         }
     }
 
@@ -36,6 +38,7 @@ impl Mark {
         out.sends.truncate(self.sends);
         out.arms.truncate(self.arms);
         out.hops.truncate(self.hops);
+        out.outcomes.truncate(self.outcomes);
     }
 }
 

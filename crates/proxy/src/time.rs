@@ -7,7 +7,7 @@ use transaction::{Actions, ClientAction, ClientInput};
 
 use crate::{
     context::{Cancel, Client, Context, ContextId, Stage},
-    io::HopState,
+    io::{HopState, OutcomeKind},
     settle,
     step::Step,
 };
@@ -130,11 +130,12 @@ impl Step<'_, '_> {
         branch.timer_c = None;
         branch.hop_at = None;
         branch.late_until = late_until.filter(|_| branch.sent.is_some());
-        let silent = (!branch.rang).then_some(branch.to);
+        let silent = (!branch.rang).then_some((branch.to, branch.destination));
         self.env.count(Counter::BranchTimeout);
         self.touch(context);
-        if let Some(to) = silent {
+        if let Some((to, destination)) = silent {
             self.out.hops.push((to, HopState::Silent));
+            self.tell(destination, OutcomeKind::Silent);
             if self.try_next(context, number, None) {
                 return;
             }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use proxy::{Forking, Target};
+use proxy::{Backup, Forking, Target};
 use stdx::{Instant, Rng};
 
 use crate::{
@@ -232,7 +232,7 @@ fn places(rng: &mut Rng, network: &mut Network, policy: &mut Policy, facts: &mut
     ];
     let (name, dead) = first[rng.below(2) as usize];
     let pair = Target {
-        backups: vec![uri("gw2.far.example")],
+        backups: vec![Backup::uri(uri("gw2.far.example"))],
         ..Target::next_hop(uri(name))
     };
     policy.targets.insert("pair".to_owned(), vec![pair]);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use proxy::{
-    Account, Admission, Algorithms, Answer, AskKind, Decision, Question, Settings, Target,
+    Account, Admission, Algorithms, Answer, AskKind, CallPlan, Decision, Question, Settings, Target,
 };
 use sip::{
     HeaderName, Method, NameAddr,
@@ -97,7 +97,7 @@ impl Policy {
         match kind {
             AskKind::Admit => Answer::Admitted(Admission::Reject { code: 503 }),
             AskKind::Credentials => Answer::Credentials(None),
-            AskKind::Route => Answer::Routed(Decision::Reject { code: 503 }),
+            AskKind::Route => Answer::Routed(Decision::Reject { code: 503 }, CallPlan::default()),
             AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }
     }
@@ -121,7 +121,7 @@ impl Policy {
                         .map(Arc::new)
                 }))
             }
-            AskKind::Route => Answer::Routed(self.route(question)),
+            AskKind::Route => Answer::Routed(self.route(question), CallPlan::default()),
             // The resolver's business.
             AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }

@@ -399,6 +399,9 @@ impl Slot {
             world.note(self.place.now, note);
         }
         self.tell_hops(world);
+        for outcome in &self.out.outcomes {
+            world.outcome(self.place.now, outcome, &mut self.place.participant);
+        }
         self.out.clear();
     }
 

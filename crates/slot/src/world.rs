@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use proxy::{Answer, Ask, ContextId, Datagram, HopState, Note, Question, Send};
+use proxy::{Answer, Ask, ContextId, Datagram, HopState, Note, Outcome, Question, Send};
 use shm::{Participant, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
 
@@ -120,6 +120,9 @@ pub trait World {
 
     /// What was found out about a next hop.
     fn hop(&mut self, now: Instant, hop: SocketAddr, state: HopState, participant: &Participant);
+
+    /// What became of a request to a destination of a group.
+    fn outcome(&mut self, _now: Instant, _outcome: &Outcome, _participant: &mut Participant) {}
 
     /// Wakes another slot.
     fn ring(&mut self, slot: SlotId);

@@ -131,7 +131,9 @@ fn run(seed: u64) {
     world.policy.targets.insert(
         "group",
         vec![proxy::Target {
-            backups: vec![b"sip:far.example".to_vec(), b"sip:10.0.0.2".to_vec()],
+            backups: ["sip:far.example", "sip:10.0.0.2"]
+                .map(proxy::Backup::uri)
+                .to_vec(),
             recurse: true,
             ..proxy::Target::next_hop("sip:near.example")
         }],

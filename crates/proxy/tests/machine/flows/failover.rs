@@ -21,11 +21,9 @@ pub fn prepare(world: &mut World) {
     world.policy.targets.insert(
         "group",
         vec![Target {
-            backups: vec![
-                b"sip:near.example".to_vec(),
-                b"sip:nowhere.example".to_vec(),
-                b"sip:10.0.0.9".to_vec(),
-            ],
+            backups: ["sip:near.example", "sip:nowhere.example", "sip:10.0.0.9"]
+                .map(proxy::Backup::uri)
+                .to_vec(),
             ..Target::next_hop("sip:10.0.0.5")
         }],
     );

@@ -483,7 +483,7 @@ fn numbers() {
     let mut world = World::new(1);
     world.policy.open = true;
     let gateway = proxy::Target {
-        backups: vec![b"sip:10.0.0.5".to_vec()],
+        backups: vec![proxy::Backup::uri("sip:10.0.0.5")],
         ..proxy::Target::next_hop("sip:10.0.0.9")
     };
     world.policy.targets.insert("+1-555", vec![gateway]);

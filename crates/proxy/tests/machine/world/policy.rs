@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use proxy::{Account, Admission, Answer, AskKind, Decision, Question, Settings, Target};
+use proxy::{Account, Admission, Answer, AskKind, CallPlan, Decision, Question, Settings, Target};
 use sip::{
     Method,
     uri::{Host, Uri},
@@ -49,7 +49,7 @@ impl Policy {
                         .map(Arc::new)
                 }))
             }
-            AskKind::Route => Answer::Routed(self.route(question, settings)),
+            AskKind::Route => Answer::Routed(self.route(question, settings), CallPlan::default()),
             AskKind::Resolve { branch } => Answer::Resolved(
                 question
                     .next_hop(branch)
