@@ -8,12 +8,13 @@ use anyhow::bail;
 use crate::shell::{self, have, output};
 
 /// Program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("cc", "gcc"),
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("baresip", "baresip-core"),
     ("unbound", "unbound"),
+    ("rtpengine", "rtpengine-daemon"),
     ("valgrind", "valgrind"),
 ];
 
