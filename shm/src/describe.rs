@@ -5,6 +5,7 @@ use core::fmt::Write;
 use crate::body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
 use crate::ctl::ROW_BITS;
 use crate::directory::LINE_BYTES;
+use crate::events::{EVENTS_AUX, EVENTS_SLOT};
 use crate::layout::{
     ABI_MAJOR, ABI_MINOR, BLOCKS_PER_SLAB, CELLS, CLASSES, EXTENT_SLABS, Geometry, Layout,
     LayoutError, PARTICIPANT_BYTES, RING_BYTES, RING_MAILS, ROW_BYTES, ROWS_PER_SLAB, SLAB_BYTES,
@@ -18,7 +19,7 @@ impl Layout {
     pub fn describe(&self) -> Result<String, LayoutError> {
         let geometry = Geometry::new(self)?;
         let mut text = format!("abi: {ABI_MAJOR}.{ABI_MINOR}\nclasses: {CLASSES:?}\n");
-        let constants: [(&str, u64); 19] = [
+        let constants: [(&str, u64); 21] = [
             ("SLAB_BYTES", SLAB_BYTES),
             ("ROW_BYTES", ROW_BYTES),
             ("ROWS_PER_SLAB", ROWS_PER_SLAB.into()),
@@ -38,6 +39,8 @@ impl Layout {
             ("STASH_BUCKETS", STASH_BUCKETS.into()),
             ("RING_MAILS", RING_MAILS),
             ("RING_BYTES", RING_BYTES),
+            ("EVENTS_SLOT", EVENTS_SLOT),
+            ("EVENTS_AUX", EVENTS_AUX),
         ];
         for (name, value) in constants {
             // Writing to a String does not fail.

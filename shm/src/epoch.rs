@@ -70,6 +70,11 @@ impl Inner {
         self.map.word(AT_EPOCH)
     }
 
+    /// The global epoch.
+    pub(crate) fn epoch_now(&self) -> u64 {
+        self.global().load(Ordering::SeqCst)
+    }
+
     fn participant_at(&self, id: u16) -> u64 {
         assert!(
             id < self.geometry.participants,
@@ -178,5 +183,31 @@ impl Inner {
             old: old.load(Ordering::Acquire),
             cells,
         })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::{Arena, Layout, ParticipantId};
+
+    #[test]
+    fn a_grace_period_waits_for_everybody_who_was_online() {
+        let mut layout = Layout::new(0, 2, 1, 1);
+        layout.limit = layout.least_limit();
+        let arena = Arena::heap(&layout, [7; 16]).unwrap();
+        let [mut a, mut b, c] = [0, 1, 2].map(|id| arena.participant(ParticipantId(id)));
+        a.online();
+        b.online();
+        let grace = c.grace();
+        let over = |c: &crate::Participant| (0..4).any(|_| c.is_over_since(grace));
+        assert!(!over(&c));
+        a.quiescent();
+        assert!(!over(&c), "b may still hold something");
+        b.offline();
+        a.quiescent();
+        assert!(over(&c));
+        let grace = c.grace();
+        a.offline();
+        assert!((0..4).any(|_| c.is_over_since(grace)), "nobody is online");
     }
 }

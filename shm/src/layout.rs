@@ -4,6 +4,7 @@
 //! that a reader would have to trust. Whoever attaches computes the same geometry and compares the hash.
 
 use crate::directory::LINE_BYTES;
+use crate::events::{EVENTS_AUX, EVENTS_SLOT, event_bytes};
 use crate::latency::LATENCY_BYTES;
 use crate::slot::SLOT_BYTES;
 
@@ -49,7 +50,7 @@ const PAGE: u64 = 4096;
 const SLABS_MAX: u64 = (1 << 17) - 2;
 
 /// Which arenas this code can share with another release: equal major and equal hash attach.
-pub const ABI_MAJOR: u32 = 3;
+pub const ABI_MAJOR: u32 = 4;
 /// Counts changes within a major version that do not keep programs from sharing an arena.
 pub const ABI_MINOR: u32 = 0;
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"tandem/1");
@@ -112,6 +113,7 @@ impl Layout {
         let slots = u64::from(self.slots);
         let participants = slots + u64::from(self.aux);
         let rx = slots * u64::from(self.rx_buffers);
+        let (event_heads, events) = event_bytes(slots, self.aux.into());
         PAGE + (participants * PARTICIPANT_BYTES).next_multiple_of(PAGE)
             + (slots * SLOT_BYTES).next_multiple_of(PAGE)
             + (slots * LATENCY_BYTES).next_multiple_of(PAGE)
@@ -123,6 +125,8 @@ impl Layout {
             + u64::from(STASH_BUCKETS) * 64
             + (rx * 8).next_multiple_of(PAGE)
             + (slots * slots * RING_BYTES).next_multiple_of(PAGE)
+            + event_heads.next_multiple_of(PAGE)
+            + events.next_multiple_of(PAGE)
             + rx * u64::from(self.rx_buffer_bytes)
     }
 }
@@ -196,8 +200,11 @@ pub(crate) struct Geometry {
     pub(crate) descriptors: u64,
     pub(crate) freed: u64,
     pub(crate) rx_metas: u64,
-    /// First byte that is backed on first use only: rings.
+    /// A line for each participant's ring of events.
+    pub(crate) event_heads: u64,
+    /// First byte that is backed on first use only: rings of mail, rings of events.
     pub(crate) rings: u64,
+    pub(crate) events: u64,
     pub(crate) rx: u64,
     pub(crate) metas: u64,
     pub(crate) slab_bytes: u64,
@@ -216,6 +223,8 @@ pub(crate) const AT_STASH_FLAGS: u64 = 128;
 pub(crate) const AT_SLABS_FREE: u64 = 192;
 /// Offset of the word that tells the arena's users of changes.
 pub(crate) const AT_NOTICES: u64 = 256;
+/// Offset of the number that the next event gets.
+pub(crate) const AT_EVENT_ORDER: u64 = 320;
 
 impl Geometry {
     pub(crate) fn new(layout: &Layout) -> Result<Self, LayoutError> {
@@ -285,7 +294,10 @@ impl Geometry {
         let descriptors = take(slabs * 8, PAGE);
         let freed = take(slabs * 8, PAGE);
         let rx_metas = take(rx * 8, PAGE);
+        let (event_heads, events) = event_bytes(slots, l.aux.into());
+        let event_heads = take(event_heads, PAGE);
         let rings = take(slots * slots * RING_BYTES, PAGE);
+        let events = take(events, PAGE);
         let at_rx = take(rx * u64::from(bytes), PAGE);
         let metas = take(slabs * METAS_BYTES, PAGE);
         let slab_bytes = take(slabs * SLAB_BYTES, SLAB_BYTES);
@@ -307,7 +319,9 @@ impl Geometry {
             descriptors,
             freed,
             rx_metas,
+            event_heads,
             rings,
+            events,
             rx: at_rx,
             metas,
             slab_bytes,
@@ -356,7 +370,11 @@ impl Geometry {
             self.descriptors,
             self.freed,
             self.rx_metas,
+            EVENTS_SLOT,
+            EVENTS_AUX,
+            self.event_heads,
             self.rings,
+            self.events,
             self.rx,
             self.metas,
             self.slab_bytes,
@@ -416,7 +434,9 @@ mod tests {
                 g.descriptors,
                 g.freed,
                 g.rx_metas,
+                g.event_heads,
                 g.rings,
+                g.events,
                 g.rx,
                 g.metas,
                 g.slab_bytes,

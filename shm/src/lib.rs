@@ -21,6 +21,7 @@
 //! | [`mod@audit`] | every invariant, checked |
 //! | [`directory`] | which processes there are, for the next supervisor |
 //! | [`rx`], [`mailbox`], [`slot`], [`latency`] | receive buffers and their journal, mail between slots, headers and counters, how long messages take |
+//! | [`events`] | what has happened, as a stream |
 //! | [`image`], [`carry`] | records, and all else, out of an arena and into another, under the same names |
 
 pub mod arena;
@@ -33,6 +34,7 @@ pub mod ctl;
 mod describe;
 pub mod directory;
 mod epoch;
+pub mod events;
 pub mod id;
 pub mod image;
 mod index;
@@ -61,6 +63,7 @@ pub use counts::Count;
 pub use ctl::Version;
 pub use directory::{Directory, Entry, Head, Place};
 pub use epoch::COUNTS_MAX;
+pub use events::{EVENT_WORDS, Event, Followed, Follower};
 pub use id::{Block, BufferRef, ParticipantId, RowRef, SlotId, TableId};
 pub use image::{Image, Imported, Importer, Rows};
 pub use latency::Latencies;
@@ -68,7 +71,7 @@ pub use layout::{ABI_MAJOR, ABI_MINOR, CELLS, Layout, LayoutError, SLOTS_MAX, TA
 pub use mailbox::{Doorbell, Mail, MailboxFull};
 pub use ops::{BODY_MAX, InsertError, New, ReplaceError, Reserved, RowMeta};
 pub use paging::{Collapsed, HugePages, Paging};
-pub use participant::{AllocClass, Full, Participant, Record};
+pub use participant::{AllocClass, Full, Grace, Participant, Record};
 pub use recover::Recovered;
 pub use rx::{RX_HEADER_BYTES, RxMeta, RxPool, RxState};
 pub use slot::{Cells, SlotHeader};

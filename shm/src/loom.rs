@@ -11,10 +11,14 @@ use crate::body::Contents;
 use crate::ctl::{Ctl, RowState};
 use crate::index::{Met, Name};
 use crate::layout::{
-    AT_BACKED, AT_EPOCH, AT_STASH_FLAGS, BLOCKS_PER_SLAB, RING_BYTES, ROWS_PER_SLAB,
+    AT_BACKED, AT_EPOCH, AT_EVENT_ORDER, AT_NOTICES, AT_STASH_FLAGS, BLOCKS_PER_SLAB, RING_BYTES,
+    ROWS_PER_SLAB,
 };
 use crate::slab::{Descriptor, Kind};
-use crate::{Arena, Doorbell, Layout, Mail, ParticipantId, RowRef, SlotId, TableId};
+use crate::{
+    Arena, Doorbell, EVENT_WORDS, Followed, Follower, Layout, Mail, ParticipantId, RowRef, SlotId,
+    TableId,
+};
 
 const TABLE: TableId = TableId(0);
 
@@ -58,12 +62,19 @@ fn touch(arena: &Arena) {
         AT_EPOCH,
         AT_BACKED,
         AT_STASH_FLAGS,
+        AT_EVENT_ORDER,
+        AT_NOTICES,
         ring,
         ring + 64,
         ring + 128,
     ];
     for at in lines {
         inner.map.line(at);
+    }
+    // The heads and rings of events of both.
+    for nth in 0..4 {
+        inner.map.line(inner.geometry.events + nth * 64);
+        inner.map.line(inner.geometry.event_heads + nth / 2 * 64);
     }
     for owner in 0..2 {
         inner.announced(owner);
@@ -315,5 +326,89 @@ fn a_slab_has_one_taker() {
         assert_ne!(first, second);
         assert_eq!(arena.0.descriptor(first).owner(), 0);
         assert_eq!(arena.0.descriptor(second).owner(), 1);
+    });
+}
+
+fn event(n: u64) -> [u64; EVENT_WORDS] {
+    [n; EVENT_WORDS]
+}
+
+/// SYNC event, SYNC event-overrun: events come whole and in order while the writer comes round to their lines, and who misses one is told.
+#[test]
+fn events_come_whole_or_are_said_to_be_missing() {
+    check(3, || {
+        let arena = arena();
+        let other = arena.clone();
+        let mut follower = Follower::new(&arena);
+        let writer = thread::spawn(move || {
+            let p = other.participant(ParticipantId(0));
+            for n in 1..=2 {
+                assert!(p.tell(event(n)).is_some());
+            }
+        });
+        let mut got = Vec::new();
+        let first = follower.follow(2, &mut got);
+        writer.join().expect("no panic");
+        let second = follower.follow(2, &mut got);
+        let seen: Vec<u64> = got.iter().map(|e| e.words[0]).collect();
+        assert!(got.iter().all(|e| e.words == event(e.words[0])), "whole");
+        assert!(seen.is_sorted() && !second.more);
+        assert!(
+            seen == [1, 2] || first.missing || second.missing,
+            "{seen:?}"
+        );
+    });
+}
+
+/// SYNC event-order: what happened because of an event does not come before it.
+#[test]
+fn an_event_does_not_come_before_its_cause() {
+    check(3, || {
+        let arena = arena();
+        let (one, two) = (arena.clone(), arena.clone());
+        let mut follower = Follower::new(&arena);
+        let first = thread::spawn(move || {
+            one.participant(ParticipantId(1)).tell(event(1));
+            // SYNC: stands for a message that goes out.
+            one.notices().store(1, Ordering::Release);
+        });
+        let second = thread::spawn(move || {
+            if two.notices().load(Ordering::Acquire) == 1 {
+                two.participant(ParticipantId(0)).tell(event(2));
+            }
+        });
+        let mut got = Vec::new();
+        let mut told = follower.follow(2, &mut got);
+        first.join().expect("no panic");
+        second.join().expect("no panic");
+        told.missing |= follower.follow(2, &mut got).missing;
+        assert_eq!(
+            told,
+            Followed {
+                more: told.more,
+                missing: false
+            }
+        );
+        let seen: Vec<u64> = got.iter().map(|e| e.words[0]).collect();
+        assert!(seen == [1] || seen == [1, 2], "{seen:?}");
+    });
+}
+
+/// SYNC event-missing: who is told that events may be missing finds in the tables what they would have told of.
+#[test]
+fn what_no_event_tells_of_is_in_the_tables() {
+    check(4, || {
+        let arena = arena();
+        let other = arena.clone();
+        let mut follower = Follower::new(&arena);
+        let heir = thread::spawn(move || {
+            // What the dead one did, as far as the heir knows.
+            other.notices().store(1, Ordering::Relaxed);
+            other.0.mark_missing_events(ParticipantId(0));
+        });
+        if follower.follow(2, &mut Vec::new()).missing {
+            assert_eq!(arena.notices().load(Ordering::Relaxed), 1);
+        }
+        heir.join().expect("no panic");
     });
 }

@@ -276,6 +276,14 @@ impl Participant {
         self.insert_new(table, &new)
     }
 
+    /// A new record that another one makes way for, so that it takes from what is kept back for changes as well: the other must go next.
+    pub fn insert_instead(&mut self, table: TableId, new: &New<'_>) -> Result<RowRef, InsertError> {
+        let fills = std::mem::replace(&mut self.fills, true);
+        let inserted = self.insert_new(table, new);
+        self.fills = fills;
+        inserted
+    }
+
     /// A new record, unless there is one with its key or its alias. On an error the listed children are freed.
     pub fn insert_new(&mut self, table: TableId, new: &New<'_>) -> Result<RowRef, InsertError> {
         for round in 0..=ROUNDS_MAX {

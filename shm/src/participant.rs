@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use failpoint::failpoint;
+use sync::{Ordering, fence};
 
 use crate::arena::{Arena, Inner};
 use crate::body::{BodyView, expiry};
@@ -30,7 +31,7 @@ pub struct Participant {
     /// Slabs are looked for from here on.
     next_slab: u32,
     limbo: VecDeque<Limbo>,
-    /// Takes what is kept back for updates as well: whoever fills an arena with what another one held.
+    /// Takes what is kept back for updates as well: whoever fills an arena with what another one held, or puts one record in the place of another.
     pub(crate) fills: bool,
     /// How many at the front of `limbo` have their epoch.
     tagged: usize,
@@ -72,6 +73,10 @@ pub enum AllocClass {
     /// A change of a record that exists.
     Update,
 }
+
+/// A moment from which on a grace period is waited for: see [`Participant::grace`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace(u64);
 
 /// No memory for this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -195,6 +200,20 @@ impl Participant {
             failpoint!("shm.epoch.over");
             self.reclaim(limbo);
         }
+    }
+
+    /// From now on, until [`is_over_since`](Self::is_over_since) says so, somebody may still hold what he read before. For who waits until everybody has seen a
+    /// change that was made before this call. Online or not.
+    pub fn grace(&self) -> Grace {
+        // SYNC epoch: as in `announce`, between the change that was seen and the read of the epoch.
+        fence(Ordering::SeqCst);
+        Grace(self.inner().epoch_now())
+    }
+
+    /// Whether everybody has been without references since. Has the epoch move on, as far as that is possible now; never true for who stays online without
+    /// [`quiescent`](Self::quiescent).
+    pub fn is_over_since(&self, grace: Grace) -> bool {
+        grace.0 < self.inner().oldest()
     }
 
     /// Whether the grace period of what was retired in this epoch is over.

@@ -20,10 +20,11 @@
 //! 1. finish its intent: its counter cells (see `counts`); blocks of the old body that the row does not hold any more; a row that is DYING;
 //! 2. sweep its slabs (TAKING slabs go back);
 //! 3. raise the mail flags of all its rings;
-//! 4. clear the intent;
-//! 5. announce it offline, or go on in its place under its number: only now may the epoch move on.
+//! 4. note that events of it may be missing;
+//! 5. clear the intent;
+//! 6. announce it offline, or go on in its place under its number: only now may the epoch move on.
 //!
-//! Until step 5 nothing that was retired after its death can be reused, so the words and bodies that the intent names still are what they were. Every step can be
+//! Until step 6 nothing that was retired after its death can be reused, so the words and bodies that the intent names still are what they were. Every step can be
 //! repeated: a recovery that dies is done again from the start.
 
 use failpoint::failpoint;
@@ -203,6 +204,8 @@ impl Participant {
         failpoint!("shm.recover.slabs_swept");
         inner.raise_mail_flags(dead);
         failpoint!("shm.recover.flags_raised");
+        inner.mark_missing_events(dead);
+        failpoint!("shm.recover.events_marked");
         inner.clear_intent(dead.0);
         failpoint!("shm.recover.intent_cleared");
         if dead.0 == self.id {

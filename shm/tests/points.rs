@@ -15,7 +15,10 @@ use common::{OTHER, TABLE, check, online, recover_all, settle, smallest};
 use failpoint::Action;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
-use shm::{Arena, Cursor, Image, Importer, Mail, New, Participant, ParticipantId, RowMeta, SlotId};
+use shm::{
+    Arena, Cursor, EVENT_WORDS, Image, Importer, Mail, New, Participant, ParticipantId, RowMeta,
+    SlotId,
+};
 
 /// Those of the arena at which a process can die; what is left out in `broken` is no step.
 fn points() -> impl Iterator<Item = &'static str> {
@@ -88,6 +91,7 @@ fn live(arena: &Arena) {
         let _ = p.send(SlotId(slot), Mail::Wake).expect("room");
     }
     p.receive(|_, _| {});
+    assert!(p.tell([1; EVENT_WORDS]).is_some());
     p.offline();
 }
 

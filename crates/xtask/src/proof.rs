@@ -40,7 +40,7 @@ pub(crate) fn miri(options: &Miri) -> anyhow::Result<()> {
     let runs: [&[&str]; 2] = [
         &["--test", "heap"],
         // The unit tests whose arena is on the heap.
-        &["--lib", "--", "mailbox", "rx", "body", "ctl"],
+        &["--lib", "--", "mailbox", "events", "rx", "body", "ctl"],
     ];
     for run in runs {
         let mut command = Command::new("cargo");
