@@ -65,6 +65,9 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     named(&mut diff, "group", &old.groups, &new.groups, |group| {
         group.name.clone()
     });
+    named(&mut diff, "media", &old.media, &new.media, |media| {
+        media.name.clone()
+    });
     if old.routes != new.routes {
         diff.applied.push(format!(
             "routes changed: {} now, {} before",

@@ -18,6 +18,7 @@
 mod check;
 mod diff;
 pub mod keys;
+mod media;
 mod model;
 mod network;
 mod overrides;

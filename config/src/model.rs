@@ -12,6 +12,8 @@ use std::{
 use control::{CodecError, Kind, Message};
 use serde::{Deserialize, Serialize};
 
+pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
+
 /// Most slots of one server: workers times reactors.
 pub const SLOTS_MAX: u16 = 256;
 /// Most worker processes: each has a place in the arena, beside those of the spares and helpers.
@@ -35,6 +37,7 @@ pub struct Config {
     pub stored: Vec<StoredUser>,
     pub domains: Vec<Domain>,
     pub groups: Vec<Group>,
+    pub media: Vec<Media>,
     /// First match wins; what none matches goes to [`Config::fallback`].
     pub routes: Vec<Route>,
 }
@@ -54,6 +57,10 @@ impl Config {
 
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name)
+    }
+
+    pub fn media(&self, name: &str) -> Option<&Media> {
+        self.media.iter().find(|media| media.name == name)
     }
 
     /// Where a request goes that no route matches: to the bindings of a served domain; a request for
@@ -400,6 +407,8 @@ pub struct Domain {
     pub record_route: bool,
     /// Redirections of its users are followed by the proxy.
     pub recurse: bool,
+    /// The `[[media]]` of its calls.
+    pub media: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -414,6 +423,8 @@ pub struct Group {
     pub name: String,
     pub policy: Policy,
     pub destinations: Vec<Destination>,
+    /// The `[[media]]` of calls that it gets.
+    pub media: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -433,6 +444,8 @@ pub struct Route {
     pub to: Target,
     /// Redirections of what it leads to are followed by the proxy.
     pub recurse: bool,
+    /// The `[[media]]` of calls that it leads.
+    pub media: Option<String>,
 }
 
 /// What a request must be for its route; `None` is anything.

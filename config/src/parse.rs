@@ -4,6 +4,7 @@
 use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
+    media,
     model::*,
     reader::{Reader, Table},
     value,
@@ -28,6 +29,7 @@ pub(crate) struct Draft<'r> {
     pub(crate) users: Vec<Table<'r>>,
     pub(crate) domains: Vec<Table<'r>>,
     pub(crate) groups: Vec<Table<'r>>,
+    pub(crate) media: Vec<Table<'r>>,
     pub(crate) routes: Vec<Table<'r>>,
 }
 
@@ -51,6 +53,7 @@ pub(crate) fn parse<'r>(
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
     let groups = reader.tables(root, "group");
+    let media = reader.tables(root, "media");
     let routes = reader.tables(root, "route");
     let config = Config {
         listen: if listen.is_empty() {
@@ -86,6 +89,7 @@ pub(crate) fn parse<'r>(
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),
+        media: media.iter().map(media::one).collect(),
         routes: routes.iter().map(one_route).collect(),
     };
     Draft {
@@ -99,6 +103,7 @@ pub(crate) fn parse<'r>(
         users,
         domains,
         groups,
+        media,
         routes,
     }
 }
@@ -195,7 +200,7 @@ pub(crate) fn default_slots(cores: u16, count: Option<u16>, reactors: Option<u16
     (count, reactors)
 }
 
-fn duration(
+pub(crate) fn duration(
     table: &Table<'_>,
     name: &str,
     allowed: RangeInclusive<Duration>,
@@ -424,6 +429,7 @@ fn one_domain(table: &Table<'_>) -> Domain {
             .unwrap_or(Auth::Digest),
         record_route: table.boolean("record_route").unwrap_or(true),
         recurse: table.boolean("recurse").unwrap_or(false),
+        media: media::chosen(table),
     }
 }
 
@@ -454,6 +460,7 @@ fn one_group(table: &Table<'_>) -> Group {
     });
     Group {
         destinations: destinations.collect(),
+        media: media::chosen(table),
         name: table.text("name", value::identifier).unwrap_or_default(),
         policy: table
             .choice("policy", &[("round-robin", Policy::RoundRobin)], &later)
@@ -482,6 +489,7 @@ fn one_route(table: &Table<'_>) -> Route {
         matches: matches.unwrap_or_default(),
         to,
         recurse,
+        media: media::chosen(table),
     }
 }
 

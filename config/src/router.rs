@@ -27,6 +27,7 @@ struct Rule {
     user: Option<Regex>,
     to: Target,
     recurse: bool,
+    media: Option<String>,
 }
 
 /// What a rule asks about a request.
@@ -48,6 +49,8 @@ pub struct Matched<'r> {
     pub names_source: bool,
     /// Redirections of what it leads to are followed.
     pub recurse: bool,
+    /// The `[[media]]` that it chooses for calls.
+    pub media: Option<&'r str>,
 }
 
 impl Router {
@@ -63,6 +66,7 @@ impl Router {
                 user,
                 to: route.to.clone(),
                 recurse: route.recurse,
+                media: route.media.clone(),
             })
         });
         let domains = config
@@ -113,6 +117,7 @@ impl Router {
                 to: &rule.to,
                 names_source: rule.matches.source.is_some(),
                 recurse: rule.recurse,
+                media: rule.media.as_deref(),
             })
     }
 

@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, user, domain, group, route
+              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, user, domain, group, media, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1
@@ -1174,5 +1174,116 @@ blacklist = "0s"
             4 | timeout = '6s'
               |           ^^^^
               = help: choose a timeout of a fraction of `deadline`"#]],
+    );
+}
+
+#[test]
+fn media() {
+    check(
+        r#"
+[[media]]
+name = "relay"
+engines = [{ address = "192.0.2.20:2223" }, { address = "192.0.2.20:2223", weight = 2 }, { address = "rtp.example.com" }]
+on_failure = "reject:200"
+flags = ["trust-address", "loop protect"]
+caller = { interface = "public", ice = "Remove", transport = "RTP/SAFP" }
+[[media]]
+name = "relay"
+engines = []
+[[domain]]
+name = "example.com"
+media = "realy"
+"#,
+        expect![[r#"
+            error: `media.engines.address` is in this list already
+             --> tandem.toml:4:57
+              |
+            4 | engines = [{ address = "192.0.2.20:2223" }, { address = "192.0.2.20:2223", weight = 2 }, { address = "rtp.example.com" }]
+              |                                                         ^^^^^^^^^^^^^^^^^
+              = help: remove one of the two
+
+            error: `media.engines.address` is not an IP address with a port
+             --> tandem.toml:4:102
+              |
+            4 | engines = [{ address = "192.0.2.20:2223" }, { address = "192.0.2.20:2223", weight = 2 }, { address = "rtp.example.com" }]
+              |                                                                                                      ^^^^^^^^^^^^^^^^^
+              = help: write the address and port of its listen-ng, like 192.0.2.20:2223
+
+            error: `media.on_failure` has no status from 400 to 699
+             --> tandem.toml:5:14
+              |
+            5 | on_failure = "reject:200"
+              |              ^^^^^^^^^^^^
+              = help: write "reject:503" or "pass"
+
+            error: `media.flags` has "trust-address", which is not said by a flag here
+             --> tandem.toml:6:10
+              |
+            6 | flags = ["trust-address", "loop protect"]
+              |          ^^^^^^^^^^^^^^^
+              = help: write send_to = "sdp" or send_to = "source"
+
+            error: `media.flags` has a flag that is none
+             --> tandem.toml:6:27
+              |
+            6 | flags = ["trust-address", "loop protect"]
+              |                           ^^^^^^^^^^^^^^
+              = help: write it as rtpengine's documentation has it, without spaces
+
+            error: `media.caller` has an `interface`, and `callee` has none
+             --> tandem.toml:7:10
+              |
+            7 | caller = { interface = "public", ice = "Remove", transport = "RTP/SAFP" }
+              |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+              = help: add `interface` to `callee`: rtpengine wants both or none
+
+            error: `media.caller.ice` has an unknown value "Remove"
+             --> tandem.toml:7:40
+              |
+            7 | caller = { interface = "public", ice = "Remove", transport = "RTP/SAFP" }
+              |                                        ^^^^^^^^
+              = help: did you mean "remove"?
+
+            error: `media.caller.transport` has an unknown value "RTP/SAFP"
+             --> tandem.toml:7:62
+              |
+            7 | caller = { interface = "public", ice = "Remove", transport = "RTP/SAFP" }
+              |                                                              ^^^^^^^^^^
+              = help: did you mean "RTP/SAVP"?
+
+            error: `media.name` "relay" is there already
+             --> tandem.toml:9:8
+              |
+            9 | name = "relay"
+              |        ^^^^^^^
+              = help: remove one of the two [[media]]
+
+            error: `media.engines` has no engine
+              --> tandem.toml:10:11
+               |
+            10 | engines = []
+               |           ^^
+               = help: add at least one: { address = "192.0.2.20:2223" }
+
+            error: `domain.media` names engines that do not exist (realy)
+              --> tandem.toml:13:9
+               |
+            13 | media = "realy"
+               |         ^^^^^^^
+               = help: did you mean "relay"?"#]],
+    );
+    check(
+        r#"
+[[media]]
+name = "relay"
+engines = [{ address = "192.0.2.20:2223" }]
+"#,
+        expect![[r#"
+            warning: `media.name` "relay" is used by nothing
+             --> tandem.toml:3:8
+              |
+            3 | name = "relay"
+              |        ^^^^^^^
+              = help: add media = "relay" to a [[domain]], a [[group]] or a [[route]], or remove it"#]],
     );
 }

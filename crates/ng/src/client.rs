@@ -34,12 +34,10 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long a ping waits.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What the client is told once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// All engines; they are pinged.
-    pub engines: Vec<SocketAddr>,
-    pub probe: Probe,
+    /// All engines, each once, and how they are pinged.
+    pub engines: Vec<(SocketAddr, Probe)>,
 }
 
 /// An engine of a set.
@@ -145,7 +143,6 @@ pub struct Tally {
 /// The machine.
 #[derive(Debug)]
 pub struct Client<T> {
-    settings: Settings,
     key: Key,
     drawn: u64,
     engines: BTreeMap<SocketAddr, Engine>,
@@ -181,7 +178,6 @@ impl<T> Client<T> {
     /// `key` must be of this client alone: cookies are drawn with it, and an engine takes one that it knows for a copy.
     pub fn new(key: Key) -> Self {
         Self {
-            settings: Settings::default(),
             key,
             drawn: 0,
             engines: BTreeMap::new(),
@@ -194,12 +190,12 @@ impl<T> Client<T> {
     /// Takes a new configuration. Engines that were known keep their health, questions under way go on.
     pub fn configure(&mut self, now: Instant, settings: Settings) {
         let old = std::mem::take(&mut self.engines);
-        for &address in &settings.engines {
+        for (address, probe) in settings.engines {
             let known = old.get(&address).filter(|engine| engine.ping_at.is_some());
-            let engine = known.copied().unwrap_or(Engine::new(Some(now)));
+            let mut engine = known.copied().unwrap_or(Engine::new(Some(now), probe));
+            engine.probe = probe;
             self.engines.insert(address, engine);
         }
-        self.settings = settings;
     }
 
     /// Questions under way, pings included.
@@ -291,7 +287,8 @@ impl<T> Client<T> {
             if self.engines.len() >= ENGINES_MAX {
                 self.engines.retain(|_, engine| engine.ping_at.is_some());
             }
-            self.engines.insert(engine, Engine::new(None));
+            self.engines
+                .insert(engine, Engine::new(None, Probe::default()));
         }
     }
 
@@ -331,9 +328,8 @@ impl<T> Client<T> {
         let Some(waiting) = self.take(cookie) else {
             return;
         };
-        let probe = self.settings.probe;
         if let Some(known) = self.engines.get_mut(&engine)
-            && known.heard(now, &probe, reply == Reply::Pong)
+            && known.heard(now, reply == Reply::Pong)
         {
             out.states.push((engine, true));
         }
@@ -434,24 +430,23 @@ impl<T> Client<T> {
             self.due.insert((waiting.due(), cookie));
             self.waiting.insert(cookie, waiting);
         }
-        let interval = self.settings.probe.interval;
         let mut pings = Vec::new();
         for (&address, engine) in &mut self.engines {
             if engine.ping_at.is_some_and(|at| at <= now) {
+                let interval = engine.probe.interval;
                 engine.ping_at = Some(now.saturating_add(interval));
-                pings.push(address);
+                pings.push((address, interval.min(PING_TIMEOUT)));
             }
         }
-        for address in pings {
-            let deadline = now.saturating_add(PING_TIMEOUT.min(interval));
+        for (address, timeout) in pings {
+            let deadline = now.saturating_add(timeout);
             self.put(now, address, None, Vec::new(), deadline, out);
         }
     }
 
     fn note_failure(&mut self, engine: SocketAddr, out: &mut Outputs<T>) {
-        let probe = self.settings.probe;
         if let Some(known) = self.engines.get_mut(&engine)
-            && known.failed(&probe)
+            && known.failed()
         {
             self.tally.went_down = self.tally.went_down.saturating_add(1);
             out.states.push((engine, false));

@@ -28,6 +28,7 @@ impl Default for Probe {
 /// An engine's circuit breaker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Engine {
+    pub(crate) probe: Probe,
     state: State,
     /// When it is to be pinged next; `None`: it is in no configuration any more and has calls only.
     pub(crate) ping_at: Option<Instant>,
@@ -43,8 +44,9 @@ enum State {
 
 impl Engine {
     /// It is taken for well until it shows that it is not.
-    pub(crate) fn new(ping_at: Option<Instant>) -> Self {
+    pub(crate) fn new(ping_at: Option<Instant>, probe: Probe) -> Self {
         Self {
+            probe,
             state: State::Up { failures: 0 },
             ping_at,
         }
@@ -55,19 +57,19 @@ impl Engine {
     }
 
     /// It has answered. True if it is up from now on and was not before.
-    pub(crate) fn heard(&mut self, now: Instant, probe: &Probe, pong: bool) -> bool {
+    pub(crate) fn heard(&mut self, now: Instant, pong: bool) -> bool {
         match &mut self.state {
             State::Up { failures } => {
                 *failures = 0;
                 // It has just shown that it is well.
                 if self.ping_at.is_some() {
-                    self.ping_at = Some(now.saturating_add(probe.interval));
+                    self.ping_at = Some(now.saturating_add(self.probe.interval));
                 }
                 false
             }
             State::Down { answers } => {
                 *answers = answers.saturating_add(u32::from(pong));
-                let up = *answers >= probe.up_after;
+                let up = *answers >= self.probe.up_after;
                 if up {
                     self.state = State::Up { failures: 0 };
                 }
@@ -77,11 +79,11 @@ impl Engine {
     }
 
     /// A question had no answer. True if it is down from now on and was not before.
-    pub(crate) fn failed(&mut self, probe: &Probe) -> bool {
+    pub(crate) fn failed(&mut self) -> bool {
         match &mut self.state {
             State::Up { failures } => {
                 *failures = failures.saturating_add(1);
-                let down = *failures >= probe.down_after;
+                let down = *failures >= self.probe.down_after;
                 if down {
                     self.state = State::Down { answers: 0 };
                 }

@@ -24,9 +24,11 @@ impl World {
             .collect();
         let now = Instant::from_nanos(1_000_000_000);
         let mut client = Client::new(Key([1; 16]));
-        let engines = members.iter().map(|member| member.address).collect();
-        let probe = Probe::default();
-        client.configure(now, Settings { engines, probe });
+        let engines = members
+            .iter()
+            .map(|member| (member.address, Probe::default()))
+            .collect();
+        client.configure(now, Settings { engines });
         let mut world = Self {
             client,
             now,
@@ -310,8 +312,7 @@ fn a_new_configuration_keeps_health_and_questions() {
     world.ask(1, question);
     let (_, bytes) = world.last();
     let settings = Settings {
-        engines: vec![engine(2), engine(3)],
-        probe: Probe::default(),
+        engines: vec![(engine(2), Probe::default()), (engine(3), Probe::default())],
     };
     world.client.configure(world.now, settings);
     assert!(!world.client.engines[&engine(2)].is_up());
