@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("balance", 2),
     ("auth", 2),
     ("overload", 2),
+    ("prefix", 2),
     ("config", 2),
     ("ng", 2),
     ("tables", 3),
