@@ -31,7 +31,7 @@ mod shares;
 mod wire;
 
 pub use hosts::Hosts;
-pub use plan::{HOPS_MAX, Host, PORT_DEFAULT, Reason, Target};
+pub use plan::{HOPS_MAX, Host, PORT_DEFAULT, Rank, Reason, Target};
 pub use resolv_conf::{Listed, ResolvConf};
 pub use resolver::{Answer, Input, LANES, Outputs, Resolver, Tally};
 pub use settings::{Families, Settings};

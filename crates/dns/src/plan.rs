@@ -42,6 +42,16 @@ pub enum Host<'t> {
     Name(&'t [u8]),
 }
 
+/// What SRV records say of a hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    pub hop: SocketAddr,
+    /// Lower ones first; 0 without SRV records.
+    pub priority: u16,
+    /// Its part of its name's weight, which all addresses of the name share evenly. Unit: thousandths; without SRV records the name has the weight 1.
+    pub share: u32,
+}
+
 /// Why there is no hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -108,12 +118,37 @@ impl Families {
 pub(crate) struct Plan {
     /// Best first, as far as they are known.
     pub(crate) hops: Vec<SocketAddr>,
+    /// Of every hop, in their order, if ranks are wanted.
+    pub(crate) ranks: Vec<Rank>,
+    /// No server failed to answer a question on the way.
+    pub(crate) whole: bool,
     /// What else must be known.
     pub(crate) missing: Vec<Question>,
     /// Nothing that is missing can bring a better first hop than another address of the same host.
     pub(crate) best_known: bool,
     /// Why there is no hop, once nothing is missing.
     pub(crate) reason: Reason,
+}
+
+impl Plan {
+    pub(crate) fn none(reason: Reason) -> Self {
+        Self {
+            hops: Vec::new(),
+            ranks: Vec::new(),
+            whole: true,
+            missing: Vec::new(),
+            best_known: false,
+            reason,
+        }
+    }
+
+    /// An address needs no plan.
+    pub(crate) fn of(hop: SocketAddr) -> Self {
+        Self {
+            hops: vec![hop],
+            ..Self::none(Reason::NotFound)
+        }
+    }
 }
 
 /// What a plan is made from.
@@ -124,31 +159,48 @@ pub(crate) struct Sight<'s> {
     pub(crate) prefer_v6: bool,
     /// Equal seeds choose equally among equals, so that an ACK takes the way of its INVITE (RFC 3263 §4.4).
     pub(crate) seed: u64,
+    /// Whether ranks are wanted.
+    pub(crate) ranked: bool,
+}
+
+/// A name that addresses are looked up for.
+struct Place {
+    name: Name,
+    port: u16,
+    priority: u16,
+    weight: u16,
+}
+
+impl Place {
+    /// Of no SRV record.
+    fn plain(name: Name, port: u16) -> Self {
+        Self {
+            name,
+            port,
+            priority: 0,
+            weight: 1,
+        }
+    }
 }
 
 enum Services {
-    /// Names and ports, in order.
-    These(Vec<(Name, u16)>),
+    /// In order.
+    These(Vec<Place>),
     Missing(Question),
     None(Reason),
 }
 
 impl Sight<'_> {
     pub(crate) fn plan(&self, wanted: &Wanted) -> Plan {
-        let mut plan = Plan {
-            hops: Vec::new(),
-            missing: Vec::new(),
-            best_known: false,
-            reason: Reason::NotFound,
-        };
+        let mut plan = Plan::none(Reason::NotFound);
         let mut rng = Rng::new(self.seed);
         // The operator's own word about a name goes before all that others say, SRV records included.
         let own = self.own(&wanted.host);
         let services = if own.is_some() {
             let port = wanted.port.unwrap_or(PORT_DEFAULT);
-            Services::These(vec![(wanted.host.clone(), port)])
+            Services::These(vec![Place::plain(wanted.host.clone(), port)])
         } else {
-            self.services(wanted, &mut rng)
+            self.services(wanted, &mut rng, &mut plan.whole)
         };
         let services = match services {
             Services::These(services) => services,
@@ -161,16 +213,24 @@ impl Sight<'_> {
                 return plan;
             }
         };
-        for (name, port) in services.into_iter().take(TARGETS_MAX) {
+        for place in services.into_iter().take(TARGETS_MAX) {
             let certain = plan.missing.is_empty();
-            let mut addresses = self.addresses(&name, &mut plan);
+            let mut addresses = self.addresses(&place.name, &mut plan);
             order::shuffle(&mut addresses, &mut rng);
             addresses.sort_by_key(|ip| ip.is_ipv6() != self.prefer_v6);
             plan.best_known |= certain && !addresses.is_empty() && plan.hops.is_empty();
+            let all = u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
             for ip in addresses {
-                let hop = SocketAddr::new(ip, port);
+                let hop = SocketAddr::new(ip, place.port);
                 if plan.hops.len() < HOPS_MAX && !plan.hops.contains(&hop) {
                     plan.hops.push(hop);
+                    if self.ranked {
+                        plan.ranks.push(Rank {
+                            hop,
+                            priority: place.priority,
+                            share: u32::from(place.weight) * 1000 / all,
+                        });
+                    }
                 }
             }
         }
@@ -186,9 +246,9 @@ impl Sight<'_> {
     }
 
     /// Which services to look for (RFC 3263 §4.1 and §4.2).
-    fn services(&self, wanted: &Wanted, rng: &mut Rng) -> Services {
+    fn services(&self, wanted: &Wanted, rng: &mut Rng, whole: &mut bool) -> Services {
         if let Some(port) = wanted.port {
-            return Services::These(vec![(wanted.host.clone(), port)]);
+            return Services::These(vec![Place::plain(wanted.host.clone(), port)]);
         }
         let own: Vec<Name> = wire::service_name("_udp", &wanted.host)
             .into_iter()
@@ -214,14 +274,22 @@ impl Sight<'_> {
                     // Other people's NAPTR records.
                     _ => own,
                 },
-                Ok(Known::Nothing | Known::Failed) => own,
+                Ok(Known::Nothing) => own,
+                Ok(Known::Failed) => {
+                    *whole = false;
+                    own
+                }
             }
         };
         for name in names {
             let data = match self.get(&name, Kind::Srv) {
                 Err(question) => return Services::Missing(question),
                 Ok(Known::Data(data)) => data,
-                Ok(Known::Nothing | Known::Failed) => continue,
+                Ok(Known::Nothing) => continue,
+                Ok(Known::Failed) => {
+                    *whole = false;
+                    continue;
+                }
             };
             let Data::Services(list, _) = &**data else {
                 continue;
@@ -238,11 +306,16 @@ impl Sight<'_> {
             let ordered = order::services(&list, rng).into_iter();
             return Services::These(
                 ordered
-                    .map(|service| (service.target, service.port))
+                    .map(|service| Place {
+                        name: service.target,
+                        port: service.port,
+                        priority: service.priority,
+                        weight: service.weight,
+                    })
                     .collect(),
             );
         }
-        Services::These(vec![(wanted.host.clone(), PORT_DEFAULT)])
+        Services::These(vec![Place::plain(wanted.host.clone(), PORT_DEFAULT)])
     }
 
     /// Addresses of one host; asks for both families at once.
@@ -279,7 +352,10 @@ impl Sight<'_> {
                         }
                     }
                     Ok(Known::Nothing) => {}
-                    Ok(Known::Failed) => plan.reason = Reason::Failed,
+                    Ok(Known::Failed) => {
+                        plan.whole = false;
+                        plan.reason = Reason::Failed;
+                    }
                 }
             }
         }

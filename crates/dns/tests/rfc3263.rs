@@ -169,6 +169,7 @@ fn sips_leads_nowhere_without_tls() {
         },
         source: [192, 0, 2, 1].into(),
         seed: 1,
+        ranked: false,
     });
     assert_eq!(show(&world.answers[0].1), "Transport");
     assert_eq!(world.resolver.tally.transport, 1);
@@ -316,4 +317,58 @@ fn dead_hops_come_last() {
         alive: true,
     });
     assert_eq!(world.look(uri, zone(records())), good);
+}
+
+/// Whoever shares calls among the addresses of a name wants what SRV records say of each, and to know if that is all.
+#[test]
+fn ranks_are_told_to_who_asks() {
+    let zone = || {
+        zone(vec![
+            srv("_sip._udp.site.example", 5, 3, 5070, "one.example"),
+            srv("_sip._udp.site.example", 5, 1, 5080, "two.example"),
+            srv("_sip._udp.site.example", 9, 0, 5090, "one.example"),
+            a("one.example", 1),
+            a("two.example", 2),
+            a("two.example", 3),
+            a("plain.example", 4),
+            a("plain.example", 5),
+        ])
+    };
+    let mut world = World::new(settings(1), V4);
+    let mut ranks = |wanted: &str| {
+        world.resolve(RANKED, wanted);
+        world.run(zone());
+        let answer = world.answers.pop().expect("an answer").1;
+        assert!(answer.whole, "{wanted}");
+        let mut lines: Vec<String> = answer
+            .ranks
+            .iter()
+            .map(|rank| format!("{} {} {}", rank.priority, rank.hop, rank.share))
+            .collect();
+        lines.sort();
+        assert_eq!(lines.len(), answer.hops.len());
+        lines.join(", ")
+    };
+    assert_eq!(
+        ranks("site.example;udp"),
+        "5 198.51.100.1:5070 3000, 5 198.51.100.2:5080 500, 5 198.51.100.3:5080 500, 9 198.51.100.1:5090 0"
+    );
+    assert_eq!(
+        ranks("plain.example"),
+        "0 198.51.100.4:5060 500, 0 198.51.100.5:5060 500"
+    );
+    let mut world = World::new(settings(1), V4);
+    world.resolve(1, "plain.example");
+    world.run(zone());
+    assert!(world.answers[0].1.ranks.is_empty(), "nobody asked for them");
+
+    // Without an answer about SRV records it may be any name's address: not all that there is.
+    let mut world = World::new(settings(1), V4);
+    world.resolve(RANKED, "site.example");
+    let all = zone();
+    world.run(|sent| match sent.query.queries[0].query_type {
+        hickory_proto::rr::RecordType::SRV => Says::Nothing,
+        _ => all(sent),
+    });
+    assert!(!world.answers[0].1.whole);
 }

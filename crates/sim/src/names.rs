@@ -123,6 +123,7 @@ impl Lookup {
             target,
             seed: hash64(&self.seeds, &[b"hop", call_id]),
             source: question.source().ip(),
+            ranked: false,
         };
         self.resolver.step(now, input, &mut self.out);
         let answer = self.out.answers.pop();

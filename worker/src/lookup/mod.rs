@@ -124,6 +124,7 @@ impl Lookup {
             target,
             source: question.source().ip(),
             seed: hash64(&self.seeds, &[b"hop", call_id]),
+            ranked: false,
         };
         self.resolver.step(now, input, &mut self.outputs);
         let answer = self.outputs.answers.pop();

@@ -30,7 +30,7 @@ use crate::{
     facts::Facts,
     flight::Flight,
     hosts::Hosts,
-    plan::{Reason, Target, Wanted},
+    plan::{Rank, Reason, Target, Wanted},
     servers::{SERVERS_MAX, Server},
     settings::{Families, Settings},
     shares::{Full, Shares, Source},
@@ -54,6 +54,8 @@ pub enum Input<'i, T> {
         /// Who asks for it: he holds one of the places for those that wait.
         source: IpAddr,
         seed: u64,
+        /// Whether the answer is to say what SRV records say of each hop.
+        ranked: bool,
     },
     /// A datagram from this server by this lane.
     Datagram {
@@ -81,6 +83,10 @@ pub struct Answer<T> {
     pub token: T,
     /// Best first.
     pub hops: Vec<SocketAddr>,
+    /// What is known of each hop, in no order; empty if it was not asked for, or the target is an address.
+    pub ranks: Vec<Rank>,
+    /// These are all hops: nobody left a question unanswered.
+    pub whole: bool,
     /// Why there are none; means nothing if there are.
     pub reason: Reason,
 }
@@ -149,6 +155,7 @@ struct Resolution<T> {
     wanted: Wanted,
     source: Source,
     seed: u64,
+    ranked: bool,
     facts: Facts,
     /// It had to ask, or to wait for an answer to another's question.
     asked: bool,
@@ -293,7 +300,8 @@ impl<T> Resolver<T> {
                 target,
                 source,
                 seed,
-            } => self.resolve(now, token, &target, source, seed, out),
+                ranked,
+            } => self.resolve(now, token, &target, (source, seed, ranked), out),
             Input::Datagram {
                 server,
                 lane,

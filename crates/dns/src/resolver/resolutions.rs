@@ -1,9 +1,6 @@
 //! Resolutions: from a target over what is known to hops, and what is asked on the way.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use stdx::Instant;
 
@@ -24,19 +21,18 @@ impl<T> Resolver<T> {
         now: Instant,
         token: T,
         target: &Target<'_>,
-        source: IpAddr,
-        seed: u64,
+        (source, seed, ranked): (IpAddr, u64, bool),
         out: &mut Outputs<T>,
     ) {
         self.tally.resolutions += 1;
         let wanted = match Wanted::new(target, self.families) {
             Ok(wanted) => wanted,
-            Err(Ok(hop)) => return self.answer(token, vec![hop], Reason::NotFound, out),
-            Err(Err(reason)) => return self.answer(token, Vec::new(), reason, out),
+            Err(Ok(hop)) => return self.answer(token, Plan::of(hop), true, out),
+            Err(Err(reason)) => return self.answer(token, Plan::none(reason), true, out),
         };
         // What is known at once needs no place.
         let mut facts = Facts::default();
-        let plan = self.plan_from_cache(now, &wanted, seed, &mut facts);
+        let plan = self.plan_from_cache(now, &wanted, (seed, ranked), &mut facts);
         if plan.missing.is_empty() {
             self.tally.cached += u64::from(!plan.hops.is_empty());
             return self.finish(now, token, plan, out);
@@ -44,7 +40,7 @@ impl<T> Resolver<T> {
         let source = Source::from(source);
         if let Err(full) = self.waiting.take(source, self.settings.pending_max) {
             self.tally.over_share += u64::from(full == Full::Share);
-            return self.answer(token, Vec::new(), Reason::Busy, out);
+            return self.answer(token, Plan::none(Reason::Busy), false, out);
         }
         let number = self.number();
         let timer = now + self.settings.deadline;
@@ -54,6 +50,7 @@ impl<T> Resolver<T> {
             wanted,
             source,
             seed,
+            ranked,
             facts,
             asked: false,
             full: None,
@@ -64,13 +61,14 @@ impl<T> Resolver<T> {
         self.advance(now, number, out);
     }
 
-    fn sight<'s>(&'s self, facts: &'s Facts, seed: u64) -> Sight<'s> {
+    fn sight<'s>(&'s self, facts: &'s Facts, (seed, ranked): (u64, bool)) -> Sight<'s> {
         Sight {
             facts,
             hosts: &self.hosts,
             families: self.families,
             prefer_v6: self.settings.prefer_v6,
             seed,
+            ranked,
         }
     }
 
@@ -79,11 +77,11 @@ impl<T> Resolver<T> {
         &mut self,
         now: Instant,
         wanted: &Wanted,
-        seed: u64,
+        how: (u64, bool),
         facts: &mut Facts,
     ) -> Plan {
         loop {
-            let plan = self.sight(facts, seed).plan(wanted);
+            let plan = self.sight(facts, how).plan(wanted);
             let mut more = false;
             for question in &plan.missing {
                 match self.cache.get(now, question) {
@@ -112,7 +110,7 @@ impl<T> Resolver<T> {
         };
         let plan = loop {
             let of = &mut *resolution;
-            let plan = self.plan_from_cache(now, &of.wanted, of.seed, &mut of.facts);
+            let plan = self.plan_from_cache(now, &of.wanted, (of.seed, of.ranked), &mut of.facts);
             let mut more = false;
             for question in &plan.missing {
                 if of.facts.awaits(question) {
@@ -180,12 +178,13 @@ impl<T> Resolver<T> {
     fn finish(&mut self, now: Instant, token: T, mut plan: Plan, out: &mut Outputs<T>) {
         self.blacklist
             .order(now, self.settings.blacklist, &mut plan.hops);
-        self.answer(token, plan.hops, plan.reason, out);
+        let whole = plan.whole && plan.missing.is_empty();
+        self.answer(token, plan, whole, out);
     }
 
-    fn answer(&mut self, token: T, hops: Vec<SocketAddr>, reason: Reason, out: &mut Outputs<T>) {
-        if hops.is_empty() {
-            let counter = match reason {
+    fn answer(&mut self, token: T, plan: Plan, whole: bool, out: &mut Outputs<T>) {
+        if plan.hops.is_empty() {
+            let counter = match plan.reason {
                 Reason::NotFound => &mut self.tally.not_found,
                 Reason::Failed => &mut self.tally.failed,
                 Reason::Transport => &mut self.tally.transport,
@@ -195,8 +194,10 @@ impl<T> Resolver<T> {
         }
         out.answers.push(Answer {
             token,
-            hops,
-            reason,
+            hops: plan.hops,
+            ranks: plan.ranks,
+            whole,
+            reason: plan.reason,
         });
     }
 
@@ -206,7 +207,7 @@ impl<T> Resolver<T> {
             return;
         };
         let of = &mut *resolution;
-        let mut plan = self.plan_from_cache(now, &of.wanted, of.seed, &mut of.facts);
+        let mut plan = self.plan_from_cache(now, &of.wanted, (of.seed, of.ranked), &mut of.facts);
         plan.reason = Reason::Failed;
         self.end(now, *resolution, plan, out);
     }

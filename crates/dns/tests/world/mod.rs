@@ -154,6 +154,9 @@ pub fn zone(records: Vec<Record>) -> impl Fn(&Sent) -> Says {
     }
 }
 
+/// The token that asks for ranks.
+pub const RANKED: u32 = 77;
+
 pub fn silent(_: &Sent) -> Says {
     Says::Nothing
 }
@@ -213,6 +216,7 @@ impl World {
             target,
             source,
             seed: u64::from(token),
+            ranked: token == RANKED,
         });
     }
 
