@@ -10,13 +10,19 @@
 //! Each operation is one of `shm::ops` and takes effect where that does. An update starts again if somebody was quicker, [`ATTEMPTS_MAX`] times.
 //! Statistics are added like any other change, so that none is lost; a busy caller gathers them and adds them now and then.
 //!
+//! *Names.* A destination whose URI has a host name has a row for the name, which says to what [`Member`]s it was resolved last, and one for each member.
+//!
 //! *Full*: a new resource is refused. Changes, removals and the admission of dialogs to resources that are there go on.
+
+use std::time::Duration;
 
 use shm::{
     Block, Cursor, InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef, Version,
 };
 use stdx::Instant;
 use zerocopy::little_endian::{U32, U64};
+
+pub use balance::{Condition, Health};
 
 use crate::BALANCER;
 use crate::row::{Fields, FromZeros, Header, IntoBytes, instant, is_whole, put, row, word};
@@ -26,14 +32,14 @@ pub const ATTEMPTS_MAX: usize = 64;
 
 row! {
     /// The header of a resource; `kind` is its kind.
-    pub struct ResourceRow: version 1, 120 bytes {
+    pub struct ResourceRow: version 1, 136 bytes {
         /// What the operator wants of it.
         pub mode: u8,
         /// What probes say of it.
         pub health: u8,
         /// Zero.
         pub reserved: [u8; 2],
-        /// Its share among others; 0: as 1.
+        /// The operator's word for its share among others; 0: as configured.
         pub weight: U32,
         /// Place in the order of priorities; lower ones first.
         pub priority: U32,
@@ -65,7 +71,19 @@ row! {
         pub failed: U64,
         /// Those that it was not offered, because it was at its limit.
         pub refused: U64,
+        /// The time that the last probe with a known end was sent at.
+        pub judged_at: U64,
+        /// Requests that failed in a row.
+        pub failures: U32,
+        /// The answer to the last probe; 0: none in time.
+        pub probe_code: U32,
     }
+}
+
+/// Tags of the fields behind the header.
+mod tag {
+    /// A [`super::Member`]; as often as there are members.
+    pub const MEMBER: u8 = 1;
 }
 
 /// What is counted. The numbers are in keys and never change.
@@ -109,26 +127,6 @@ impl Mode {
         [Self::Enabled, Self::Disabled, Self::Draining, Self::Removed]
             .into_iter()
             .find(|mode| *mode as u8 == byte)
-    }
-}
-
-/// What probes and requests say of a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(u8)]
-pub enum Health {
-    /// Nobody has asked.
-    #[default]
-    Unknown = 0,
-    Up = 1,
-    /// Probed until it answers.
-    Down = 2,
-}
-
-impl Health {
-    fn read(byte: u8) -> Option<Self> {
-        [Self::Unknown, Self::Up, Self::Down]
-            .into_iter()
-            .find(|health| *health as u8 == byte)
     }
 }
 
@@ -176,24 +174,81 @@ pub struct Statistics {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Resource {
     pub mode: Mode,
-    pub health: Health,
-    /// 0 counts as 1.
+    /// The operator's word; 0: as configured.
     pub weight: u32,
     pub priority: u32,
     /// Dialogs at most; 0: any number.
     pub capacity: u64,
     pub created_at: Option<Instant>,
     pub changed_at: Option<Instant>,
-    pub probed_at: Option<Instant>,
-    pub answered_at: Option<Instant>,
-    pub failed_at: Option<Instant>,
-    pub recovered_at: Option<Instant>,
-    pub probes_ok: u32,
-    pub probes_failed: u32,
-    pub latency_ns: u64,
+    pub probe: Probe,
+    pub condition: Condition,
     pub statistics: Statistics,
+    /// What a name was resolved to last.
+    pub members: Vec<Member>,
     /// Fields that a later release wrote.
     pub unknown: Vec<u8>,
+}
+
+/// How the probing of a resource stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Probe {
+    /// The last one was sent first.
+    pub sent_at: Option<Instant>,
+    /// When the last one whose end is known was sent first.
+    pub judged_at: Option<Instant>,
+    /// The answer to that one; 0: none in time.
+    pub code: u16,
+}
+
+impl Probe {
+    /// The time at which the one that waits for an answer was sent.
+    pub fn waiting(&self) -> Option<Instant> {
+        self.sent_at.filter(|_| self.sent_at != self.judged_at)
+    }
+}
+
+/// An address of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    pub uri: Vec<u8>,
+    /// Lower ones first.
+    pub priority: u16,
+    /// As `dns::Rank::share`, in thousandths.
+    pub share: u32,
+}
+
+impl Member {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let mut value = Vec::with_capacity(6 + self.uri.len());
+        value.extend_from_slice(&self.priority.to_le_bytes());
+        value.extend_from_slice(&self.share.to_le_bytes());
+        value.extend_from_slice(&self.uri);
+        put(tag::MEMBER, Some(&value), out);
+    }
+
+    fn read(value: &[u8]) -> Option<Self> {
+        let (&[a, b, c, d, e, f], uri) = value.split_first_chunk()?;
+        Some(Self {
+            uri: uri.to_vec(),
+            priority: u16::from_le_bytes([a, b]),
+            share: u32::from_le_bytes([c, d, e, f]),
+        })
+    }
+}
+
+/// What a resource is like as far as it takes no memory to look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    pub mode: Mode,
+    /// As of [`Resource`].
+    pub weight: u32,
+    pub condition: Condition,
+    pub probe: Probe,
+    /// Dialogs that count in it.
+    pub live: u64,
+    /// Changes whenever anything but `live` does.
+    pub version: Version,
 }
 
 /// A resource in its row.
@@ -291,6 +346,11 @@ impl Balancer<'_> {
         self.0
             .with(row, |r| Some(total(self.0, cells(self.0, &r)?)))
             .flatten()
+    }
+
+    /// The resource in this row, at little cost.
+    pub fn glance(&self, row: RowRef) -> Option<Glance> {
+        glance(self.0, row)
     }
 
     /// Resources, looking at `rows_max` rows from `cursor` on; `None` at the end.
@@ -400,6 +460,27 @@ impl Balancer<'_> {
     }
 }
 
+/// [`Balancer::glance`] for who only reads.
+pub fn glance(participant: &Participant, row: RowRef) -> Option<Glance> {
+    let look = |record: Record<'_>| {
+        let (row, _) = ResourceRow::read(record.payload)?;
+        Some(Glance {
+            mode: Mode::read(row.mode)?,
+            weight: row.weight.get(),
+            condition: condition(&row)?,
+            probe: probe(&row),
+            live: total(participant, cells(participant, &record)?),
+            version: record.version,
+        })
+    };
+    participant.with(row, look).flatten()
+}
+
+/// The row of this resource.
+pub fn row_of(participant: &Participant, key: &ResourceKey) -> Option<RowRef> {
+    participant.find(BALANCER, key.as_bytes(), |record| record.row)
+}
+
 /// The block of cells of a resource's record.
 fn cells(participant: &Participant, record: &Record<'_>) -> Option<Block> {
     record
@@ -450,24 +531,33 @@ impl Resource {
         let mut row = ResourceRow::new_zeroed();
         row.begin(key.as_bytes().first().copied().unwrap_or_default());
         row.mode = self.mode as u8;
-        row.health = self.health as u8;
+        row.health = self.condition.health as u8;
         row.weight = U32::new(self.weight);
         row.priority = U32::new(self.priority);
         row.capacity = U64::new(self.capacity);
         row.created_at = word(self.created_at);
         row.changed_at = word(self.changed_at);
-        row.probed_at = word(self.probed_at);
-        row.answered_at = word(self.answered_at);
-        row.failed_at = word(self.failed_at);
-        row.recovered_at = word(self.recovered_at);
-        row.probes_ok = U32::new(self.probes_ok);
-        row.probes_failed = U32::new(self.probes_failed);
-        row.latency_ns = U64::new(self.latency_ns);
+        row.probed_at = word(self.probe.sent_at);
+        row.judged_at = word(self.probe.judged_at);
+        row.probe_code = U32::new(self.probe.code.into());
+        row.answered_at = word(self.condition.answered_at);
+        row.failed_at = word(self.condition.failed_at);
+        row.recovered_at = word(self.condition.recovered_at);
+        row.probes_ok = U32::new(self.condition.probes_ok);
+        row.probes_failed = U32::new(self.condition.probes_failed);
+        row.failures = U32::new(self.condition.failures);
+        // 0 is none: what takes no time at all takes 1 ns.
+        let latency = self.condition.latency.map(|latency| latency.as_nanos());
+        row.latency_ns =
+            U64::new(latency.map_or(0, |ns| u64::try_from(ns).unwrap_or(u64::MAX).max(1)));
         row.calls = U64::new(self.statistics.calls);
         row.answered = U64::new(self.statistics.answered);
         row.failed = U64::new(self.statistics.failed);
         row.refused = U64::new(self.statistics.refused);
         out.extend_from_slice(row.as_bytes());
+        for member in &self.members {
+            member.encode(out);
+        }
         out.extend_from_slice(&self.unknown);
     }
 }
@@ -478,31 +568,52 @@ fn read(record: &Record<'_>) -> Option<Resource> {
     if !is_whole(fields) {
         return None;
     }
-    let mut unknown = Vec::new();
+    let (mut unknown, mut members) = (Vec::new(), Vec::new());
     for (tag, value) in Fields(fields) {
-        put(tag, Some(value), &mut unknown);
+        match tag {
+            tag::MEMBER => members.extend(Member::read(value)),
+            _ => put(tag, Some(value), &mut unknown),
+        }
     }
     Some(Resource {
         mode: Mode::read(row.mode)?,
-        health: Health::read(row.health)?,
         weight: row.weight.get(),
         priority: row.priority.get(),
         capacity: row.capacity.get(),
         created_at: instant(row.created_at),
         changed_at: instant(row.changed_at),
-        probed_at: instant(row.probed_at),
-        answered_at: instant(row.answered_at),
-        failed_at: instant(row.failed_at),
-        recovered_at: instant(row.recovered_at),
-        probes_ok: row.probes_ok.get(),
-        probes_failed: row.probes_failed.get(),
-        latency_ns: row.latency_ns.get(),
+        probe: probe(&row),
+        condition: condition(&row)?,
         statistics: Statistics {
             calls: row.calls.get(),
             answered: row.answered.get(),
             failed: row.failed.get(),
             refused: row.refused.get(),
         },
+        members,
         unknown,
+    })
+}
+
+fn probe(row: &ResourceRow) -> Probe {
+    Probe {
+        sent_at: instant(row.probed_at),
+        judged_at: instant(row.judged_at),
+        code: u16::try_from(row.probe_code.get()).unwrap_or_default(),
+    }
+}
+
+fn condition(row: &ResourceRow) -> Option<Condition> {
+    Some(Condition {
+        health: Health::read(row.health)?,
+        probes_ok: row.probes_ok.get(),
+        probes_failed: row.probes_failed.get(),
+        failures: row.failures.get(),
+        latency: Some(row.latency_ns.get())
+            .filter(|&ns| ns != 0)
+            .map(Duration::from_nanos),
+        answered_at: instant(row.answered_at),
+        failed_at: instant(row.failed_at),
+        recovered_at: instant(row.recovered_at),
     })
 }

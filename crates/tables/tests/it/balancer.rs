@@ -1,11 +1,13 @@
 //! `balancer` and what dialogs count in it, against a recount; limits among threads; removal; full; garbage.
 
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use shm::{Cursor, Participant, ParticipantId, RowMeta, RowRef};
 use tables::balancer::{
-    Balancer, BalancerError, Health, Mode, Removal, Resource, ResourceKey, ResourceKind, Statistics,
+    Balancer, BalancerError, Condition, Health, Member, Mode, Probe, Removal, Resource,
+    ResourceKey, ResourceKind, Statistics,
 };
 use tables::dialog::{CountIn, CreateError, Dialog, DialogId, DialogState, Dialogs};
 use tables::{BALANCER, DIALOG};
@@ -27,6 +29,14 @@ fn call(n: u32) -> Dialog {
     )
 }
 
+fn member(n: u8) -> Member {
+    Member {
+        uri: format!("sip:192.0.2.{n}:5060").into_bytes(),
+        priority: n.into(),
+        share: 500,
+    }
+}
+
 fn unlimited(resource: RowRef) -> CountIn {
     CountIn {
         resource,
@@ -43,19 +53,27 @@ fn a_resource_is_what_it_was_made() {
     assert_eq!(key.name(), b"media\0sip:192.0.2.1:5060");
     let new = Resource {
         mode: Mode::Draining,
-        health: Health::Up,
         weight: 3,
         priority: 2,
         capacity: 500,
         created_at: Some(at(1)),
         changed_at: Some(at(2)),
-        probed_at: Some(at(3)),
-        answered_at: Some(at(4)),
-        failed_at: Some(at(5)),
-        recovered_at: Some(at(6)),
-        probes_ok: 7,
-        probes_failed: 8,
-        latency_ns: 9,
+        probe: Probe {
+            sent_at: Some(at(3)),
+            judged_at: Some(at(2)),
+            code: 404,
+        },
+        condition: Condition {
+            health: Health::Up,
+            answered_at: Some(at(4)),
+            failed_at: Some(at(5)),
+            recovered_at: Some(at(6)),
+            probes_ok: 7,
+            probes_failed: 8,
+            failures: 14,
+            latency: Some(Duration::from_nanos(9)),
+        },
+        members: [1, 2].map(member).to_vec(),
         statistics: Statistics {
             calls: 10,
             answered: 11,
@@ -76,7 +94,15 @@ fn a_resource_is_what_it_was_made() {
         ..Statistics::default()
     };
     balancer.add(row, &more).unwrap();
-    let changed = balancer.update(row, |r| r.health = Health::Down).unwrap();
+    let glance = balancer.glance(row).unwrap();
+    assert_eq!((glance.mode, glance.weight, glance.live), (new.mode, 3, 0));
+    assert_eq!((glance.condition, glance.probe), (new.condition, new.probe));
+    assert_eq!(new.probe.waiting(), Some(at(3)));
+    let changed = balancer
+        .update(row, |r| r.condition.health = Health::Down)
+        .unwrap();
+    assert_eq!(changed.members, new.members);
+    assert_ne!(balancer.glance(row).unwrap().version, glance.version);
     assert_eq!(
         (changed.statistics.calls, changed.statistics.failed),
         (11, 13)
@@ -215,8 +241,8 @@ fn when_full_only_new_resources_are_refused() {
     };
     assert_eq!(refused, BalancerError::Full);
     for &row in &rows {
-        let changed = Balancer(&mut all[0]).update(row, |r| r.health = Health::Up);
-        assert_eq!(changed.map(|r| r.health), Ok(Health::Up));
+        let changed = Balancer(&mut all[0]).update(row, |r| r.condition.health = Health::Up);
+        assert_eq!(changed.map(|r| r.condition.health), Ok(Health::Up));
         all.iter_mut().for_each(Participant::quiescent);
     }
     assert!(Dialogs(&mut all[0]).end(counted).is_some());
