@@ -8,6 +8,7 @@
 //! | `parse`, `check` | tables to [`Config`]; what is wrong between values |
 //! | `overrides` | what the command line says over the file |
 //! | `diff` | what a reload changes live, and what waits for a restart |
+//! | `group` | `[[group]]`, with its keys |
 //! | `router` | `[[domain]]` and `[[route]]` ready for use |
 //! | `users` | the file of users that `tandem user` keeps |
 //! | `reference` | the page of the book about all keys |
@@ -17,6 +18,7 @@
 
 mod check;
 mod diff;
+mod group;
 pub mod keys;
 mod media;
 mod model;

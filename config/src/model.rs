@@ -12,6 +12,7 @@ use std::{
 use control::{CodecError, Kind, Message};
 use serde::{Deserialize, Serialize};
 
+pub use crate::group::{DESTINATIONS_MAX, Destination, Group, HashOf, Passive, Policy, Probe};
 pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
 
 /// Most slots of one server: workers times reactors.
@@ -415,26 +416,6 @@ pub struct Domain {
 pub enum Auth {
     None,
     Digest,
-}
-
-/// `[[group]]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Group {
-    pub name: String,
-    pub policy: Policy,
-    pub destinations: Vec<Destination>,
-    /// The `[[media]]` of calls that it gets.
-    pub media: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Policy {
-    RoundRobin,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Destination {
-    pub uri: String,
 }
 
 /// `[[route]]`

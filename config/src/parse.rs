@@ -4,6 +4,7 @@
 use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
+    group::one_group,
     media,
     model::*,
     reader::{Reader, Table},
@@ -430,41 +431,6 @@ fn one_domain(table: &Table<'_>) -> Domain {
         record_route: table.boolean("record_route").unwrap_or(true),
         recurse: table.boolean("recurse").unwrap_or(false),
         media: media::chosen(table),
-    }
-}
-
-fn one_group(table: &Table<'_>) -> Group {
-    table.require("name");
-    table.require("destinations");
-    let later = ["least-calls", "weighted", "hash", "latency", "priority"];
-    let destinations = table.inner_list("destinations", "group.destinations");
-    if table.is_empty_list("destinations") {
-        table.error(
-            "destinations",
-            "has no destination",
-            "add at least one: { uri = \"sip:192.0.2.10:5060\" }",
-        );
-    }
-    let mut seen = HashSet::new();
-    let destinations = destinations.iter().map(|destination| {
-        destination.require("uri");
-        let uri = destination
-            .text("uri", |text| {
-                crate::uri::check(text).map(|()| text.to_owned())
-            })
-            .unwrap_or_default();
-        if !uri.is_empty() && !seen.insert(uri.clone()) {
-            destination.error("uri", "is in this group already", "remove one of the two");
-        }
-        Destination { uri }
-    });
-    Group {
-        destinations: destinations.collect(),
-        media: media::chosen(table),
-        name: table.text("name", value::identifier).unwrap_or_default(),
-        policy: table
-            .choice("policy", &[("round-robin", Policy::RoundRobin)], &later)
-            .unwrap_or(Policy::RoundRobin),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Good configurations: the examples, defaults, what travels to workers, what a reload changes.
 
+use std::time::Duration;
+
 use config::*;
 use expect_test::{Expect, expect, expect_file};
 use proptest::prelude::*;
@@ -406,4 +408,43 @@ proptest! {
     fn garbage_is_no_configuration(frame in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(Config::decode(&frame).is_err());
     }
+}
+
+#[test]
+fn a_group_says_what_it_leaves_out() {
+    let group = |text: &str| good(text).groups.remove(0);
+    let text = r#"
+        [[group]]
+        name = "media"
+        policy = "least-calls"
+        destinations = [ { uri = "sip:10.0.0.1:5060", weight = 2, capacity = 500 } ]
+        probe = { method = "OPTIONS", interval = "5s", down_after = 3, up_after = 2 }
+    "#;
+    let media = group(text);
+    let probe = media.probe.expect("it has one");
+    assert_eq!(
+        (media.policy, media.hash),
+        (Policy::LeastCalls, HashOf::CallId)
+    );
+    assert_eq!(media.slow_start, Duration::ZERO);
+    assert_eq!((probe.interval.as_secs(), probe.timeout.as_secs()), (5, 2));
+    assert_eq!((probe.down_after, probe.up_after), (3, 2));
+    assert!(probe.accepts(200) && probe.accepts(404) && probe.accepts(501));
+    assert!(!probe.accepts(503) && !probe.accepts(408) && !probe.accepts(603));
+    assert_eq!(
+        (media.passive.down_after, media.passive.codes),
+        (3, vec![503])
+    );
+    let text = r#"
+        [[group]]
+        name = "trunks"
+        policy = "priority"
+        destinations = [ { uri = "sip:a" }, { uri = "sip:b" }, { uri = "sip:c", priority = 1 } ]
+        probe = { codes = [200, 404] }
+    "#;
+    let trunks = group(text);
+    let order: Vec<u16> = trunks.destinations.iter().map(|to| to.priority).collect();
+    assert_eq!(order, [0, 1, 1]);
+    let probe = trunks.probe.expect("it has one");
+    assert!(probe.accepts(404) && !probe.accepts(202));
 }

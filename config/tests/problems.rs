@@ -139,8 +139,8 @@ script = "office.luau"
 [[group]]
 name = "media"
 policy = "least-calls"
-destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
-probe = { method = "OPTIONS" }
+destinations = [{ uri = "sip:10.0.0.1", enabled = true }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+sticky = true
 
 [[route]]
 to = "group:media"
@@ -188,39 +188,32 @@ to = "group:media"
                | ^^^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
-            error: `group.policy` has a value "least-calls" that does not exist in this version
-              --> tandem.toml:22:10
-               |
-            22 | policy = "least-calls"
-               |          ^^^^^^^^^^^^^
-               = help: write "round-robin"
-
-            error: `group.destinations.weight` does not exist in this version
+            error: `group.destinations.enabled` does not exist in this version
               --> tandem.toml:23:41
                |
-            23 | destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
-               |                                         ^^^^^^
+            23 | destinations = [{ uri = "sip:10.0.0.1", enabled = true }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+               |                                         ^^^^^^^
                = help: remove it; docs/settings.md lists every key that exists
 
             error: `group.destinations.uri` needs TLS, which does not exist in this version
-              --> tandem.toml:23:63
+              --> tandem.toml:23:67
                |
-            23 | destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
-               |                                                               ^^^^^^^^^^^^^^^
+            23 | destinations = [{ uri = "sip:10.0.0.1", enabled = true }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+               |                                                                   ^^^^^^^^^^^^^^^
                = help: use a sip: URI
 
             error: `group.destinations.uri` asks for transport "tcp", which does not exist in this version
-              --> tandem.toml:23:90
+              --> tandem.toml:23:94
                |
-            23 | destinations = [{ uri = "sip:10.0.0.1", weight = 2 }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
-               |                                                                                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+            23 | destinations = [{ uri = "sip:10.0.0.1", enabled = true }, { uri = "sips:10.0.0.2" }, { uri = "sip:a.example;transport=tcp" }]
+               |                                                                                              ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
                = help: leave the transport parameter away
 
-            error: `group.probe` does not exist in this version
+            error: `group.sticky` does not exist in this version
               --> tandem.toml:24:1
                |
-            24 | probe = { method = "OPTIONS" }
-               | ^^^^^
+            24 | sticky = true
+               | ^^^^^^
                = help: remove it; docs/settings.md lists every key that exists"#]],
     );
 }
@@ -1285,5 +1278,113 @@ engines = [{ address = "192.0.2.20:2223" }]
             3 | name = "relay"
               |        ^^^^^^^
               = help: add media = "relay" to a [[domain]], a [[group]] or a [[route]], or remove it"#]],
+    );
+}
+
+#[test]
+fn values_of_a_group() {
+    check(
+        r#"
+[[group]]
+name = "a"
+policy = "least-cals"
+hash = "header:"
+destinations = [{ uri = "sip:10.0.0.1", weight = 0, capacity = 0, priority = 70000 }]
+probe = { method = "INFO", interval = "1ms", codes = 200 }
+passive = { codes = [200] }
+
+[[group]]
+name = "b"
+policy = "free-capacity"
+hash = "call-id"
+destinations = [{ uri = "sip:10.0.0.1", capacity = 1 }, { uri = "sip:10.0.0.2" }]
+
+[[route]]
+to = "group:a"
+"#,
+        expect![[r#"
+            error: `group.policy` has an unknown value "least-cals"
+             --> tandem.toml:4:10
+              |
+            4 | policy = "least-cals"
+              |          ^^^^^^^^^^^^
+              = help: did you mean "least-calls"?
+
+            warning: `group.hash` does nothing without policy = "hash"
+             --> tandem.toml:5:8
+              |
+            5 | hash = "header:"
+              |        ^^^^^^^^^
+              = help: remove it, or write policy = "hash"
+
+            error: `group.hash` has an unknown value "header:"
+             --> tandem.toml:5:8
+              |
+            5 | hash = "header:"
+              |        ^^^^^^^^^
+              = help: write "call-id", "from-user", "to-user", "request-uri" or "header:NAME"
+
+            error: `group.destinations.weight` must be 1 to 1000, not 0
+             --> tandem.toml:6:50
+              |
+            6 | destinations = [{ uri = "sip:10.0.0.1", weight = 0, capacity = 0, priority = 70000 }]
+              |                                                  ^
+              = help: choose a number from 1 to 1000
+
+            error: `group.destinations.capacity` must be 1 to 10000000, not 0
+             --> tandem.toml:6:64
+              |
+            6 | destinations = [{ uri = "sip:10.0.0.1", weight = 0, capacity = 0, priority = 70000 }]
+              |                                                                ^
+              = help: choose a number from 1 to 10000000
+
+            error: `group.destinations.priority` must be 0 to 65535, not 70000
+             --> tandem.toml:6:78
+              |
+            6 | destinations = [{ uri = "sip:10.0.0.1", weight = 0, capacity = 0, priority = 70000 }]
+              |                                                                              ^^^^^
+              = help: choose a number from 0 to 65535
+
+            error: `group.probe.method` has an unknown value "INFO"
+             --> tandem.toml:7:20
+              |
+            7 | probe = { method = "INFO", interval = "1ms", codes = 200 }
+              |                    ^^^^^^
+              = help: write "OPTIONS"
+
+            error: `group.probe.interval` must be 100ms to 1h
+             --> tandem.toml:7:39
+              |
+            7 | probe = { method = "INFO", interval = "1ms", codes = 200 }
+              |                                       ^^^^^
+              = help: choose a duration from 100ms to 1h
+
+            error: `group.probe.codes` must be a list of status codes
+             --> tandem.toml:7:54
+              |
+            7 | probe = { method = "INFO", interval = "1ms", codes = 200 }
+              |                                                      ^^^
+              = help: write for example: codes = [200]
+
+            error: `group.passive.codes` must have numbers from 400 to 699
+             --> tandem.toml:8:22
+              |
+            8 | passive = { codes = [200] }
+              |                      ^^^
+              = help: write for example: codes = [503]
+
+            warning: `group.hash` does nothing without policy = "hash"
+              --> tandem.toml:13:8
+               |
+            13 | hash = "call-id"
+               |        ^^^^^^^^^
+               = help: remove it, or write policy = "hash"
+
+            error: `group.destinations.capacity` is missing: policy = "free-capacity" compares what is free
+              --> tandem.toml:14:57
+               |
+            14 | destinations = [{ uri = "sip:10.0.0.1", capacity = 1 }, { uri = "sip:10.0.0.2" }]
+               |                                                         ^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: write for example: capacity = 500"#]],
     );
 }

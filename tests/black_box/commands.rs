@@ -176,13 +176,13 @@ fn check_says_where_and_what_to_do() {
     assert!((text(&syntax.stdout) + &text(&syntax.stderr)).contains("bad.toml:1:"));
 
     let policy = check(
-        "[[group]]\nname = \"g\"\npolicy = \"least-calls\"\ndestinations = []\n",
+        "[[group]]\nname = \"g\"\npolicy = \"least\"\ndestinations = []\n",
         &[],
     );
     assert_eq!(
         policy.status.code(),
         Some(1),
-        "a policy that does not exist yet is an error"
+        "a policy that does not exist is an error"
     );
 
     let missing = server.command(&["check", "-c", "no/such/file.toml"]);
