@@ -127,6 +127,19 @@ counters! {
     DnsBlacklisted "dns.blacklisted" "addresses of next hops that did not answer and are tried last for `dns.blacklist`",
     DnsOverShare "dns.over_share" "those of `dns.refused` whose source had as many look-ups under way as were free",
     HopTooLarge "proxy.too_large" "requests not sent to a hop because they were longer than `proxy.udp_request_max`, or than the way there takes",
+    MediaQuestions "media.questions" "questions to media engines: offers, answers and deletes",
+    MediaRepeated "media.repeated" "questions to media engines sent again for the lack of an answer",
+    MediaRefused "media.refused" "questions that a media engine answered with an error, or with its load limit",
+    MediaSilent "media.silent" "questions that no media engine answered within `media.timeout`",
+    MediaNoEngine "media.no_engine" "questions not asked because no media engine that may have them is up",
+    MediaBusy "media.busy" "questions not asked because too many waited for an answer",
+    MediaMoved "media.moved" "offers that another media engine got for the lack of an answer",
+    MediaMismatched "media.mismatched" "datagrams of media engines, or in their name, that fit no question",
+    MediaDown "media.down" "media engines that a slot found down",
+    MediaRejected "media.rejected" "messages refused, or robbed of their SDP, because no media engine could be had for it",
+    MediaPassed "media.passed" "messages passed on with their SDP as it came because no media engine could be had for it",
+    MediaFreed "media.freed" "calls whose media engine has said that it freed what it had for them",
+    MediaAbandoned "media.abandoned" "calls whose media engine could not be told that they are over; its own time-outs end them there",
 }
 
 #[cfg(test)]

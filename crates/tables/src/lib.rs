@@ -9,6 +9,7 @@
 //! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
 //! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
 //! | [`QUARANTINE`] | keyed hash of a message | who sent it, how many workers died of it, its bytes ([`quarantine`]) | heirs, and who drops it |
+//! | [`MEDIA`] | a dialog's id | what an engine has for it ([`media`]) | any slot, by compare-and-swap of the body |
 //!
 //! What is too small and too short-lived for a record lies on the arena's board ([`board`]): which uses of a digest's nonce there have been
 //! ([`Nonces`]), and who failed to prove who he is ([`Attempts`]).
@@ -25,6 +26,7 @@ pub mod counters;
 pub mod dialog;
 pub mod kv;
 pub mod location;
+pub mod media;
 pub mod nonces;
 pub mod quarantine;
 pub mod row;
@@ -38,6 +40,7 @@ pub use counters::Counter;
 pub use dialog::Dialogs;
 pub use kv::Kv;
 pub use location::{Location, UpdateError};
+pub use media::MediaCalls;
 pub use nonces::Nonces;
 pub use quarantine::Quarantine;
 pub use sweep::Sweep;
@@ -58,11 +61,13 @@ pub const KV: TableId = TableId(4);
 pub const CONNECTION: TableId = TableId(5);
 /// Messages that workers died of, by the hash of their content.
 pub const QUARANTINE: TableId = TableId(6);
+/// Calls that an engine has media ports for.
+pub const MEDIA: TableId = TableId(7);
 /// How many tables there are. New ones go to the end: the number is part of the arena's layout, the order of what is in it.
-pub const TABLES: u8 = 7;
+pub const TABLES: u8 = 8;
 
 /// The tables whose records outlive the server: a snapshot has them.
-pub const KEPT: [TableId; 3] = [LOCATION, DIALOG, KV];
+pub const KEPT: [TableId; 4] = [LOCATION, DIALOG, KV, MEDIA];
 
 /// What people call the tables, by id.
 const NAMES: [&str; TABLES as usize] = [
@@ -73,6 +78,7 @@ const NAMES: [&str; TABLES as usize] = [
     "kv",
     "connection",
     "quarantine",
+    "media",
 ];
 
 /// The name of a table, as `tandem status` and the documentation spell it; `None` if there is no such table.
@@ -89,6 +95,7 @@ pub fn shift(table: TableId, payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
         BALANCER => row::shift::<balancer::ResourceRow>(payload, nanos),
         KV => row::shift::<kv::KvRow>(payload, nanos),
         CONNECTION => row::shift::<connection::ConnectionRow>(payload, nanos),
+        MEDIA => row::shift::<media::MediaRow>(payload, nanos),
         _ => Some(payload.to_vec()),
     }
 }
@@ -107,6 +114,7 @@ mod tests {
             KV,
             CONNECTION,
             QUARANTINE,
+            MEDIA,
         ];
         let names = tables.map(|table| name(table).unwrap());
         assert_eq!(names, NAMES);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use expect_test::expect_file;
 use tables::row::{Field, Header};
-use tables::{balancer, connection, dialog, kv, quarantine, transaction};
+use tables::{balancer, connection, dialog, kv, media, quarantine, transaction};
 
 fn describe<H: Header>(table: &str, out: &mut String) {
     writeln!(
@@ -33,5 +33,6 @@ fn the_rows_are_those_on_file() {
     describe::<kv::KvRow>("kv", &mut text);
     describe::<connection::ConnectionRow>("connection", &mut text);
     describe::<quarantine::QuarantineRow>("quarantine", &mut text);
+    describe::<media::MediaRow>("media", &mut text);
     expect_file!["rows.txt"].assert_eq(&text);
 }

@@ -5,5 +5,6 @@ mod connection;
 mod dialog;
 mod kv;
 mod layout;
+mod media;
 mod sweep;
 mod world;
