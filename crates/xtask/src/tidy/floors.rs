@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("auth", 2),
     ("overload", 2),
     ("prefix", 2),
+    ("topology", 2),
     ("config", 2),
     ("ng", 2),
     ("tables", 3),

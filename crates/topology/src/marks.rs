@@ -1,0 +1,319 @@
+//! Addresses that a message tells of its sender's network, and where else they stand in it.
+//!
+//! Headers and bodies that no grammar of ours reads may repeat what is hidden elsewhere: an `X-` header with the host of the Via, an XML document
+//! with the Contact. What was learnt is looked for as text, whole names and whole addresses only, without regard to case. Addresses that mean something within
+//! one network only (RFC 1918 and their like) count as learnt.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use memchr::memmem;
+use sip::{Host, Uri};
+
+/// Most marks of one message; beyond them nothing more is learnt.
+const MARKS_MAX: usize = 128;
+/// A host name shorter than this is none that can be told from a word.
+const NAME_BYTES_MIN: usize = 4;
+/// The same for Call-IDs and branches.
+const ID_BYTES_MIN: usize = 6;
+
+/// What was learnt.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    /// Names and IPv4 addresses in lower case.
+    hosts: Vec<Vec<u8>>,
+    addresses: Vec<Ipv6Addr>,
+    /// Call-IDs and branches, and what takes their place.
+    ids: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Marks {
+    pub fn learn_host(&mut self, host: &Host<'_>) {
+        if self.len() >= MARKS_MAX {
+            return;
+        }
+        match host {
+            Host::V6(ip) if !ip.is_unspecified() && !self.addresses.contains(ip) => {
+                self.addresses.push(*ip);
+            }
+            Host::V6(_) => {}
+            Host::V4(ip) if ip.is_unspecified() => {}
+            Host::V4(ip) => self.push_host(ip.to_string().into_bytes()),
+            Host::Name(name) => {
+                let name = name.strip_suffix(b".").unwrap_or(name);
+                // A word without a dot is no name that says where it is, and may be any word.
+                if name.len() >= NAME_BYTES_MIN && name.contains(&b'.') {
+                    self.push_host(name.to_ascii_lowercase());
+                }
+            }
+        }
+    }
+
+    pub fn learn_ip(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(ip) => self.learn_host(&Host::V4(ip)),
+            IpAddr::V6(ip) => self.learn_host(&Host::V6(ip)),
+        }
+    }
+
+    /// The hosts in a URI.
+    pub fn learn_uri(&mut self, uri: &Uri<'_>) {
+        for host in uri.host.iter().chain(&uri.maddr()) {
+            self.learn_host(host);
+        }
+    }
+
+    /// A Call-ID or a branch, in whose place the other text stands on the other side.
+    pub fn learn_id(&mut self, id: &[u8], instead: &[u8]) {
+        let known = self.ids.iter().any(|(known, _)| known == id);
+        if id.len() >= ID_BYTES_MIN && !known && self.len() < MARKS_MAX {
+            self.ids.push((id.to_vec(), instead.to_vec()));
+        }
+    }
+
+    fn push_host(&mut self, host: Vec<u8>) {
+        if !self.hosts.contains(&host) {
+            self.hosts.push(host);
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.hosts
+            .len()
+            .saturating_add(self.addresses.len())
+            .saturating_add(self.ids.len())
+    }
+
+    /// Whether the text has one of them.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        self.next(text).is_some()
+    }
+
+    /// Appends the text with `own` in the place of every host, its port included, and the other side's names in the place of ids.
+    pub fn replace(&self, text: &[u8], own: &[u8], out: &mut Vec<u8>) {
+        let mut rest = text;
+        while let Some(hit) = self.next(rest) {
+            out.extend_from_slice(rest.get(..hit.start).unwrap_or_default());
+            out.extend_from_slice(hit.instead.unwrap_or(own));
+            rest = rest.get(hit.end..).unwrap_or_default();
+        }
+        out.extend_from_slice(rest);
+    }
+
+    /// The first of them in the text; of those that begin at one place, the longest.
+    fn next<'m>(&'m self, text: &[u8]) -> Option<Hit<'m>> {
+        let lower = text.to_ascii_lowercase();
+        let mut first: Option<Hit<'m>> = None;
+        let mut consider = |hit: Hit<'m>| {
+            let is_first = first
+                .as_ref()
+                .is_none_or(|old| (hit.start, old.end) < (old.start, hit.end));
+            if is_first {
+                first = Some(hit);
+            }
+        };
+        for (id, instead) in &self.ids {
+            if let Some(start) = memmem::find(text, id) {
+                consider(Hit {
+                    start,
+                    end: start.saturating_add(id.len()),
+                    instead: Some(instead),
+                });
+            }
+        }
+        for host in &self.hosts {
+            let found = memmem::find_iter(&lower, host).find_map(|at| whole(&lower, at, host));
+            if let Some((start, end)) = found {
+                consider(Hit {
+                    start,
+                    end: port_end(&lower, end),
+                    instead: None,
+                });
+            }
+        }
+        let found = addresses_v6(&lower)
+            .find(|(_, _, ip)| is_inner(&IpAddr::V6(*ip)) || self.addresses.contains(ip));
+        if let Some((start, end, _)) = found {
+            consider(Hit {
+                start,
+                end: port_end(&lower, end),
+                instead: None,
+            });
+        }
+        let found = addresses_v4(&lower).find(|(_, _, ip)| is_inner(&IpAddr::V4(*ip)));
+        if let Some((start, end, _)) = found {
+            consider(Hit {
+                start,
+                end: port_end(&lower, end),
+                instead: None,
+            });
+        }
+        first
+    }
+}
+
+struct Hit<'m> {
+    start: usize,
+    end: usize,
+    instead: Option<&'m [u8]>,
+}
+
+/// The whole name around a hit; `None` if it is part of another address.
+fn whole(text: &[u8], at: usize, host: &[u8]) -> Option<(usize, usize)> {
+    let end = at.saturating_add(host.len());
+    let before = text.get(..at)?;
+    let after = text.get(end..)?;
+    if host.iter().all(|b| b.is_ascii_digit() || *b == b'.') {
+        let more_before = matches!(before, [.., b'0'..=b'9'] | [.., b'0'..=b'9', b'.']);
+        let more_after = matches!(after, [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..]);
+        return (!more_before && !more_after).then_some((at, end));
+    }
+    // A name within a longer one is told by it as well: all of it goes.
+    let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    let more = before.iter().rev().take_while(|b| is_part(b)).count();
+    let start = at.saturating_sub(more);
+    let label = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    let longer = match after {
+        [b'.', next, ..] => label(next),
+        [next, ..] => label(next),
+        [] => false,
+    };
+    (!longer).then_some((start, end))
+}
+
+/// The end of `:port`, if there is one.
+fn port_end(text: &[u8], end: usize) -> usize {
+    let Some([b':', rest @ ..]) = text.get(end..) else {
+        return end;
+    };
+    match rest.iter().take_while(|b| b.is_ascii_digit()).count() {
+        0 => end,
+        digits => end.saturating_add(digits).saturating_add(1),
+    }
+}
+
+/// Texts that are IPv6 addresses, with their brackets if they have some.
+pub(crate) fn addresses_v6(text: &[u8]) -> impl Iterator<Item = (usize, usize, Ipv6Addr)> + '_ {
+    let is_part = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+    let mut from = 0_usize;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = text.get(from..)?;
+            let start = from.saturating_add(rest.iter().position(is_part)?);
+            let run = text.get(start..)?;
+            let bytes = run.iter().take_while(|b| is_part(b)).count();
+            let end = start.saturating_add(bytes);
+            from = end;
+            let run = run.get(..bytes)?;
+            let run = run.strip_suffix(b".").unwrap_or(run);
+            if run.iter().filter(|b| **b == b':').count() < 2 {
+                continue;
+            }
+            let ip = std::str::from_utf8(run).ok().and_then(|t| t.parse().ok());
+            let Some(ip) = ip else { continue };
+            let bracketed = start
+                .checked_sub(1)
+                .filter(|&before| text.get(before) == Some(&b'[') && text.get(end) == Some(&b']'));
+            return Some(match bracketed {
+                Some(before) => (before, end.saturating_add(1), ip),
+                None => (start, start.saturating_add(run.len()), ip),
+            });
+        }
+    })
+}
+
+/// Texts that are IPv4 addresses.
+pub(crate) fn addresses_v4(
+    text: &[u8],
+) -> impl Iterator<Item = (usize, usize, std::net::Ipv4Addr)> + '_ {
+    let is_part = |b: &u8| b.is_ascii_digit() || *b == b'.';
+    let mut from = 0_usize;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = text.get(from..)?;
+            let start = from.saturating_add(rest.iter().position(is_part)?);
+            let run = text.get(start..)?;
+            let bytes = run.iter().take_while(|b| is_part(b)).count();
+            from = start.saturating_add(bytes);
+            let run = run.get(..bytes)?;
+            let run = run.strip_suffix(b".").unwrap_or(run);
+            let ip = std::str::from_utf8(run).ok().and_then(|t| t.parse().ok());
+            if let Some(ip) = ip {
+                return Some((start, start.saturating_add(run.len()), ip));
+            }
+        }
+    })
+}
+
+/// Whether an address means something within one network only.
+fn is_inner(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let shared = matches!(ip.octets(), [100, 64..=127, ..]);
+            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks() -> Marks {
+        let mut marks = Marks::default();
+        marks.learn_host(&Host::Name(b"Phone.Inside.example"));
+        marks.learn_host(&Host::V4([198, 51, 100, 7].into()));
+        marks.learn_host(&Host::V6("2001:db8::77".parse().unwrap()));
+        marks.learn_id(b"a84b4c76e66710", b"th-x");
+        marks
+    }
+
+    #[test]
+    fn whole_names_and_addresses_are_replaced_with_their_ports() {
+        for (text, becomes) in [
+            ("at phone.inside.EXAMPLE:5061!", "at own!"),
+            ("sip:x@pbx.phone.inside.example;a", "sip:x@own;a"),
+            (
+                "phone.inside.example.org stays",
+                "phone.inside.example.org stays",
+            ),
+            ("myphone.inside.example", "own"),
+            ("phone.inside.example.", "own."),
+            (
+                "198.51.100.7, 8.198.51.100.7 198.51.100.70 198.51.100.7.4 1198.51.100.7",
+                "own, 8.198.51.100.7 198.51.100.70 198.51.100.7.4 1198.51.100.7",
+            ),
+            ("http://198.51.100.7:80/x", "http://own/x"),
+            (
+                "of any network: 10.9.9.9:5060, fe80::1",
+                "of any network: own, own",
+            ),
+            ("[2001:DB8:0::77]:5060", "own"),
+            (
+                "2001:db8:0:0:0:0:0:77 and 2001:db8::78",
+                "own and 2001:db8::78",
+            ),
+            ("call-id=a84b4c76e66710@198.51.100.7", "call-id=th-x@own"),
+            ("nothing", "nothing"),
+            ("", ""),
+        ] {
+            let mut out = Vec::new();
+            marks().replace(text.as_bytes(), b"own", &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), becomes, "{text}");
+            assert_eq!(marks().is_in(text.as_bytes()), text != becomes);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_not_learnt() {
+        let mut marks = Marks::default();
+        marks.learn_host(&Host::Name(b"localhost"));
+        marks.learn_host(&Host::V4([0, 0, 0, 0].into()));
+        marks.learn_id(b"1", b"x");
+        assert!(!marks.is_in(b"1 localhost 0.0.0.0"));
+        for n in 0..1000_u32 {
+            marks.learn_host(&Host::V4(n.to_be_bytes().into()));
+        }
+        assert_eq!(marks.len(), MARKS_MAX);
+    }
+}
