@@ -13,8 +13,8 @@ use stdx::Instant;
 use sync::Ordering;
 
 use crate::arena::Inner;
-use crate::body::NEVER;
-use crate::ctl::Version;
+use crate::body::{BodyView, NEVER};
+use crate::ctl::{Ctl, Version};
 use crate::epoch::COUNTS_MAX;
 use crate::id::{Block, ParticipantId, RowRef, TableId};
 use crate::layout::ROWS_PER_SLAB;
@@ -104,35 +104,12 @@ impl Participant {
     ) -> Option<Cursor> {
         let arena = Rc::clone(&self.arena);
         let inner = &arena.0;
-        let (id, slots) = (self.id, inner.geometry.layout.slots);
-        let ours = |slab| {
-            let d = inner.descriptor(slab);
-            let duty = if d.owner() < slots {
-                d.owner()
-            } else {
-                (slab % u32::from(slots)) as u16
-            };
-            duty == id && matches!(d.kind(), Some(Kind::Rows(t)) if t == table)
-        };
+        let id = self.id;
+        let ours = |slab| inner.is_duty(id, slab, table);
         walk(inner, cursor, budget, ours, |index, row| {
-            // Relaxed: a hint.
-            let hint = row.expires_at.load(Ordering::Relaxed);
-            if hint > now.as_nanos() {
-                return;
-            }
-            let ctl = row.load();
-            let Some(body) = ctl
-                .is_live()
-                .then(|| ctl.body())
-                .flatten()
-                .and_then(|b| inner.body(b))
-            else {
+            let Some((ctl, body)) = inner.expired(&row, now) else {
                 return;
             };
-            if body.expires_at > now.as_nanos() {
-                inner.raise(&row, hint, body.expires_at, ctl.0);
-                return;
-            }
             let at = RowRef {
                 index,
                 generation: ctl.generation(),
@@ -149,6 +126,29 @@ impl Participant {
             }
             if self.remove_counted(at, Some(Version(ctl.0)), &cells[..count]) {
                 f(record);
+            }
+        })
+    }
+
+    /// The records that have expired, of our own and of our share of the control threads'; they stay. Looks at `budget` rows from `cursor` on; `None` at
+    /// the end of a pass.
+    pub fn due(
+        &self,
+        table: TableId,
+        now: Instant,
+        cursor: Cursor,
+        budget: usize,
+        mut f: impl FnMut(Record<'_>),
+    ) -> Option<Cursor> {
+        let inner = self.inner();
+        let ours = |slab| inner.is_duty(self.id, slab, table);
+        walk(inner, cursor, budget, ours, |index, row| {
+            if let Some((ctl, body)) = inner.expired(&row, now) {
+                let at = RowRef {
+                    index,
+                    generation: ctl.generation(),
+                };
+                f(self.record(at, ctl, &body));
             }
         })
     }
@@ -181,6 +181,35 @@ pub(crate) fn walk<'a>(
 }
 
 impl Inner {
+    /// Whether expired rows of this slab are for this participant to look for.
+    fn is_duty(&self, id: u16, slab: u32, table: TableId) -> bool {
+        let slots = self.geometry.layout.slots;
+        let d = self.descriptor(slab);
+        let duty = if d.owner() < slots {
+            d.owner()
+        } else {
+            (slab % u32::from(slots)) as u16
+        };
+        duty == id && matches!(d.kind(), Some(Kind::Rows(t)) if t == table)
+    }
+
+    /// The record in this row, if it has expired; corrects a hint that says so and is wrong.
+    fn expired(&self, row: &Row<'_>, now: Instant) -> Option<(Ctl, BodyView<'_>)> {
+        // Relaxed: a hint.
+        let hint = row.expires_at.load(Ordering::Relaxed);
+        if hint > now.as_nanos() {
+            return None;
+        }
+        let ctl = row.load();
+        let body = ctl.is_live().then(|| ctl.body()).flatten()?;
+        let body = self.body(body)?;
+        if body.expires_at > now.as_nanos() {
+            self.raise(row, hint, body.expires_at, ctl.0);
+            return None;
+        }
+        Some((ctl, body))
+    }
+
     /// Lowers an expiry hint: by `replace`, before its CAS, in case it dies after that, and again after it, in case a scan has raised it in between.
     pub(crate) fn lower(&self, row: &Row<'_>, to: u64) {
         // SYNC expiry: SeqCst, after the CAS; pairs with `raise`: of a raise before this it undoes the harm, a raise after this sees the new control word.
@@ -197,7 +226,7 @@ impl Inner {
         {
             return;
         }
-        let mut seen = crate::ctl::Ctl(seen);
+        let mut seen = Ctl(seen);
         loop {
             let ctl = row.load();
             if ctl == seen {

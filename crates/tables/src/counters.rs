@@ -140,6 +140,16 @@ counters! {
     MediaPassed "media.passed" "messages passed on with their SDP as it came because no media engine could be had for it",
     MediaFreed "media.freed" "calls whose media engine has said that it freed what it had for them",
     MediaAbandoned "media.abandoned" "calls whose media engine could not be told that they are over; its own time-outs end them there",
+    DialogsCreated "dialogs.created" "calls begun: dialogs recorded with their INVITE",
+    DialogsConfirmed "dialogs.confirmed" "dialogs confirmed by a 2xx, those of forks included",
+    DialogsEnded "dialogs.ended" "dialogs ended, for whatever reason",
+    DialogsRefused "dialogs.refused" "calls refused because a domain, user or profile was at its limit",
+    DialogsUntracked "dialogs.untracked" "requests within a dialog of ours whose record is gone; passed on by their Route set",
+    DialogsProbed "dialogs.probed" "OPTIONS sent within dialogs, to see whether the party is still there",
+    DialogsByes "dialogs.byes" "BYEs of our own, to end calls by the operator or by time",
+    DestinationsFull "balancer.full" "destinations passed over because they were at their limit",
+    SeatsLost "balancer.seats_lost" "seats found without their call and given back",
+    SessionsTooSmall "sessions.too_small" "requests answered 422: Session-Expires below the minimum (RFC 4028)",
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! |---|---|---|---|
 //! | [`LOCATION`] | canonical AOR | the whole binding set (`registrar::BindingSet`) | any slot, by compare-and-swap of the body |
 //! | [`TRANSACTION`] | server transaction key (RFC 3261 §17.2.3) | `proxy`'s context | its owner slot only |
-//! | [`DIALOG`] | Call-ID and tags; alias: the id in our Record-Route | a dialog ([`mod@dialog`]) | any slot, by compare-and-swap of the body |
+//! | [`DIALOG`] | Call-ID and tags; alias: its id | a dialog ([`mod@dialog`]) | any slot, by compare-and-swap of the body |
 //! | [`BALANCER`] | kind and name | a resource, its counter cells as a child ([`balancer`]) | any slot, by compare-and-swap of the body |
 //! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
 //! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
+//! | [`SEAT`] | place of a dialog, attempt | which destination of a group the call has a seat at ([`seat`]) | any slot, made and removed only |
 //! | [`QUARANTINE`] | keyed hash of a message | who sent it, how many workers died of it, its bytes ([`quarantine`]) | heirs, and who drops it |
 //! | [`MEDIA`] | a dialog's id | what an engine has for it ([`media`]) | any slot, by compare-and-swap of the body |
 //!
@@ -30,6 +31,7 @@ pub mod media;
 pub mod nonces;
 pub mod quarantine;
 pub mod row;
+pub mod seat;
 mod sweep;
 pub mod transaction;
 
@@ -43,6 +45,7 @@ pub use location::{Location, UpdateError};
 pub use media::MediaCalls;
 pub use nonces::Nonces;
 pub use quarantine::Quarantine;
+pub use seat::Seats;
 pub use sweep::Sweep;
 
 use shm::TableId;
@@ -51,7 +54,7 @@ use shm::TableId;
 pub const LOCATION: TableId = TableId(0);
 /// What an heir needs to go on with a transaction.
 pub const TRANSACTION: TableId = TableId(1);
-/// Dialogs (RFC 3261 §12), by Call-ID and tags or by the id in our Record-Route.
+/// Dialogs (RFC 3261 §12), by Call-ID and tags, by their id, or by the row that our Record-Route names.
 pub const DIALOG: TableId = TableId(2);
 /// What is counted: destinations, domains, users, profiles.
 pub const BALANCER: TableId = TableId(3);
@@ -63,8 +66,10 @@ pub const CONNECTION: TableId = TableId(5);
 pub const QUARANTINE: TableId = TableId(6);
 /// Calls that an engine has media ports for.
 pub const MEDIA: TableId = TableId(7);
+/// Seats of calls at destinations.
+pub const SEAT: TableId = TableId(8);
 /// How many tables there are. New ones go to the end: the number is part of the arena's layout, the order of what is in it.
-pub const TABLES: u8 = 8;
+pub const TABLES: u8 = 9;
 
 /// The tables whose records outlive the server: a snapshot has them.
 pub const KEPT: [TableId; 4] = [LOCATION, DIALOG, KV, MEDIA];
@@ -79,6 +84,7 @@ const NAMES: [&str; TABLES as usize] = [
     "connection",
     "quarantine",
     "media",
+    "seat",
 ];
 
 /// The name of a table, as `tandem status` and the documentation spell it; `None` if there is no such table.
@@ -96,6 +102,7 @@ pub fn shift(table: TableId, payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
         KV => row::shift::<kv::KvRow>(payload, nanos),
         CONNECTION => row::shift::<connection::ConnectionRow>(payload, nanos),
         MEDIA => row::shift::<media::MediaRow>(payload, nanos),
+        SEAT => row::shift::<seat::SeatRow>(payload, nanos),
         _ => Some(payload.to_vec()),
     }
 }
@@ -115,6 +122,7 @@ mod tests {
             CONNECTION,
             QUARANTINE,
             MEDIA,
+            SEAT,
         ];
         let names = tables.map(|table| name(table).unwrap());
         assert_eq!(names, NAMES);

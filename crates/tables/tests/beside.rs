@@ -85,7 +85,13 @@ fn end(p: &mut Participant, id: u8) {
 }
 
 fn expire_dialogs(p: &mut Participant) {
-    Dialogs(p).expire(AFTERWARDS, Cursor::default(), usize::MAX, |_| {});
+    let mut due = Vec::new();
+    Dialogs(p).due(AFTERWARDS, Cursor::default(), usize::MAX, |row| {
+        due.push(row)
+    });
+    for row in due {
+        Dialogs(p).end(row);
+    }
 }
 
 fn put(p: &mut Participant, len: usize) {

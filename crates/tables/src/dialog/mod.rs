@@ -1,11 +1,13 @@
 //! The `dialog` table (RFC 3261 §12): a record for each dialog, from the INVITE on.
 //!
-//! *Names.* The key is Call-ID and tags (`key`), the alias the [`DialogId`] that we put into our Record-Route. All dialogs of one INVITE share its
-//! Record-Route, but a record has one alias: the first dialog has it, those that a fork adds are found by their tags.
+//! *Names.* The key is Call-ID and tags (`key`), the alias the [`DialogId`], which is what operators and call records call it. Our Record-Route names its *place*: the
+//! row that it was created in, so that a request within the dialog finds it without a look-up. All dialogs of one INVITE share the place: the first one
+//! has the row, those that a fork adds are found by their tags, and so is one that a restart has put into another row.
 //!
 //! *Life.* [`create`](Dialogs::create) when the INVITE comes, before it is forwarded: that is when a call is counted or refused. A [`confirm`](Dialogs::confirm)
 //! is a change of the body. [`end`](Dialogs::end) removes the record, and gives back what counted it. Exactly one party ends a dialog: whoever removes the
-//! record, be it a BYE on any slot, a final response, the operator or expiry.
+//! record, be it a BYE on any slot, a final response, the operator or [time](Dialogs::due). A dialog that messages still have to be read by leaves a copy
+//! that counts nowhere and goes by itself ([`end_keeping`](Dialogs::end_keeping)).
 //!
 //! *Counts.* The resources that a dialog counts in are rows of `balancer`, named in it by row and key. A row that has become another's, or is no more, is
 //! left out when the dialog ends. A dialog that is carried over a restart counts nowhere: [`shift`](crate::shift) takes the rows out and leaves the keys.
@@ -17,22 +19,22 @@
 mod key;
 mod row;
 
-use std::time::Duration;
-
 use shm::{
     Block, Count, Cursor, InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef,
 };
 use stdx::Instant;
 
 pub(crate) use row::shift;
-pub use row::{CountedBy, DIALOG_COUNTS_MAX, Dialog, DialogId, DialogRow, DialogState, Side, View};
+pub use row::{
+    CountedBy, DIALOG_COUNTS_MAX, Dialog, DialogId, DialogRow, DialogState, EndCause, Side, View,
+};
 
-use crate::{DIALOG, balancer};
+use crate::{DIALOG, balancer, row::put};
 
 /// Attempts before an update gives up: each failure means that another one of the same dialog went through.
 const ATTEMPTS_MAX: usize = 64;
-/// How long a dialog stays in [`DialogState::Ending`]: a BYE of our own has got its answer by then, or never gets it (Timer F).
-pub(crate) const ENDING: Duration = Duration::from_secs(32);
+/// How often the same call may pass through us, each time with a dialog of its own.
+const PASSES_MAX: u8 = 8;
 
 /// Bits of [`Dialog::flags`].
 pub mod flag {
@@ -64,6 +66,8 @@ pub enum CreateError {
     Unusable,
     #[error("others create the same dialog")]
     Busy,
+    #[error("the same call passes through us too often")]
+    Spiral,
     #[error("count {nth} is at its limit")]
     OverLimit {
         /// Which of the counts that were given.
@@ -120,9 +124,21 @@ pub struct Dialogs<'p>(pub &'p mut Participant);
 impl Dialogs<'_> {
     /// Publishes a new dialog, counted in these resources, unless one of them is at its limit.
     pub fn create(&mut self, dialog: Dialog, counts: &[CountIn]) -> Result<RowRef, CreateError> {
-        let key = key::first(&dialog.call_id, &dialog.caller.tag);
-        let alias = dialog.id.0;
-        self.insert(dialog, &key, Some(&alias), counts)
+        let (alias, origin) = (dialog.id.0, dialog.origin);
+        for pass in 0..PASSES_MAX {
+            let key = key::first(&dialog.call_id, &dialog.caller.tag, pass);
+            match self.insert(dialog.clone(), &key, Some(&alias), counts) {
+                Err(CreateError::Exists(row)) => {
+                    let same =
+                        self.with(row, |view| view.origin() == origin || view.id().0 == alias);
+                    if same.unwrap_or(true) {
+                        return Err(CreateError::Exists(row));
+                    }
+                }
+                done => return done,
+            }
+        }
+        Err(CreateError::Spiral)
     }
 
     fn insert(
@@ -150,26 +166,40 @@ impl Dialogs<'_> {
                 key,
             });
         }
+        for _ in 0..ATTEMPTS_MAX {
+            match self.try_insert(&mut dialog, key, alias, &cells) {
+                Err(CreateError::Busy) => {}
+                done => return done,
+            }
+        }
+        Err(CreateError::Busy)
+    }
+
+    fn try_insert(
+        &mut self,
+        dialog: &mut Dialog,
+        key: &[u8],
+        alias: Option<&[u8]>,
+        counts: &[Count],
+    ) -> Result<RowRef, CreateError> {
+        let reserved = self
+            .0
+            .reserve_new(DIALOG, key, alias)
+            .map_err(create_error)?;
+        if alias.is_some() {
+            dialog.place = reserved.row().pack();
+        }
         let mut body = Vec::new();
         dialog.encode(&mut body);
         let new = New {
             key,
             alias,
             payload: &[&body],
-            meta: meta(&dialog),
-            counts: &cells,
+            meta: meta(dialog),
+            counts,
             ..New::default()
         };
-        self.0.insert_new(DIALOG, &new).map_err(|e| match e {
-            InsertError::Exists { row, .. } | InsertError::AliasTaken { row, .. } => {
-                CreateError::Exists(row)
-            }
-            InsertError::TooLong => CreateError::Unusable,
-            InsertError::Stale => CreateError::Busy,
-            InsertError::OverLimit { nth } => CreateError::OverLimit { nth },
-            InsertError::NoCells { nth } => CreateError::NoResource { nth },
-            _ => CreateError::Full,
-        })
+        self.0.publish_new(reserved, &new).map_err(create_error)
     }
 
     /// A further dialog of the same INVITE: another callee has answered it too. `first` is the one that was created with it. It was admitted with the INVITE, so
@@ -216,42 +246,62 @@ impl Dialogs<'_> {
             };
             self.0.find(DIALOG, key, try_record).flatten()
         };
-        if let Some(found) = try_key(&key::first(call_id, from_tag)) {
+        if let Some(found) = try_key(&key::first(call_id, from_tag, 0)) {
             return Some(found);
         }
         if to_tag.is_empty() {
             return None;
         }
-        try_key(&key::first(call_id, to_tag))
+        try_key(&key::first(call_id, to_tag, 0))
             .or_else(|| try_key(&key::further(call_id, from_tag, to_tag)))
     }
 
-    /// The dialog with this id: the first one of its INVITE. A caller who got the id from a Route header looks at the tags too, or uses
-    /// [`find_in_route`](Self::find_in_route).
-    pub fn find_id<R>(&self, id: DialogId, look: impl FnOnce(View<'_>) -> R) -> Option<R> {
-        self.0
-            .find_alias(DIALOG, &id.0, |record| View::new(&record).map(look))
-            .flatten()
-    }
-
-    /// The dialog of a message that came with our id in its Route: by the id if that is the one, else by Call-ID and tags.
-    pub fn find_in_route<R>(
+    /// The dialog of a message that came with this place in a URI of ours: by the row if that is the one, else by its names.
+    pub fn at_place<R>(
         &self,
-        id: DialogId,
+        place: u64,
         call_id: &[u8],
         from_tag: &[u8],
         to_tag: &[u8],
         look: impl FnOnce(View<'_>, Sender) -> R,
     ) -> Option<R> {
         let mut look = Some(look);
-        let by_id = self.find_id(id, |view| {
+        let mut take = |view: View<'_>| {
+            if view.place() != place {
+                return None;
+            }
             let sender = sender(&view, call_id, from_tag, to_tag)?;
             look.take().map(|look| look(view, sender))
-        });
-        match by_id.flatten() {
-            Some(found) => Some(found),
-            None => self.find(call_id, from_tag, to_tag, look?),
+        };
+        let row = RowRef::unpack(place);
+        let there = self.with(row, |view| (view.place() == place).then(|| take(view)));
+        match there.flatten() {
+            Some(None) => {
+                // Another dialog of the same INVITE.
+                let key = key::further(call_id, from_tag, to_tag);
+                return self.look_up(&key, &mut take);
+            }
+            Some(found) => return found,
+            None => {}
         }
+        let ended = [None, Some((from_tag, to_tag))].map(|tags| key::ended(place, tags));
+        let further = key::further(call_id, from_tag, to_tag);
+        let first = (0..PASSES_MAX)
+            .flat_map(|pass| [from_tag, to_tag].map(|tag| key::first(call_id, tag, pass)));
+        let mut keys = ended.into_iter().chain([further]).chain(first);
+        keys.find_map(|key| self.look_up(&key, &mut take))
+    }
+
+    fn look_up<R>(&self, key: &[u8], take: &mut impl FnMut(View<'_>) -> Option<R>) -> Option<R> {
+        let look = |record: Record<'_>| View::new(&record).and_then(&mut *take);
+        self.0.find(DIALOG, key, look).flatten()
+    }
+
+    /// The dialog with this id: the first one of its INVITE.
+    pub fn find_id<R>(&self, id: DialogId, look: impl FnOnce(View<'_>) -> R) -> Option<R> {
+        self.0
+            .find_alias(DIALOG, &id.0, |record| View::new(&record).map(look))
+            .flatten()
     }
 
     /// The dialog in this row.
@@ -327,25 +377,45 @@ impl Dialogs<'_> {
         self.0.remove_counted(row, None, &cells).then_some(dialog)
     }
 
-    /// Removes the dialogs whose time is over, as [`Participant::expire`] does, and gives back what counts them.
-    pub fn expire(
+    /// Ends a dialog and leaves a copy until then that counts nowhere: what is still under way in it is read by that.
+    pub fn end_keeping(&mut self, row: RowRef, until: Instant) -> Option<Dialog> {
+        let mut ended = self.with(row, |view| view.take())?;
+        ended.state = DialogState::Ended;
+        ended.ended_at = Some(until);
+        ended.counted.clear();
+        let tags = (ended.flags & flag::FORK != 0)
+            .then_some((&ended.caller.tag[..], &ended.callee.tag[..]));
+        let key = key::ended(ended.place, tags);
+        let mut body = Vec::new();
+        ended.encode(&mut body);
+        put(row::tag::CALL_ID, Some(&ended.call_id), &mut body);
+        // Who did this before us and died has left the same; without memory, messages pass by their Route set alone.
+        let _ = self.0.insert(DIALOG, &key, &[&body], &[], meta(&ended));
+        self.end(row)
+    }
+
+    /// The dialogs about which something is to be done now, of our own and of our share of the control threads', looking at `budget` rows from `cursor` on;
+    /// `None` at the end. Removes what is left of ended ones.
+    pub fn due(
         &mut self,
         now: Instant,
         cursor: Cursor,
         budget: usize,
-        gone: impl FnMut(Record<'_>),
+        mut due: impl FnMut(RowRef),
     ) -> Option<Cursor> {
-        let counted = |participant: &Participant, record: &Record<'_>| {
-            let mut blocks = [None; DIALOG_COUNTS_MAX];
-            if let Some(view) = View::new(record) {
-                for (place, block) in blocks.iter_mut().zip(cells(participant, &view)) {
-                    *place = Some(block);
-                }
+        let mut over = Vec::new();
+        let next = self.0.due(DIALOG, now, cursor, budget, |record| {
+            match View::new(&record).map(|view| view.state) {
+                Some(DialogState::Ended) => over.push(record.row),
+                Some(_) => due(record.row),
+                // Nobody can read it.
+                None => over.push(record.row),
             }
-            blocks
-        };
-        self.0
-            .expire_counted(DIALOG, now, cursor, budget, counted, gone)
+        });
+        for row in over {
+            self.0.remove(row, None);
+        }
+        next
     }
 }
 
@@ -354,6 +424,19 @@ fn cells(participant: &Participant, view: &View<'_>) -> Vec<Block> {
     view.counted()
         .filter_map(|(row, key)| balancer::cells_of(participant, row, key))
         .collect()
+}
+
+fn create_error(error: InsertError) -> CreateError {
+    match error {
+        InsertError::Exists { row, .. } | InsertError::AliasTaken { row, .. } => {
+            CreateError::Exists(row)
+        }
+        InsertError::TooLong => CreateError::Unusable,
+        InsertError::Stale => CreateError::Busy,
+        InsertError::OverLimit { nth } => CreateError::OverLimit { nth },
+        InsertError::NoCells { nth } => CreateError::NoResource { nth },
+        _ => CreateError::Full,
+    }
 }
 
 fn meta(dialog: &Dialog) -> RowMeta {

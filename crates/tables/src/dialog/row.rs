@@ -1,6 +1,6 @@
 //! A dialog's row: what lies in the arena, read in place ([`View`]) or taken out to be changed ([`Dialog`]).
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use shm::{Record, RowRef, Version};
 use stdx::Instant;
@@ -10,13 +10,17 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::key;
 use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
 
+/// What an early dialog takes beyond its need: as much as a 2xx adds to it (tag, Contact, Record-Route). So the answer to a call finds room in a full
+/// arena, because the block that the change frees is as large as the one that it takes.
+const EARLY_ROOM: usize = 192;
+
 /// Resources that a dialog can be counted by.
 pub const DIALOG_COUNTS_MAX: usize = shm::COUNTS_MAX;
 const _: () = assert!(DIALOG_COUNTS_MAX == 4);
 
 row! {
     /// The header of a dialog; `kind` is its state.
-    pub struct DialogRow: version 1, 200 bytes {
+    pub struct DialogRow: version 1, 240 bytes {
         /// See [`flag`](super::flag).
         pub flags: U32,
         /// The dialog's id, which is its alias as well.
@@ -51,23 +55,41 @@ row! {
         pub caller_listener: U32,
         /// The callee's.
         pub callee_listener: U32,
-        /// Probes in a row without an answer.
+        /// Probes in a row without an answer: of the caller in the low byte, of the callee in the high one. Of one that is to be ended: tries so far.
         pub probes_failed: U16,
         /// Why it ended: the code of the final response, 0 for a BYE.
         pub end_code: U16,
-        /// Zero.
-        pub reserved: U32,
+        /// Time between two probes within the dialog, in ms; 0: it is not probed.
+        pub probe_ms: U32,
         /// Where the caller is.
         pub caller_address: Address,
         /// Where the callee is.
         pub callee_address: Address,
         /// Rows of `balancer` that count it, packed; their keys are fields.
         pub counted: [U64; DIALOG_COUNTS_MAX],
+        /// What our URIs call it: the packed row that it was created in, which it keeps over a restart.
+        pub place: U64,
+        /// Hash of the server transaction that created it.
+        pub origin: U64,
+        /// The packed row of that transaction: while it is there, an early dialog goes on.
+        pub transaction: U64,
+        /// Session-Expires that we ask for, in seconds; 0: what the parties want.
+        pub session_wanted: U32,
+        /// What was added to the CSeq of the caller's last INVITE.
+        pub caller_invite_shift: I32,
+        /// The same for the callee's.
+        pub callee_invite_shift: I32,
+        /// See [`EndCause`].
+        pub end_cause: u8,
+        /// The attempt whose seat at a destination is the call's, and one; 0: none is.
+        pub seat: u8,
+        /// Probes in a row that may stay without an answer.
+        pub probes_max: U16,
     }
 }
 
 /// Tags of the fields after the header.
-mod tag {
+pub(super) mod tag {
     pub(super) const CALLER_TAG: u8 = 1;
     pub(super) const CALLEE_TAG: u8 = 2;
     pub(super) const CALLER_URI: u8 = 3;
@@ -78,6 +100,13 @@ mod tag {
     pub(super) const CALLEE_ROUTES: u8 = 8;
     /// The keys of what counts it, in the order of `counted`.
     pub(super) const COUNTED: u8 = 9;
+    pub(super) const REQUEST_URI: u8 = 10;
+    pub(super) const DOMAIN: u8 = 11;
+    pub(super) const DESTINATION: u8 = 12;
+    /// Only where the key does not say it.
+    pub(in crate::dialog) const CALL_ID: u8 = 13;
+    /// Bytes that say nothing, see [`EARLY_ROOM`](super::EARLY_ROOM).
+    pub(super) const ROOM: u8 = 255;
 }
 
 /// What the field `kind` says.
@@ -88,8 +117,10 @@ pub enum DialogState {
     Early = 1,
     /// Answered.
     Confirmed = 2,
-    /// Being ended: nothing new begins in it. It counts until its row goes.
+    /// To be ended by us, as the operator or time wants it: nothing new begins in it. It counts until its row goes.
     Ending = 3,
+    /// What is left of it, for messages that are still under way.
+    Ended = 4,
 }
 
 impl DialogState {
@@ -98,12 +129,71 @@ impl DialogState {
             1 => Some(Self::Early),
             2 => Some(Self::Confirmed),
             3 => Some(Self::Ending),
+            4 => Some(Self::Ended),
             _ => None,
         }
     }
 }
 
-/// The name of a dialog in our Record-Route.
+/// Why a dialog ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EndCause {
+    /// The caller said BYE.
+    Caller = 1,
+    /// The callee did.
+    Callee = 2,
+    /// The INVITE was answered with a failure: see `end_code`.
+    Failed = 3,
+    /// The caller gave up before it was answered.
+    Cancelled = 4,
+    /// The operator ended it.
+    Operator = 5,
+    /// Its maximum duration was over.
+    Duration = 6,
+    /// Nobody refreshed the session (RFC 4028 §8.3).
+    Session = 7,
+    /// A party did not answer probes any more.
+    Silent = 8,
+    /// Its INVITE was lost: the worker that had it died, and nobody could go on.
+    Lost = 9,
+}
+
+impl EndCause {
+    /// Every cause.
+    pub const ALL: [Self; 9] = [
+        Self::Caller,
+        Self::Callee,
+        Self::Failed,
+        Self::Cancelled,
+        Self::Operator,
+        Self::Duration,
+        Self::Session,
+        Self::Silent,
+        Self::Lost,
+    ];
+
+    fn read(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|&cause| cause as u8 == byte)
+    }
+
+    /// As it stands in lists and call records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Callee => "callee",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Operator => "operator",
+            Self::Duration => "duration",
+            Self::Session => "session",
+            Self::Silent => "silent",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// The name of a dialog for operators and call records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct DialogId(pub [u8; 16]);
 
@@ -126,6 +216,8 @@ pub struct Side {
     pub cseq: u32,
     /// Added to its CSeqs on their way to the other.
     pub cseq_shift: i32,
+    /// What was added to that of its last INVITE: its ACK and PRACKs name the same.
+    pub invite_shift: i32,
 }
 
 /// Something that counts a dialog.
@@ -149,6 +241,7 @@ pub struct Dialog {
     pub callee: Side,
     pub created_at: Instant,
     pub confirmed_at: Option<Instant>,
+    /// Of one that is to be ended: since when, or when it is tried again. Of what is left of one: until when.
     pub ended_at: Option<Instant>,
     /// An early dialog goes then.
     pub answer_until: Option<Instant>,
@@ -161,8 +254,30 @@ pub struct Dialog {
     pub session_interval: u32,
     /// Seconds.
     pub session_min: u32,
+    /// Time between two probes, in ms; 0: it is not probed.
+    pub probe_ms: u32,
+    pub probes_max: u16,
+    /// Of the caller in the low byte, of the callee in the high one; of one that is to be ended: tries so far.
     pub probes_failed: u16,
     pub end_code: u16,
+    /// Why it ended, or is to end.
+    pub end_cause: Option<EndCause>,
+    /// Session-Expires that we ask for, in seconds; 0: what the parties want.
+    pub session_wanted: u32,
+    /// The packed row of the server transaction that created it; 0: not said.
+    pub transaction: u64,
+    /// What our URIs call it; set by [`Dialogs::create`](super::Dialogs::create).
+    pub place: u64,
+    /// Hash of the server transaction that created it: a copy of its INVITE is known by that.
+    pub origin: u64,
+    /// The Request-URI of the INVITE, as it came.
+    pub request_uri: Vec<u8>,
+    /// The domain that the call belongs to.
+    pub domain: Vec<u8>,
+    /// The attempt whose seat is the call's, and one; 0: none.
+    pub seat: u8,
+    /// The destination that took it, as its key in `balancer`; empty: none.
+    pub destination: Vec<u8>,
     /// Set by [`Dialogs::create`](super::Dialogs::create).
     pub counted: Vec<CountedBy>,
     /// Fields that a later release wrote.
@@ -191,20 +306,40 @@ impl Dialog {
             probe_at: None,
             session_interval: 0,
             session_min: 0,
+            probe_ms: 0,
+            probes_max: 0,
+            seat: 0,
             probes_failed: 0,
             end_code: 0,
+            end_cause: None,
+            session_wanted: 0,
+            transaction: 0,
+            place: 0,
+            origin: 0,
+            request_uri: Vec::new(),
+            domain: Vec::new(),
+            destination: Vec::new(),
             counted: Vec::new(),
             unknown: Vec::new(),
         }
     }
 
-    /// When the row goes by itself; `None`: never.
+    /// When something is to be done about it: it ends, or is probed; `None`: never.
     pub fn expires_at(&self) -> Option<Instant> {
         match self.state {
             DialogState::Early => self.answer_until,
-            DialogState::Confirmed => earlier(self.duration_until, self.session_until),
-            DialogState::Ending => self.ended_at.map(|at| at + super::ENDING),
+            DialogState::Confirmed => [self.duration_until, self.session_until, self.probe_at]
+                .into_iter()
+                .flatten()
+                .min(),
+            DialogState::Ending | DialogState::Ended => self.ended_at,
         }
+    }
+
+    /// When it is probed next.
+    pub fn probe_after(&self, now: Instant) -> Option<Instant> {
+        let interval = Duration::from_millis(self.probe_ms.into());
+        (self.probe_ms > 0).then(|| now.saturating_add(interval))
     }
 
     /// Appends the payload of the row.
@@ -228,10 +363,20 @@ impl Dialog {
         row.callee_shift = I32::new(self.callee.cseq_shift);
         row.caller_listener = U32::new(self.caller.listener);
         row.callee_listener = U32::new(self.callee.listener);
+        row.probe_ms = U32::new(self.probe_ms);
+        row.probes_max = U16::new(self.probes_max);
+        row.seat = self.seat;
         row.probes_failed = U16::new(self.probes_failed);
         row.end_code = U16::new(self.end_code);
         row.caller_address = Address::new(self.caller.address);
         row.callee_address = Address::new(self.callee.address);
+        row.place = U64::new(self.place);
+        row.origin = U64::new(self.origin);
+        row.transaction = U64::new(self.transaction);
+        row.session_wanted = U32::new(self.session_wanted);
+        row.caller_invite_shift = I32::new(self.caller.invite_shift);
+        row.callee_invite_shift = I32::new(self.callee.invite_shift);
+        row.end_cause = self.end_cause.map_or(0, |cause| cause as u8);
         for (to, by) in row.counted.iter_mut().zip(&self.counted) {
             *to = U64::new(by.row.map_or(0, RowRef::pack));
         }
@@ -245,6 +390,9 @@ impl Dialog {
             (tag::CALLEE_TARGET, &self.callee.target),
             (tag::CALLER_ROUTES, &self.caller.routes),
             (tag::CALLEE_ROUTES, &self.callee.routes),
+            (tag::REQUEST_URI, &self.request_uri),
+            (tag::DOMAIN, &self.domain),
+            (tag::DESTINATION, &self.destination),
         ];
         for (tag, value) in fields {
             put(tag, Some(value.as_slice()).filter(|v| !v.is_empty()), out);
@@ -253,6 +401,9 @@ impl Dialog {
             put(tag::COUNTED, Some(&by.key), out);
         }
         out.extend_from_slice(&self.unknown);
+        if self.state == DialogState::Early {
+            put(tag::ROOM, Some(&[0; EARLY_ROOM]), out);
+        }
     }
 }
 
@@ -268,13 +419,6 @@ pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
         rows.fill(0);
     }
     Some(shifted)
-}
-
-fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
 }
 
 /// A dialog as it lies in the arena.
@@ -315,7 +459,25 @@ impl<'a> View<'a> {
     }
 
     pub fn call_id(&self) -> &'a [u8] {
-        key::call_id(self.key)
+        match self.field(tag::CALL_ID) {
+            [] => key::call_id(self.key),
+            call_id => call_id,
+        }
+    }
+
+    /// The name of what created it, see [`Dialog::origin`].
+    pub fn origin(&self) -> u64 {
+        self.header.origin.get()
+    }
+
+    /// See [`Dialog::place`].
+    pub fn place(&self) -> u64 {
+        self.header.place.get()
+    }
+
+    /// One of the [flags](super::flag).
+    pub fn has(&self, flag: u32) -> bool {
+        self.header.flags.get() & flag != 0
     }
 
     pub fn caller_tag(&self) -> &'a [u8] {
@@ -356,6 +518,7 @@ impl<'a> View<'a> {
             listener: h.caller_listener.get(),
             cseq: h.caller_cseq.get(),
             cseq_shift: h.caller_shift.get(),
+            invite_shift: h.caller_invite_shift.get(),
             ..Side::default()
         };
         let mut callee = Side {
@@ -363,9 +526,11 @@ impl<'a> View<'a> {
             listener: h.callee_listener.get(),
             cseq: h.callee_cseq.get(),
             cseq_shift: h.callee_shift.get(),
+            invite_shift: h.callee_invite_shift.get(),
             ..Side::default()
         };
         let (mut counted, mut unknown) = (Vec::new(), Vec::new());
+        let (mut request_uri, mut domain, mut destination) = (Vec::new(), Vec::new(), Vec::new());
         for (tag, value) in Fields(self.fields) {
             let to = match tag {
                 tag::CALLER_TAG => &mut caller.tag,
@@ -376,6 +541,10 @@ impl<'a> View<'a> {
                 tag::CALLEE_TARGET => &mut callee.target,
                 tag::CALLER_ROUTES => &mut caller.routes,
                 tag::CALLEE_ROUTES => &mut callee.routes,
+                tag::REQUEST_URI => &mut request_uri,
+                tag::DOMAIN => &mut domain,
+                tag::DESTINATION => &mut destination,
+                tag::CALL_ID | tag::ROOM => continue,
                 tag::COUNTED => {
                     if let Some(packed) = h.counted.get(counted.len()) {
                         counted.push(CountedBy {
@@ -408,8 +577,19 @@ impl<'a> View<'a> {
             probe_at: instant(h.probe_at),
             session_interval: h.session_interval.get(),
             session_min: h.session_min.get(),
+            probe_ms: h.probe_ms.get(),
+            probes_max: h.probes_max.get(),
+            seat: h.seat,
             probes_failed: h.probes_failed.get(),
             end_code: h.end_code.get(),
+            end_cause: EndCause::read(h.end_cause),
+            session_wanted: h.session_wanted.get(),
+            transaction: h.transaction.get(),
+            place: h.place.get(),
+            origin: h.origin.get(),
+            request_uri,
+            domain,
+            destination,
             counted,
             unknown,
         }

@@ -139,7 +139,7 @@ fn a_resource_in_use_waits_for_its_dialogs() {
     assert!(Dialogs(&mut all[0]).end(one).is_some());
     let mut sweep = tables::Sweep::default();
     for _ in 0..10 {
-        sweep.step(&mut all[2], at(2), |_, _| ());
+        sweep.step(&mut all[2], at(2), |_, _| (), |_| ());
     }
     assert_eq!(Balancer(&mut all[0]).live(row), None);
     let gone = Dialogs(&mut all[1]).create(call(2), &[unlimited(row)]);
@@ -214,7 +214,11 @@ fn what_expires_is_given_back() {
     assert_eq!(live(&mut all[0]), [1; 4]);
     let mut sweep = tables::Sweep::default();
     for _ in 0..8 {
-        sweep.step(&mut all[1], at(11), |_, _| ());
+        let mut due = Vec::new();
+        sweep.step(&mut all[1], at(11), |_, _| (), |row| due.push(row));
+        for row in due {
+            Dialogs(&mut all[1]).end(row);
+        }
     }
     assert_eq!(live(&mut all[0]), [0; 4]);
     settle(&arena, &mut all);
@@ -424,7 +428,11 @@ proptest! {
                 }
                 Op::Expire => {
                     for p in &mut all {
-                        Dialogs(p).expire(at(11), Cursor::default(), usize::MAX, |_| ());
+                        let mut due = Vec::new();
+                        Dialogs(p).due(at(11), Cursor::default(), usize::MAX, |row| due.push(row));
+                        for row in due {
+                            Dialogs(p).end(row);
+                        }
                     }
                     model.retain(|(_, c)| !c.early);
                 }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use shm::{Cursor, Participant, RowMeta, RowRef};
 use stdx::Instant;
 use tables::dialog::{
-    ChangeError, Confirmed, CountedBy, CreateError, Dialog, DialogId, DialogState, Sender, Side,
-    flag,
+    ChangeError, Confirmed, CountedBy, CreateError, Dialog, DialogId, DialogState, EndCause,
+    Sender, Side, flag,
 };
 use tables::{DIALOG, Dialogs};
 
@@ -32,10 +32,10 @@ fn either_direction_finds_it_by_tags_and_by_id() {
     let row = dialogs.create(early(1), &[]).unwrap();
     let find = |d: &Dialogs<'_>, from: &[u8], to: &[u8]| {
         let by_tags = d.find(b"call 1", from, to, |view, sender| (view.row, sender));
-        let by_id = d.find_in_route(id(1), b"call 1", from, to, |view, sender| {
+        let by_place = d.at_place(row.pack(), b"call 1", from, to, |view, sender| {
             (view.row, sender)
         });
-        assert_eq!(by_tags, by_id);
+        assert_eq!(by_tags, by_place);
         by_tags
     };
     // Early: the INVITE itself, and requests of both within the early dialog.
@@ -110,17 +110,20 @@ fn names_are_unique_and_no_two_calls_share_one() {
     assert_eq!(dialogs.create(long, &[]), Err(CreateError::Unusable));
 }
 
+/// The dialogs that something is to be done about.
+fn due(p: &mut Participant, now: Instant) -> Vec<RowRef> {
+    let mut rows = Vec::new();
+    Dialogs(p).due(now, Cursor::default(), usize::MAX, |row| rows.push(row));
+    rows
+}
+
 #[test]
-fn a_dialog_goes_when_its_time_is_over() {
+fn a_dialog_is_due_when_its_time_has_come() {
     let arena = arena(16 << 20);
     let mut p = online(&arena, 0);
-    let expire = |p: &mut Participant, now: Instant| {
-        let mut gone = 0;
-        p.expire(DIALOG, now, Cursor::default(), usize::MAX, |_| gone += 1);
-        gone
-    };
     let row = Dialogs(&mut p).create(early(1), &[]).unwrap();
-    assert_eq!(expire(&mut p, at(179)), 0);
+    assert_eq!(due(&mut p, at(179)), []);
+    assert_eq!(due(&mut p, at(180)), [row]);
     let update = |p: &mut Participant, change: &dyn Fn(&mut Dialog)| {
         let done = Dialogs(p).update(row, |dialog| {
             change(dialog);
@@ -129,23 +132,119 @@ fn a_dialog_goes_when_its_time_is_over() {
         assert_eq!(done, Ok(()));
     };
     Dialogs(&mut p).confirm(row, b"a", at(100), |_| ()).unwrap();
-    assert_eq!(
-        expire(&mut p, at(1_000_000)),
-        0,
-        "no limit, no session timer"
-    );
+    assert_eq!(due(&mut p, at(1_000_000)), [], "no limit, no session timer");
     update(&mut p, &|d| d.duration_until = Some(at(7200)));
     update(&mut p, &|d| d.session_until = Some(at(1800)));
-    assert_eq!(expire(&mut p, at(1799)), 0);
+    assert_eq!(due(&mut p, at(1799)), []);
+    assert_eq!(due(&mut p, at(1800)), [row]);
     update(&mut p, &|d| d.session_until = Some(at(9000)));
-    assert_eq!(expire(&mut p, at(7199)), 0);
+    update(&mut p, &|d| d.probe_at = Some(at(50)));
+    assert_eq!(due(&mut p, at(50)), [row]);
+    update(&mut p, &|d| d.probe_at = None);
+    assert_eq!(due(&mut p, at(7199)), []);
     update(&mut p, &|d| {
         d.state = DialogState::Ending;
-        d.ended_at = Some(at(7199));
+        d.ended_at = Some(at(90));
     });
-    assert_eq!(expire(&mut p, at(7230)), 0);
-    assert_eq!(expire(&mut p, at(7231)), 1);
-    assert!(Dialogs(&mut p).with(row, |_| ()).is_none());
+    assert_eq!(due(&mut p, at(89)), []);
+    assert_eq!(
+        due(&mut p, at(90)),
+        [row],
+        "it stays until somebody ends it"
+    );
+    assert!(Dialogs(&mut p).end(row).is_some());
+    assert_eq!(due(&mut p, at(1_000_000)), []);
+}
+
+/// What is left of an ended dialog counts nowhere, is found by its place, and goes by itself; a further one likewise.
+#[test]
+fn what_is_left_of_an_ended_dialog() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let row = Dialogs(&mut p).create(early(1), &[]).unwrap();
+    let place = row.pack();
+    Dialogs(&mut p).confirm(row, b"a", at(1), |_| ()).unwrap();
+    let second = Dialogs(&mut p).fork(row, b"b", |_| ()).unwrap();
+    let find = |p: &mut Participant, from: &[u8], to: &[u8]| {
+        Dialogs(p).at_place(place, b"call 1", from, to, |view, sender| {
+            (view.state, view.callee_tag().to_vec(), sender)
+        })
+    };
+    for row in [row, second] {
+        let ended = Dialogs(&mut p).end_keeping(row, at(40)).unwrap();
+        assert_ne!(ended.state, DialogState::Ended);
+        assert!(Dialogs(&mut p).end_keeping(row, at(40)).is_none());
+    }
+    for tag in [b"a", b"b"] {
+        let left = (DialogState::Ended, tag.to_vec());
+        assert_eq!(
+            find(&mut p, b"caller", tag),
+            Some((left.0, left.1.clone(), Sender::Caller))
+        );
+        assert_eq!(
+            find(&mut p, tag, b"caller"),
+            Some((left.0, left.1, Sender::Callee))
+        );
+    }
+    assert_eq!(find(&mut p, b"caller", b"c"), None);
+    // The same names may begin anew.
+    let again = Dialogs(&mut p).create(early(1), &[]).unwrap();
+    assert_ne!(again.pack(), place);
+    assert!(Dialogs(&mut p).end(again).is_some());
+    assert_eq!(due(&mut p, at(39)), []);
+    assert!(find(&mut p, b"caller", b"a").is_some());
+    assert_eq!(due(&mut p, at(40)), []);
+    assert_eq!(find(&mut p, b"caller", b"a"), None, "gone with that look");
+}
+
+/// The same call may pass through us more than once; a copy of an INVITE makes no second dialog.
+#[test]
+fn passes_of_one_call_are_told_apart() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let pass = |n: u8| Dialog {
+        origin: n.into(),
+        ..Dialog::new(id(n), b"call 1", b"caller", at(0))
+    };
+    let rows: Vec<RowRef> = (0..8)
+        .map(|n| Dialogs(&mut p).create(pass(n), &[]).unwrap())
+        .collect();
+    assert_eq!(
+        Dialogs(&mut p).create(pass(5), &[]),
+        Err(CreateError::Exists(rows[5]))
+    );
+    assert_eq!(
+        Dialogs(&mut p).create(pass(9), &[]),
+        Err(CreateError::Spiral)
+    );
+    for (n, &row) in (0..).zip(&rows) {
+        let found =
+            Dialogs(&mut p).at_place(row.pack(), b"call 1", b"x", b"caller", |view, _| view.id());
+        assert_eq!(found, Some(id(n)));
+    }
+    // As after a restart: other rows, the same places.
+    let moved: Vec<(Vec<u8>, Vec<u8>)> = {
+        let mut moved = Vec::new();
+        p.rows(DIALOG, |record| {
+            moved.push((record.key.to_vec(), record.payload.to_vec()))
+        });
+        moved
+    };
+    let other = arena_of_another_boot();
+    let mut q = online(&other, 0);
+    for (key, payload) in moved.iter().rev() {
+        q.insert(DIALOG, key, &[payload], &[], RowMeta::default())
+            .unwrap();
+    }
+    for (n, &row) in (0..).zip(&rows) {
+        let found =
+            Dialogs(&mut q).at_place(row.pack(), b"call 1", b"caller", b"", |view, _| view.id());
+        assert_eq!(found, Some(id(n)));
+    }
+}
+
+fn arena_of_another_boot() -> shm::Arena {
+    arena(17 << 20)
 }
 
 /// Full: no new dialog; those that are there are confirmed, changed and ended.
@@ -218,6 +317,7 @@ fn side() -> impl Strategy<Value = Side> {
                 listener,
                 cseq,
                 cseq_shift,
+                invite_shift: cseq_shift.wrapping_add(1),
             },
         )
 }
@@ -234,6 +334,9 @@ prop_compose! {
         (created_at, confirmed_at, ended_at) in (any::<u64>(), instant(), instant()),
         (answer_until, duration_until, session_until, probe_at) in (instant(), instant(), instant(), instant()),
         (session_interval, session_min, probes_failed, end_code) in any::<(u32, u32, u16, u16)>(),
+        (probe_ms, probes_max, seat) in any::<(u32, u16, u8)>(),
+        (place, origin, transaction, session_wanted, cause) in any::<(u64, u64, u64, u32, u8)>(),
+        (request_uri, domain, destination) in (bytes(60), bytes(30), bytes(60)),
         counted in prop::collection::vec((prop::option::of((any::<u32>(), 1..=u32::MAX)), bytes(60)), 0..5),
     ) -> Dialog {
         Dialog {
@@ -252,8 +355,19 @@ prop_compose! {
             probe_at,
             session_interval,
             session_min,
+            probe_ms,
+            probes_max,
+            seat,
             probes_failed,
             end_code,
+            end_cause: EndCause::ALL.get(usize::from(cause)).copied(),
+            transaction,
+            session_wanted,
+            place,
+            origin,
+            request_uri,
+            domain,
+            destination,
             counted: counted
                 .into_iter()
                 .map(|(row, key)| CountedBy {
@@ -333,7 +447,10 @@ proptest! {
                     let done = dialogs.create(dialog.clone(), &[]);
                     match first {
                         Some(at) => prop_assert_eq!(done, Err(CreateError::Exists(known[at].0))),
-                        None => known.push((done.unwrap(), dialog)),
+                        None => {
+                            let row = done.unwrap();
+                            known.push((row, Dialog { place: row.pack(), ..dialog }));
+                        }
                     }
                 }
                 Op::Confirm(n) => {
@@ -388,7 +505,10 @@ proptest! {
                     let wanted = wanted.map(|(row, d)| (*row, d.clone(), sender));
                     let look = |view: tables::dialog::View<'_>, sender| (view.row, view.take(), sender);
                     prop_assert_eq!(&dialogs.find(&call_id, from, to, look), &wanted);
-                    prop_assert_eq!(&dialogs.find_in_route(id(call), &call_id, from, to, look), &wanted);
+                    if let Some(first) = first {
+                        let place = known[first].1.place;
+                        prop_assert_eq!(&dialogs.at_place(place, &call_id, from, to, look), &wanted);
+                    }
                 }
             }
         }

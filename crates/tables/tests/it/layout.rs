@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use expect_test::expect_file;
 use tables::row::{Field, Header};
-use tables::{balancer, connection, dialog, kv, media, quarantine, transaction};
+use tables::{balancer, connection, dialog, kv, media, quarantine, seat, transaction};
 
 fn describe<H: Header>(table: &str, out: &mut String) {
     writeln!(
@@ -34,5 +34,6 @@ fn the_rows_are_those_on_file() {
     describe::<connection::ConnectionRow>("connection", &mut text);
     describe::<quarantine::QuarantineRow>("quarantine", &mut text);
     describe::<media::MediaRow>("media", &mut text);
+    describe::<seat::SeatRow>("seat", &mut text);
     expect_file!["rows.txt"].assert_eq(&text);
 }

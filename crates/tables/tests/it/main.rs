@@ -6,5 +6,6 @@ mod dialog;
 mod kv;
 mod layout;
 mod media;
+mod seat;
 mod sweep;
 mod world;

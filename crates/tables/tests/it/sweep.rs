@@ -1,7 +1,7 @@
 //! What has expired goes, whichever table it is in.
 
 use shm::RowMeta;
-use tables::{CONNECTION, Counter, DIALOG, KV, LOCATION, QUARANTINE, Sweep};
+use tables::{CONNECTION, Counter, KV, LOCATION, QUARANTINE, Sweep};
 
 use crate::world::{arena, at, everybody, settle};
 
@@ -9,7 +9,7 @@ use crate::world::{arena, at, everybody, settle};
 fn every_table_is_swept_by_the_slot_whose_rows_they_are() {
     let arena = arena(16 << 20);
     let mut all = everybody(&arena);
-    let tables = [LOCATION, DIALOG, KV, CONNECTION, QUARANTINE];
+    let tables = [LOCATION, KV, CONNECTION, QUARANTINE];
     for table in tables {
         for n in 0..10 {
             let meta = RowMeta {
@@ -24,13 +24,12 @@ fn every_table_is_swept_by_the_slot_whose_rows_they_are() {
     }
     let mut sweep = Sweep::default();
     for _ in 0..10 {
-        sweep.step(&mut all[0], at(5), |_, _| panic!("another slot's"));
+        sweep.step(&mut all[0], at(5), |_, _| panic!("another slot's"), |_| ());
     }
     let mut gone = Vec::new();
     for _ in 0..10 {
-        sweep.step(&mut all[1], at(5), |table, record| {
-            gone.push((table, record.key.to_vec()))
-        });
+        let all_gone = |table, record: shm::Record<'_>| gone.push((table, record.key.to_vec()));
+        sweep.step(&mut all[1], at(5), all_gone, |_| ());
     }
     for table in tables {
         assert_eq!(
@@ -41,7 +40,6 @@ fn every_table_is_swept_by_the_slot_whose_rows_they_are() {
     }
     for counter in [
         Counter::BindingsExpired,
-        Counter::DialogsExpired,
         Counter::KvExpired,
         Counter::ConnectionsExpired,
         Counter::QuarantineExpired,

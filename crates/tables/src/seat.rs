@@ -1,0 +1,163 @@
+//! The `seat` table: who has a place at which destination of a group. A call takes a seat before its INVITE goes to a destination, gives it back when
+//! it goes to another one, and when it ends.
+//!
+//! ```text
+//! key = place of the dialog u64 | attempt u8 (the branch that goes there)
+//! ```
+//!
+//! The seats of a destination are counted in its cells (`shm::counts`), so that its limit is kept by several slots at the same moment, and a death makes no
+//! seat too many. A seat is never without its dialog for long: it is taken when the dialog is there, and given back before that goes. What a race leaves behind all the
+//! same is found by [`Seats::sweep`].
+//!
+//! Each operation is one of `shm::ops` and takes effect where that does. *Full*: a seat is refused, and so is the call. Giving back needs no memory.
+
+use shm::{Count, Cursor, InsertError, New, Participant, RowMeta, RowRef};
+use stdx::Instant;
+use zerocopy::little_endian::U64;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::row::{Fields, Header, put, row, word};
+use crate::{SEAT, balancer};
+
+row! {
+    /// The header of a seat; `kind` is 0.
+    pub struct SeatRow: version 1, 28 bytes {
+        /// The packed row of its dialog.
+        pub dialog: U64,
+        /// The packed row of the destination in `balancer`.
+        pub resource: U64,
+        /// It was taken.
+        pub taken_at: U64,
+    }
+}
+
+/// The key of the destination in `balancer`: its row may become another's.
+const RESOURCE_KEY: u8 = 1;
+
+/// Why there is no seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeatError {
+    #[error("all seats are taken")]
+    Taken,
+    #[error("the destination is no more")]
+    Gone,
+    #[error("no memory for a new seat")]
+    Full,
+}
+
+/// The `seat` table through one participant.
+pub struct Seats<'p>(pub &'p mut Participant);
+
+fn key(place: u64, attempt: u8) -> [u8; 9] {
+    let mut key = [0; 9];
+    let (head, tail) = key.split_at_mut(8);
+    head.copy_from_slice(&place.to_le_bytes());
+    tail.fill(attempt);
+    key
+}
+
+impl Seats<'_> {
+    /// Takes a seat for an attempt of the call whose dialog is in row `dialog` and has this place. The same attempt has one seat: who takes it again has it, and if it was at
+    /// another destination, it is not any more.
+    pub fn take(
+        &mut self,
+        dialog: RowRef,
+        place: u64,
+        attempt: u8,
+        resource: RowRef,
+        limit: Option<u64>,
+        now: Instant,
+    ) -> Result<(), SeatError> {
+        let key = key(place, attempt);
+        let (cells, resource_key) = balancer::admission(self.0, resource).ok_or(SeatError::Gone)?;
+        let mut body = Vec::new();
+        let mut row = SeatRow::new_zeroed();
+        row.begin(0);
+        row.dialog = U64::new(dialog.pack());
+        row.resource = U64::new(resource.pack());
+        row.taken_at = word(Some(now));
+        body.extend_from_slice(row.as_bytes());
+        put(RESOURCE_KEY, Some(&resource_key), &mut body);
+        let new = New {
+            key: &key,
+            payload: &[&body],
+            meta: RowMeta::default(),
+            counts: &[Count { cells, limit }],
+            ..New::default()
+        };
+        for _ in 0..balancer::ATTEMPTS_MAX {
+            match self.0.insert_new(SEAT, &new) {
+                Ok(_) => return Ok(()),
+                Err(InsertError::Exists { row, .. }) => {
+                    let same = self.0.with(row, |record| {
+                        let (header, rest) = SeatRow::read(record.payload)?;
+                        Some(
+                            header.resource.get() == resource.pack()
+                                && resource_of(rest) == resource_key,
+                        )
+                    });
+                    match same {
+                        Some(Some(true)) => return Ok(()),
+                        Some(_) => drop(self.leave_row(row)),
+                        None => {}
+                    }
+                }
+                Err(InsertError::OverLimit { .. }) => return Err(SeatError::Taken),
+                Err(InsertError::NoCells { .. }) => return Err(SeatError::Gone),
+                Err(InsertError::Stale) => {}
+                Err(_) => return Err(SeatError::Full),
+            }
+        }
+        Err(SeatError::Full)
+    }
+
+    /// Gives a seat back; false if there is none.
+    pub fn leave(&mut self, place: u64, attempt: u8) -> bool {
+        let row = self.0.find(SEAT, &key(place, attempt), |record| record.row);
+        row.is_some_and(|row| self.leave_row(row))
+    }
+
+    fn leave_row(&mut self, row: RowRef) -> bool {
+        let cells = self.0.with(row, |record| {
+            let (header, rest) = SeatRow::read(record.payload)?;
+            let resource = RowRef::unpack(header.resource.get());
+            balancer::cells_of(self.0, resource, resource_of(rest))
+        });
+        match cells {
+            None => false,
+            Some(cells) => self.0.remove_counted(row, None, cells.as_slice()),
+        }
+    }
+
+    /// The destination that an attempt has a seat at, as its key in `balancer`.
+    pub fn resource<R>(&self, place: u64, attempt: u8, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.0
+            .find(SEAT, &key(place, attempt), |record| {
+                let (_, rest) = SeatRow::read(record.payload)?;
+                Some(look(resource_of(rest)))
+            })
+            .flatten()
+    }
+
+    /// Gives back the seats whose dialog is no more, looking at `rows_max` rows from `cursor` on; `None` at the end. Returns how many there were.
+    pub fn sweep(&mut self, cursor: Cursor, rows_max: usize) -> (Option<Cursor>, u64) {
+        let mut left = Vec::new();
+        let next = self.0.scan(SEAT, cursor, rows_max, |record| {
+            let dialog = SeatRow::read(record.payload).map(|(header, _)| header.dialog.get());
+            let there =
+                dialog.is_some_and(|row| self.0.with(RowRef::unpack(row), |_| ()).is_some());
+            if !there {
+                left.push(record.row);
+            }
+        });
+        let given_back = left.into_iter().filter(|&row| self.leave_row(row)).count();
+        (next, given_back as u64)
+    }
+}
+
+fn resource_of(fields: &[u8]) -> &[u8] {
+    let mut fields = Fields(fields);
+    fields
+        .find_map(|(tag, value)| (tag == RESOURCE_KEY).then_some(value))
+        .unwrap_or_default()
+}

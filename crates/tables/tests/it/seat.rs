@@ -1,0 +1,117 @@
+//! Seats at destinations: counted, one for each attempt, given back once, found when they have lost their call.
+
+use std::thread;
+
+use shm::{Cursor, Participant, RowRef};
+use tables::balancer::{Resource, ResourceKey};
+use tables::dialog::{Dialog, DialogId, Dialogs};
+use tables::seat::SeatError;
+use tables::{Balancer, Seats};
+
+use crate::world::{arena, at, everybody, online, settle};
+
+fn destination(p: &mut Participant, n: u8) -> RowRef {
+    let key = ResourceKey::destination(b"media", &[b'd', n]);
+    Balancer(p).ensure(&key, &Resource::default()).unwrap()
+}
+
+fn call(p: &mut Participant, n: u32) -> RowRef {
+    let id = [&n.to_be_bytes()[..], &[0; 12]].concat();
+    let call_id = format!("call {n}");
+    let id = DialogId(id.try_into().unwrap());
+    Dialogs(p)
+        .create(Dialog::new(id, call_id.as_bytes(), b"t", at(0)), &[])
+        .unwrap()
+}
+
+#[test]
+fn an_attempt_has_one_seat() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let (one, two) = (destination(&mut p, 1), destination(&mut p, 2));
+    let dialog = call(&mut p, 1);
+    let take = |p: &mut Participant, attempt, to| {
+        Seats(p).take(dialog, dialog.pack(), attempt, to, Some(1), at(1))
+    };
+    let live = |p: &mut Participant| [one, two].map(|row| Balancer(p).live(row).unwrap());
+    assert_eq!(take(&mut p, 0, one), Ok(()));
+    assert_eq!(take(&mut p, 0, one), Ok(()), "it has it");
+    assert_eq!(live(&mut p), [1, 0]);
+    assert_eq!(take(&mut p, 1, one), Err(SeatError::Taken));
+    assert_eq!(take(&mut p, 0, two), Ok(()), "somewhere else");
+    assert_eq!(live(&mut p), [0, 1]);
+    let name = Seats(&mut p).resource(dialog.pack(), 0, <[u8]>::to_vec);
+    let key = ResourceKey::destination(b"media", &[b'd', 2]);
+    assert_eq!(name.as_deref(), Some(key.as_bytes()));
+    assert!(Seats(&mut p).leave(dialog.pack(), 0));
+    assert!(!Seats(&mut p).leave(dialog.pack(), 0));
+    assert_eq!(live(&mut p), [0, 0]);
+    Balancer(&mut p).remove(two, at(2)).unwrap();
+    assert_eq!(take(&mut p, 0, two), Err(SeatError::Gone));
+}
+
+#[test]
+fn a_seat_without_its_call_is_given_back() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let one = destination(&mut p, 1);
+    let calls: Vec<RowRef> = (0..10).map(|n| call(&mut p, n)).collect();
+    for &dialog in &calls {
+        let done = Seats(&mut p).take(dialog, dialog.pack(), 0, one, None, at(1));
+        assert_eq!(done, Ok(()));
+    }
+    for &dialog in &calls[..4] {
+        Dialogs(&mut p).end(dialog);
+    }
+    assert_eq!(Balancer(&mut p).live(one), Some(10));
+    assert_eq!(
+        Seats(&mut p).sweep(Cursor::default(), usize::MAX),
+        (None, 4)
+    );
+    assert_eq!(
+        Seats(&mut p).sweep(Cursor::default(), usize::MAX),
+        (None, 0)
+    );
+    assert_eq!(Balancer(&mut p).live(one), Some(6));
+}
+
+/// Four slots race for the seats of one destination: never one too many, none is lost.
+#[test]
+fn a_destination_never_has_one_call_too_many() {
+    const LIMIT: u64 = 5;
+    let arena = arena(32 << 20);
+    let mut all = everybody(&arena);
+    let one = destination(&mut all[0], 1);
+    let dialogs: Vec<RowRef> = (0..32).map(|n| call(&mut all[0], n)).collect();
+    settle(&arena, &mut all);
+    drop(all);
+    thread::scope(|scope| {
+        for slot in 0..crate::world::SLOTS {
+            let (arena, dialogs) = (&arena, &dialogs);
+            scope.spawn(move || {
+                let mut p = online(arena, slot);
+                let mut taken = 0;
+                for round in 0..400_usize {
+                    let dialog = dialogs[(round * 7 + usize::from(slot)) % dialogs.len()];
+                    let attempt = u8::try_from(slot).unwrap();
+                    let done =
+                        Seats(&mut p).take(dialog, dialog.pack(), attempt, one, Some(LIMIT), at(1));
+                    // The sum may be seen between two cells, but never over the limit by those that were let in.
+                    match done {
+                        Ok(()) => {
+                            taken += 1;
+                            p.quiescent();
+                            assert!(Seats(&mut p).leave(dialog.pack(), attempt));
+                        }
+                        Err(e) => assert_eq!(e, SeatError::Taken),
+                    }
+                    p.quiescent();
+                }
+                p.offline();
+                assert!(taken > 0);
+            });
+        }
+    });
+    let mut p = online(&arena, 0);
+    assert_eq!(Balancer(&mut p).live(one), Some(0));
+}
