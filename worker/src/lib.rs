@@ -15,6 +15,7 @@
 mod accounts;
 mod active;
 mod addresses;
+mod calls;
 mod carry;
 pub mod helper;
 mod inbox;

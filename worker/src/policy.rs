@@ -9,7 +9,7 @@ use sip::{
     uri::{Scheme, Uri},
 };
 
-use crate::accounts::Accounts;
+use crate::{accounts::Accounts, calls::Calls};
 
 /// The configuration's rules, made ready for one thread.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Policy {
     router: Router,
     accounts: Arc<Accounts>,
     groups: HashMap<String, Group>,
+    calls: Calls,
 }
 
 /// Destinations, and whose turn it is; each slot counts for itself.
@@ -46,6 +47,7 @@ impl Policy {
             router: Router::new(config),
             accounts,
             groups: groups.collect(),
+            calls: Calls::new(config),
         }
     }
 
@@ -59,7 +61,7 @@ impl Policy {
                     .and_then(|(user, realm)| self.accounts.find(&user, realm))
                     .cloned(),
             ),
-            AskKind::Route => Answer::Routed(self.route(question), CallPlan::default()),
+            AskKind::Route => Answer::Routed(self.route(question), self.plan(question)),
             // The resolver's business, not asked here.
             AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }
@@ -110,6 +112,16 @@ impl Policy {
             },
             _ => Admission::Allow,
         }
+    }
+
+    /// What becomes of the call that an INVITE begins.
+    fn plan(&self, question: &Question<'_>) -> CallPlan {
+        let line = question.message.request();
+        let line = line.filter(|line| line.method == Method::Invite);
+        let uri = line.and_then(|line| Uri::parse(line.uri).ok());
+        uri.map_or_else(CallPlan::default, |uri| {
+            self.calls.plan(&self.router, &uri, question)
+        })
     }
 
     fn route(&self, question: &Question<'_>) -> Decision {

@@ -11,6 +11,20 @@ use crate::{
 };
 
 impl Step<'_, '_> {
+    /// Ends an INVITE that has no final answer: whoever sent it wants no more of it.
+    pub(crate) fn cancel_context(&mut self, context: &mut Context) {
+        context.cancelled = true;
+        context.stop_here();
+        self.touch(context);
+        self.cancel_pending(context);
+        if context.branches.is_empty() {
+            self.answer_local(context, None, 487, None, b"");
+        } else {
+            // None of them may have been sent yet.
+            self.conclude(context, None);
+        }
+    }
+
     /// Cancels every branch that has no final response (§16.7 step 10, §16.10).
     pub(crate) fn cancel_pending(&mut self, context: &mut Context) {
         if !context.is_invite() {

@@ -12,7 +12,8 @@ use transaction::{InviteClient, InviteServer, NonInviteClient, NonInviteServer};
 
 use crate::{
     addresses::Interface,
-    ask::{Destination, Target},
+    ask::{CallPlan, Destination, Target},
+    call::CallRef,
     settings::Settings,
 };
 
@@ -210,6 +211,10 @@ pub struct Context {
     pub cancelled: bool,
     /// Number of the open question, 0 if none; resolve questions are numbered by their branch.
     pub asked: u16,
+    /// The call on record that it belongs to.
+    pub(crate) call: Option<CallRef>,
+    /// What becomes of the call that it may begin; until that is on record.
+    pub(crate) plan: Option<CallPlan>,
     /// Differs from the record in the arena.
     pub dirty: bool,
     /// Turn of the last change (see `Env::turn`).
@@ -229,7 +234,59 @@ pub enum Row {
     Live(RowRef, Version),
 }
 
+/// What a context is made of.
+pub(crate) struct Origin<'o> {
+    pub(crate) key: &'o [u8],
+    pub(crate) fold: u64,
+    pub(crate) method: Method,
+    pub(crate) listener: Interface,
+    pub(crate) source: SocketAddr,
+    pub(crate) reply_to: SocketAddr,
+}
+
 impl Context {
+    /// A request that has just come, or one of our own.
+    pub(crate) fn new(id: ContextId, settings: &Arc<Settings>, origin: &Origin<'_>) -> Self {
+        Self {
+            id,
+            settings: Arc::clone(settings),
+            key: origin.key.to_vec(),
+            row: Row::None,
+            fold: origin.fold,
+            stage: Stage::Admission,
+            method: origin.method,
+            listener: origin.listener,
+            source: origin.source,
+            reply_to: origin.reply_to,
+            server: None,
+            request: None,
+            branches: Vec::new(),
+            best: None,
+            challenges: None,
+            contacts: None,
+            groups: Vec::new(),
+            group_at: None,
+            recurses: false,
+            tried: Vec::new(),
+            last: None,
+            realm: Vec::new(),
+            offers: auth::Algorithms::NONE,
+            trying_at: None,
+            cancelled: false,
+            asked: 0,
+            call: None,
+            plan: None,
+            dirty: true,
+            turn: 0,
+            armed: None,
+        }
+    }
+
+    /// Whether it is a request of ours: nobody waits for its response.
+    pub(crate) fn is_own(&self) -> bool {
+        self.call.is_some_and(|call| call.role.is_own())
+    }
+
     /// The earliest deadline of any machine or timer.
     pub fn deadline(&self) -> Option<Instant> {
         let server = match &self.server {
@@ -273,8 +330,11 @@ impl Context {
 
     /// Whether the request itself may be needed for another copy of it.
     pub fn may_go_on(&self) -> bool {
+        // A copy whose CSeq we changed is nothing to make an answer of.
+        let changed = self.call.is_some_and(|call| call.shift != 0);
         self.stage == Stage::Forwarding
-            && (self.recurses
+            && (changed
+                || self.recurses
                 || !self.groups.is_empty()
                 || self.branches.iter().any(|branch| branch.rest.is_some()))
     }

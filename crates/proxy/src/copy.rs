@@ -8,7 +8,7 @@ use crate::{
     addresses::Interface,
     ask::Target,
     branch::Branch,
-    dialog::{self, Seal},
+    call::{CallRef, place},
     digest,
     route::{self, StrictRoutes},
     step::{Hand, Step},
@@ -29,6 +29,8 @@ pub(crate) struct Copy<'c> {
     pub(crate) branch: Branch,
     /// Max-Breadth, where it changes (RFC 5393 §5.3.3).
     pub(crate) breadth: Option<usize>,
+    /// The call on record that it belongs to.
+    pub(crate) call: Option<CallRef>,
 }
 
 impl Step<'_, '_> {
@@ -98,11 +100,21 @@ impl Step<'_, '_> {
             digest::take_credentials(patch, &self.settings)?;
         }
         // Step 4.
-        if let Some(seal) = &hand.intake.record_route {
-            self.push_record_route(patch, copy, seal)?;
+        if hand.intake.record_route {
+            self.push_record_route(patch, message, copy)?;
+        }
+        if let Some(call) = &copy.call {
+            Self::patch_request(call, patch, message)?;
+            if call.role.is_own() {
+                // It has come from nowhere.
+                patch.remove_all(HeaderName::Via)?;
+            }
         }
         // §18.2.1 for the Via that came, then step 8.
-        if let (Some(via), Some(value)) = (&hand.way.via, message.first_value(HeaderName::Via)) {
+        let own = copy.call.is_some_and(|call| call.role.is_own());
+        if let (Some(via), Some(value), false) =
+            (&hand.way.via, message.first_value(HeaderName::Via), own)
+        {
             patch.replace_value(value.span, via)?;
         }
         let mut via = [0; VALUE_BYTES_MAX];
@@ -119,9 +131,11 @@ impl Step<'_, '_> {
     fn push_record_route(
         &self,
         patch: &mut Patch<'_>,
+        message: &sip::Message<'_>,
         copy: &Copy<'_>,
-        seal: &Seal,
     ) -> Result<(), PatchError> {
+        let call_id = message.call_id().unwrap_or_default();
+        let place = copy.call.map_or(place::NOWHERE, |call| call.place);
         let upstream =
             Some(copy.came_in_by).filter(|&other| self.settings.differ(other, copy.listener));
         for listener in upstream.into_iter().chain([copy.listener]) {
@@ -130,9 +144,9 @@ impl Step<'_, '_> {
                 out.write_all(b"<sip:")?;
                 self.write_sent_by(listener, out)?;
                 out.write_all(b";lr;")?;
-                out.write_all(dialog::PARAM)?;
+                out.write_all(place::PARAM)?;
                 out.write_all(b"=")?;
-                out.write_all(seal)?;
+                place::write(&self.settings.dialog_key, call_id, place, out)?;
                 out.write_all(b">")
             });
             patch.push_top(HeaderName::RecordRoute, value)?;

@@ -51,7 +51,7 @@ impl Step<'_, '_> {
                 self.on_credentials(context, hand, account.as_deref())
             }
             (Stage::Routing, Answer::Routed(decision, plan)) => {
-                self.on_routed(context, hand, decision, &plan)
+                self.on_routed(context, hand, decision, plan)
             }
             // An answer of the wrong kind, or one that comes after a CANCEL.
             _ => self.env.count(Counter::AnswerStale),
@@ -79,8 +79,11 @@ impl Step<'_, '_> {
         context: &mut Context,
         hand: &Hand<'_>,
         decision: Decision,
-        _plan: &CallPlan,
+        plan: CallPlan,
     ) {
+        if context.is_invite() && hand.intake.record_route {
+            context.plan = Some(plan);
+        }
         match decision {
             Decision::Reject { code } => {
                 self.end_with(context, hand, code, Counter::RejectedByRoute, b"")

@@ -76,6 +76,11 @@ impl Step<'_, '_> {
                 }
             }
         }
+        if let Some(plan) = context.plan.take()
+            && !self.begin_call(context, hand, &plan)
+        {
+            return;
+        }
         context.stage = Stage::Forwarding;
         self.touch(context);
         self.begin_recursion(context, hand, targets);
@@ -191,11 +196,18 @@ impl Step<'_, '_> {
             self.fail_branch(context, number, 500, Counter::Unroutable);
             return;
         };
+        if let Some(branch) = context.branch(number) {
+            branch.destination = target.destination;
+        }
+        if !self.take_seat(context, number, target) {
+            return;
+        }
         let copy = Copy {
             target,
             listener,
             came_in_by: context.listener,
             breadth: breadth_of_each(hand, open_branches(context)),
+            call: context.call,
             branch: BranchText {
                 place: Place::Transaction { row, number },
                 listener: Some(context.listener.id),
@@ -236,7 +248,6 @@ impl Step<'_, '_> {
             branch.sent = Some(sent);
             branch.timer_c = timer_c;
             branch.hop_at = branch.rest.is_some().then_some(hop_timeout);
-            branch.destination = target.destination;
             branch.sent_at = target.destination.map(|_| now);
         }
         self.tell(target.destination, OutcomeKind::Sent);
@@ -297,6 +308,7 @@ impl Step<'_, '_> {
             listener,
             came_in_by,
             breadth: None,
+            call: self.call_of_ack(hand),
             branch: BranchText {
                 place: Place::Stateless { derived },
                 listener: Some(came_in_by.id),

@@ -180,6 +180,7 @@ impl Step<'_, '_> {
         }
         self.out.hops.push((to, HopState::Silent));
         self.tell(destination, OutcomeKind::Silent);
+        self.leave_seat(context, number);
         if let Some(branch) = context.branch(number) {
             abandon(branch, late_until);
         }
@@ -246,6 +247,7 @@ impl Step<'_, '_> {
             self.out.hops.push((to, HopState::Unreachable));
             self.tell(destination, OutcomeKind::Unreachable);
         }
+        self.leave_seat(context, number);
         if let Some(branch) = context.branch(number) {
             branch.timer_c = None;
             branch.code = code;

@@ -15,7 +15,6 @@ use tables::Counter;
 
 use crate::{
     branch::Branch,
-    dialog::{self, Seal},
     local::{self, TAG_BYTES},
     route::RouteInfo,
     settings::{PORT_DEFAULT, Settings},
@@ -125,8 +124,8 @@ pub struct Intake {
     pub route: RouteInfo,
     /// It belongs to a dialog that we put ourselves into: it has a To tag, and its Route set leads through us by a URI that we sealed.
     pub within_dialog: bool,
-    /// We stay on the way of the dialog that it may begin (§16.6 step 4), with URIs sealed like this.
-    pub record_route: Option<Seal>,
+    /// We stay on the way of the dialog that it may begin (§16.6 step 4), with URIs that are sealed.
+    pub record_route: bool,
 }
 
 impl Intake {
@@ -159,11 +158,7 @@ impl Intake {
         let begun = to.tag().is_some();
         let stays =
             !begun && begins_dialog(line.method) && wants_record_route(&uri, &from, settings);
-        let seal = (stays || message.has(HeaderName::Route))
-            .then(|| dialog::seal(&settings.dialog_key, call_id));
-        let route = seal.as_ref().map_or(RouteInfo::NONE, |seal| {
-            RouteInfo::of(message, &uri, seal, settings)
-        });
+        let route = RouteInfo::of(message, &uri, call_id, settings);
         Ok(Self {
             fold: match line.method {
                 Method::Ack => 0,
@@ -173,8 +168,8 @@ impl Intake {
             bare_uri: bare_uri(&uri, settings),
             max_forwards,
             route,
-            within_dialog: begun && route.sealed,
-            record_route: seal.filter(|_| stays),
+            within_dialog: begun && route.place.is_some(),
+            record_route: stays,
         })
     }
 }

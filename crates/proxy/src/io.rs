@@ -55,6 +55,8 @@ pub enum Input<'m> {
         /// What was sent had so many bytes, which is too long to go there; what is shorter may go. `None`: nothing goes there.
         too_long: Option<usize>,
     },
+    /// Something is to be done about the dialog in this row ([`tables::Sweep`] tells which).
+    Due(RowRef),
     /// An answer, in any order. `at_hand` is the datagram being served, if this is still its turn.
     Answer {
         id: AskId,

@@ -7,7 +7,8 @@
 //! - `response`, `redirect`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
 //! - `decide`, `registration`: what follows from answers (§10.3, §16.5); `authenticate`, `digest`, [`account`]: who asks (§22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
-//! - `branch`, `dialog`: what we put into Via and Record-Route, and know again; `addresses`: which of our addresses those name.
+//! - `call`: dialogs on record, from the INVITE to the end; seats, session timers, what time and the operator want of calls.
+//! - `branch`, `call::place`: what we put into Via and Record-Route, and know again; `addresses`: which of our addresses those name.
 //!
 //! `NOTES.md` has the life of a request as a diagram.
 //!
@@ -31,11 +32,11 @@ mod adopt;
 pub mod ask;
 mod authenticate;
 mod branch;
+mod call;
 mod cancel;
 mod context;
 mod copy;
 mod decide;
-mod dialog;
 mod digest;
 mod forward;
 mod hops;

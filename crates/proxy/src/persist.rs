@@ -26,7 +26,8 @@ use transaction::{
 
 use crate::{
     ask::{Backup, Destination, Target},
-    context::{Branch, Cancel, Client, Context, ContextId, Kept, Rest, Row, Server, Stage},
+    call::{CallRef, Role, session::SessionAsk},
+    context::{Branch, Cancel, Client, Context, ContextId, Kept, Origin, Rest, Row, Server, Stage},
     settings::Settings,
 };
 
@@ -88,6 +89,7 @@ const RECURSES: u8 = 2;
 const CONTACTS: u8 = 4;
 const LOCAL: u8 = 8;
 const GROUP_DESTINATIONS: u8 = 16;
+const CALL: u8 = 32;
 /// Those of a branch.
 const REST: u8 = 1;
 const HOP_AT: u8 = 2;
@@ -130,6 +132,9 @@ fn encode_plan(context: &Context, to: &mut Writer<'_>) {
             to.destinations(target);
         }
     }
+    if let Some(call) = &context.call {
+        to.call(call);
+    }
 }
 
 fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Option<()> {
@@ -155,6 +160,9 @@ fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Option<()> {
         for target in context.groups.iter_mut().flatten() {
             from.destinations(target)?;
         }
+    }
+    if parts & CALL != 0 {
+        context.call = Some(from.call()?);
     }
     Some(())
 }
@@ -320,17 +328,17 @@ pub fn decode(
             decode_branch(&mut branch)
         })
         .collect::<Option<Vec<_>>>()?;
-    let mut context = Box::new(Context {
-        id,
-        settings: Arc::clone(settings),
-        key: record.key.to_vec(),
-        row: Row::Live(record.row, record.version),
+    let origin = Origin {
+        key: record.key,
         fold: row.fold.get(),
-        stage,
         method,
         listener: row.listener.get().into(),
         source,
         reply_to,
+    };
+    let mut context = Box::new(Context {
+        row: Row::Live(record.row, record.version),
+        stage,
         server,
         request,
         branches,
@@ -344,12 +352,7 @@ pub fn decode(
         asked: row.asked.get(),
         dirty: false,
         turn: row.turn.get(),
-        armed: None,
-        contacts: None,
-        groups: Vec::new(),
-        group_at: None,
-        recurses: false,
-        tried: Vec::new(),
+        ..Context::new(id, settings, &origin)
     });
     decode_plan(&mut from, &mut context)?;
     if context.request.is_none() {
@@ -491,6 +494,16 @@ impl Writer<'_> {
             self.word(to.limit.unwrap_or(u64::MAX));
         }
     }
+    fn call(&mut self, call: &CallRef) {
+        self.word(call.row.pack());
+        self.word(call.place);
+        self.byte(call.role as u8);
+        self.half(call.shift.cast_unsigned());
+        self.half(call.rack_shift.cast_unsigned());
+        self.half(call.session.expires);
+        self.half(call.session.min);
+        self.byte(u8::from(call.session.supported));
+    }
     fn kept(&mut self, kept: Option<Kept>) {
         self.short(kept.map_or(0, |kept| kept.code));
         self.child(kept.and_then(|kept| kept.block));
@@ -606,6 +619,20 @@ impl Reader<'_> {
             limit: (limit != u64::MAX).then_some(limit),
         }))
     }
+    fn call(&mut self) -> Option<CallRef> {
+        Some(CallRef {
+            row: RowRef::unpack(self.word()?),
+            place: self.word()?,
+            role: Role::decode(self.byte()?)?,
+            shift: self.half()?.cast_signed(),
+            rack_shift: self.half()?.cast_signed(),
+            session: SessionAsk {
+                expires: self.half()?,
+                min: self.half()?,
+                supported: self.byte()? != 0,
+            },
+        })
+    }
     fn kept(&mut self) -> Option<Option<Kept>> {
         let code = self.short()?;
         let block = self.child()?;
@@ -653,39 +680,25 @@ mod tests {
 
     fn context(settings: &Arc<Settings>) -> Context {
         let address = "10.0.0.1:5060".parse().unwrap();
-        let mut context = Context {
-            id: ContextId {
-                index: 0,
-                generation: 0,
-            },
-            settings: Arc::clone(settings),
-            key: b"key".to_vec(),
-            row: Row::None,
+        let id = ContextId {
+            index: 0,
+            generation: 0,
+        };
+        let origin = Origin {
+            key: b"key",
             fold: 7,
-            stage: Stage::Forwarding,
             method: Method::Invite,
             listener: 1.into(),
             source: address,
             reply_to: address,
-            server: None,
-            request: None,
-            branches: Vec::new(),
-            best: None,
-            challenges: None,
-            contacts: None,
-            groups: Vec::new(),
-            group_at: None,
-            recurses: false,
-            tried: Vec::new(),
-            last: None,
+        };
+        let mut context = Context {
+            stage: Stage::Forwarding,
             realm: b"realm".to_vec(),
-            offers: auth::Algorithms::NONE,
-            trying_at: None,
-            cancelled: false,
             asked: 3,
             dirty: false,
             turn: 4,
-            armed: None,
+            ..Context::new(id, settings, &origin)
         };
         let mut branch = Branch::new(0, &context);
         branch.client = Some(Client::Invite(InviteClient::new(
@@ -771,6 +784,21 @@ mod tests {
         planned.group_at = Some(Instant::from_nanos(99));
         planned.recurses = true;
         planned.tried = vec![1, u64::MAX];
+        planned.call = Some(CallRef {
+            row: RowRef {
+                index: 5,
+                generation: 6,
+            },
+            place: 7,
+            role: Role::Callee,
+            shift: -3,
+            rack_shift: 2,
+            session: SessionAsk {
+                expires: 1800,
+                min: 90,
+                supported: true,
+            },
+        });
         let with_groups = body(&planned);
         assert_eq!(with_groups.get(..before.len()), Some(before.as_slice()));
 

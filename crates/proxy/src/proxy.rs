@@ -142,6 +142,10 @@ impl Proxy {
                 }
                 Disposition::Served
             }
+            Input::Due(row) => {
+                self.run(env, out, |step| step.on_due(row));
+                Disposition::Served
+            }
             Input::Answer {
                 id,
                 answer,

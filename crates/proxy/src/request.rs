@@ -1,6 +1,6 @@
 //! Requests: matched to their transactions, or begun (§16.3, §17.2.3).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sip::{HeaderName, Message, Method, Via};
 use stdx::text::write_decimal;
@@ -11,7 +11,7 @@ use transaction::{
 
 use crate::{
     ask::AskKind,
-    context::{Context, ContextId, Row, Server, Stage},
+    context::{Context, ContextId, Origin, Server, Stage},
     intake::{self, Intake, Refusal, Way},
     io::{Datagram, Disposition},
     proxy::{AtHand, Found},
@@ -143,7 +143,9 @@ impl Step<'_, '_> {
         if hand.intake.within_dialog {
             // The dialog was let in and routed when it began: its Route set says where this goes (§16.4, §16.5).
             context.stage = Stage::Routing;
-            self.forward_as_addressed(&mut context, hand);
+            if self.enter_call(&mut context, hand) {
+                self.forward_as_addressed(&mut context, hand);
+            }
         } else {
             self.ask(&mut context, AskKind::Admit);
         }
@@ -162,37 +164,19 @@ impl Step<'_, '_> {
     ) -> ContextId {
         let (key, settings) = (self.room.key.as_bytes(), &self.settings);
         let trying_at = trying_after.map(|after| self.env.now.saturating_add(after));
+        let origin = Origin {
+            key,
+            fold: hand.intake.fold,
+            method,
+            listener: datagram.listener,
+            source: datagram.source,
+            reply_to: hand.way.to,
+        };
         let id = self.contexts.add(|id| {
             Box::new(Context {
-                id,
-                settings: Arc::clone(settings),
-                key: key.to_vec(),
-                row: Row::None,
-                fold: hand.intake.fold,
-                stage: Stage::Admission,
-                method,
-                listener: datagram.listener,
-                source: datagram.source,
-                reply_to: hand.way.to,
                 server,
-                request: None,
-                branches: Vec::new(),
-                best: None,
-                challenges: None,
-                contacts: None,
-                groups: Vec::new(),
-                group_at: None,
-                recurses: false,
-                tried: Vec::new(),
-                last: None,
-                realm: Vec::new(),
-                offers: auth::Algorithms::NONE,
                 trying_at,
-                cancelled: false,
-                asked: 0,
-                dirty: true,
-                turn: 0,
-                armed: None,
+                ..Context::new(id, settings, &origin)
             })
         });
         self.dirty.push_back(id);
@@ -321,16 +305,7 @@ impl Step<'_, '_> {
         };
         self.reply_by(message, datagram.listener, way, 200, None, b"");
         if context.is_invite() && context.stage != Stage::Answered {
-            context.cancelled = true;
-            context.stop_here();
-            self.touch(&mut context);
-            self.cancel_pending(&mut context);
-            if context.branches.is_empty() {
-                self.answer_local(&mut context, None, 487, None, b"");
-            } else {
-                // None of them may have been sent yet.
-                self.conclude(&mut context, None);
-            }
+            self.cancel_context(&mut context);
         }
         self.contexts.put(context);
     }

@@ -240,6 +240,7 @@ impl Step<'_, '_> {
         let invite = context.is_invite();
         let open = context.stage == Stage::Forwarding;
         let first = self.close_branch(context, number, code) || open;
+        self.on_call_success(context, number, message, datagram);
         if invite {
             // Every 2xx goes upstream at once, also a second one (step 5, RFC 6026 §7.1), and also after another answer.
             let answered_otherwise = context.stage == Stage::Answered && context.last.is_some();
@@ -289,6 +290,9 @@ impl Step<'_, '_> {
         }
         branch.timer_c = None;
         branch.hop_at = None;
+        if code >= 300 {
+            self.leave_seat(context, number);
+        }
         first
     }
 
@@ -299,7 +303,7 @@ impl Step<'_, '_> {
             .best
             .is_none_or(|best| rank(code, true) < rank(best.code, best.block.is_some()));
         if better {
-            self.write_without_top_via(message);
+            self.write_upwards(context, message);
             let block = self
                 .out
                 .bytes

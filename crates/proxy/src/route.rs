@@ -10,7 +10,7 @@ use sip::{
 use crate::{
     addresses::Interface,
     ask::Target,
-    dialog::{self, Seal},
+    call::place,
     settings::{PORT_DEFAULT, Settings},
 };
 
@@ -23,8 +23,8 @@ pub struct RouteInfo {
     pub strict_before: bool,
     /// The listener that the last of our Route values names: the one to send from.
     pub listener: Option<Interface>,
-    /// One of those URIs carries the seal of this dialog.
-    pub sealed: bool,
+    /// One of those URIs carries our seal for this dialog, and names its place.
+    pub place: Option<u64>,
 }
 
 /// Most of our own values that are taken off the top of a Route set.
@@ -36,18 +36,18 @@ impl RouteInfo {
         ours: 0,
         strict_before: false,
         listener: None,
-        sealed: false,
+        place: None,
     };
 
     /// Reads the Route header fields of a request to `uri` (§16.4).
-    pub fn of(message: &Message<'_>, uri: &Uri<'_>, seal: &Seal, settings: &Settings) -> Self {
+    pub fn of(message: &Message<'_>, uri: &Uri<'_>, call_id: &[u8], settings: &Settings) -> Self {
         let mut info = Self::NONE;
         if !message.has(HeaderName::Route) {
             return info;
         }
         if uri.user.is_none() && uri.lr() && settings.listener_named(uri).is_some() {
             info.strict_before = true;
-            info.sealed = dialog::is_sealed(uri, seal);
+            info.place = place::read(&settings.dialog_key, call_id, uri);
         }
         for value in message.values(HeaderName::Route).take(OURS_MAX) {
             let Ok(route) = NameAddr::parse(value.value) else {
@@ -58,7 +58,9 @@ impl RouteInfo {
             };
             info.ours = info.ours.saturating_add(1);
             info.listener = Some(listener);
-            info.sealed |= dialog::is_sealed(&route.uri, seal);
+            if info.place.is_none() {
+                info.place = place::read(&settings.dialog_key, call_id, &route.uri);
+            }
         }
         info
     }

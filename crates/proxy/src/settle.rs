@@ -73,6 +73,9 @@ impl Proxy {
                     }
                 }
             }
+            if context.stage == Stage::Answered && context.is_own() {
+                self.run(env, out, |step| step.on_own_ended(&mut context));
+            }
             context.dirty = false;
             context.turn = env.turn;
             if context.is_over() {

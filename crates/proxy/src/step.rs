@@ -10,6 +10,7 @@ use tables::Counter;
 use crate::{
     addresses::Interface,
     ask::{Ask, AskId, AskKind},
+    call,
     context::{Context, ContextId, Contexts, Stage},
     hops::Flights,
     intake::{Intake, Way},
@@ -166,7 +167,10 @@ impl Step<'_, '_> {
         let block = context.request?;
         self.with_stored(block, |step, message| {
             let way = Way::of(message, context.source, step.key)?;
-            let intake = Intake::of(message, &way, step.key, &step.settings).ok()?;
+            let mut intake = Intake::of(message, &way, step.key, &step.settings).ok()?;
+            if context.is_own() {
+                call::own::leads_past_us(&mut intake);
+            }
             let hand = Hand {
                 message: *message,
                 way: &way,

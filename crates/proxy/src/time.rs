@@ -132,6 +132,7 @@ impl Step<'_, '_> {
         branch.late_until = late_until.filter(|_| branch.sent.is_some());
         let silent = (!branch.rang).then_some((branch.to, branch.destination));
         self.env.count(Counter::BranchTimeout);
+        self.leave_seat(context, number);
         self.touch(context);
         if let Some((to, destination)) = silent {
             self.out.hops.push((to, HopState::Silent));
@@ -162,6 +163,7 @@ impl Step<'_, '_> {
         counter: Counter,
     ) {
         self.env.count(counter);
+        self.leave_seat(context, number);
         if let Some(branch) = context.branch(number) {
             branch.code = code;
             branch.waiting = None;

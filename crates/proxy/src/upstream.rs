@@ -155,6 +155,10 @@ impl Step<'_, '_> {
     ) {
         self.env.count(counter);
         self.touch(context);
+        if context.is_own() {
+            context.stage = Stage::Answered;
+            return;
+        }
         let unsent = context.branches.iter().all(|branch| branch.sent.is_none());
         if matches!(context.row, Row::Live(..)) || !unsent {
             self.answer_local(context, Some(hand), code, reason, headers);
@@ -171,6 +175,9 @@ impl Step<'_, '_> {
         context.stage = Stage::Answered;
         context.server = None;
         context.branches.clear();
+        if code >= 300 {
+            self.on_call_failure(context, code);
+        }
     }
 
     /// Ends a request without an answer: one other than INVITE that timed out, or an ACK.
@@ -223,7 +230,7 @@ impl Step<'_, '_> {
             Respond::Again { .. } => return,
             Respond::Forwarded { message, code } => {
                 self.env.count(Counter::ResponseForwarded);
-                self.write_without_top_via(message);
+                self.write_upwards(context, message);
                 (code, false)
             }
             Respond::Kept { block, code, extra } => {
@@ -267,6 +274,9 @@ impl Step<'_, '_> {
             code: code_again,
             block,
         });
+        if code >= 300 {
+            self.on_call_failure(context, code);
+        }
         if code >= 200 {
             self.let_go(context);
         }
@@ -314,8 +324,23 @@ impl Step<'_, '_> {
         }
     }
 
+    /// Appends a response as it goes to whoever sent the request.
+    pub(crate) fn write_upwards(&mut self, context: &Context, message: &Message<'_>) {
+        let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
+        let done = patch
+            .remove_first_value(HeaderName::Via)
+            .and_then(|_| match &context.call {
+                Some(call) => Self::patch_response(call, &mut patch),
+                None => Ok(()),
+            });
+        if done.is_ok() {
+            patch.write(&mut self.out.bytes);
+        }
+        self.room.patch = patch.into_space();
+    }
+
     /// Appends a response without its top Via, which is ours.
-    pub(crate) fn write_without_top_via(&mut self, message: &Message<'_>) {
+    fn write_without_top_via(&mut self, message: &Message<'_>) {
         let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
         if patch.remove_first_value(HeaderName::Via).is_ok() {
             patch.write(&mut self.out.bytes);

@@ -6,7 +6,7 @@ use failpoint::failpoint;
 use proxy::{
     Answer, AskId, ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy, Question,
 };
-use shm::{Arena, BufferRef, Mail, Participant, RxPool, SlotHeader, SlotId};
+use shm::{Arena, BufferRef, Mail, Participant, RowRef, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
 use sync::Ordering;
 use tables::{Counter, Sweep};
@@ -21,6 +21,8 @@ use crate::{
 const SCRUB_SLICE: Duration = Duration::from_millis(25);
 /// How often expired rows are looked for and lost memory is swept up.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// Dialogs that something is done about each time; the others are still due the next time.
+const DIALOGS_DUE: usize = 256;
 /// Rows looked at in a turn while a take-over goes on.
 const ADOPT_ROWS: usize = 1024;
 /// Tries of a request that two slots take at the same moment.
@@ -59,6 +61,7 @@ pub struct Slot {
     /// Reused from turn to turn.
     pub(crate) inbox: Vec<Mail>,
     due: Vec<ContextId>,
+    due_dialogs: Vec<RowRef>,
     guard: Guard,
     messages: u64,
     sweep: Sweep,
@@ -97,6 +100,7 @@ impl Slot {
             outbox: VecDeque::new(),
             inbox: Vec::new(),
             due: Vec::new(),
+            due_dialogs: Vec::new(),
             guard: Guard::default(),
             messages,
             sweep: Sweep::default(),
@@ -497,8 +501,21 @@ impl Slot {
         let now = self.place.now;
         self.housekeeping_at = now + self.housekeeping;
         let participant = &mut self.place.participant;
-        self.sweep.step(participant, now, |_, _| ());
+        let mut due = std::mem::take(&mut self.due_dialogs);
+        let more = |row| {
+            if due.len() < DIALOGS_DUE {
+                due.push(row);
+            }
+        };
+        self.sweep.step(participant, now, |_, _| (), more);
         world.keep_house(participant);
+        for row in due.drain(..) {
+            self.step(Input::Due(row));
+            self.answer_asks(world, None);
+            self.settle(None);
+            self.dispatch(world);
+        }
+        self.due_dialogs = due;
         if let Some(pool) = self.pools.get(usize::from(self.number)) {
             for index in pool.released().collect::<Vec<u16>>() {
                 world.give_back(index);

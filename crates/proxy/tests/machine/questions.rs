@@ -92,6 +92,8 @@ fn each_kind_is_answered_in_a_later_turn() {
                 proxy.response_forwarded 1
                 transactions.created 2
                 auth.succeeded 1
+                dialogs.created 1
+                dialogs.ended 1
         "#]],
     );
 }
@@ -244,6 +246,7 @@ fn twice() {
                 proxy.forwarded 2
                 transactions.created 1
                 questions.stale 4
+                dialogs.created 1
         "#]],
     );
 }
@@ -311,6 +314,8 @@ fn after_the_request_has_ended() {
                 proxy.request_absorbed 4
                 transactions.created 2
                 transactions.ended 2
+                dialogs.created 1
+                dialogs.ended 1
         "#]],
     );
 }
@@ -468,6 +473,7 @@ fn an_heir_asks_again() {
                 transactions.created 2
                 transactions.adopted 11
                 auth.succeeded 1
+                dialogs.created 1
         "#]],
     );
 }

@@ -83,6 +83,9 @@ fn messages_find_their_owner() {
                 proxy.cancelled 1
                 transactions.created 3
                 registrar.updated 1
+                dialogs.created 2
+                dialogs.confirmed 1
+                dialogs.ended 2
         "#]],
     );
 }

@@ -308,6 +308,8 @@ fn a_stray_2xx_passes_by_via_alone() {
                 transactions.ended 1
                 registrar.updated 1
                 messages.answered_here 1
+                dialogs.created 1
+                dialogs.confirmed 1
         "#]],
     );
 }
@@ -378,6 +380,8 @@ fn retransmissions_both_ways() {
                 transactions.created 1
                 transactions.ended 1
                 registrar.updated 1
+                dialogs.created 1
+                dialogs.ended 1
         "#]],
     );
 }
@@ -480,6 +484,8 @@ fn acks_meet_their_transaction() {
                 proxy.ack_unmatched 2
                 transactions.created 1
                 registrar.updated 1
+                dialogs.created 1
+                dialogs.ended 1
         "#]],
     );
 }

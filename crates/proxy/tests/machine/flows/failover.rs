@@ -412,6 +412,8 @@ fn what_is_too_long_for_the_setting_is_refused() {
                 transactions.created 2
                 proxy.hop_failed 1
                 proxy.too_large 3
+                dialogs.created 1
+                dialogs.ended 1
         "#]],
     );
 }
@@ -491,6 +493,8 @@ fn what_the_kernel_refuses_goes_elsewhere_at_once() {
                 proxy.response_forwarded 2
                 transactions.created 4
                 proxy.hop_failed 2
+                dialogs.created 2
+                dialogs.ended 2
         "#]],
     );
 }

@@ -63,6 +63,8 @@ fn contacts_are_tried_in_order() {
                 registrar.updated 1
                 proxy.next_targets 2
                 proxy.redirected 1
+                dialogs.created 1
+                dialogs.confirmed 1
         "#]],
     );
 }

@@ -19,9 +19,11 @@ use std::{
 use proxy::{
     Ask, ContextId, Datagram, Disposition, Domain, Env, Input, Listener, Outputs, Proxy, Settings,
 };
-use shm::{Arena, Layout, Participant, ParticipantId};
+use shm::{Arena, Cursor, Layout, Participant, ParticipantId, TableId};
 use stdx::Instant;
-use tables::{Counter, LOCATION, TABLES, TRANSACTION};
+use tables::{
+    Balancer, Counter, DIALOG, Dialogs, LOCATION, TABLES, TRANSACTION, dialog::DialogState,
+};
 
 use agent::Agent;
 use policy::Policy;
@@ -552,15 +554,65 @@ impl World {
                 .enumerate()
                 .filter_map(|(place, slot)| Some((slot.wheel.first()?.0, place)))
                 .min();
-            match next {
-                Some((at, place)) if at <= end => {
+            let due = self.next_dialog();
+            match (next, due) {
+                (Some((at, place)), due) if at <= end && due.is_none_or(|due| at <= due) => {
                     self.now = self.now.max(at);
                     self.tick(place);
+                }
+                (_, Some(due)) if due <= end => {
+                    self.now = self.now.max(due);
+                    self.attend_dialogs();
                 }
                 _ => break,
             }
         }
         self.now = end;
+    }
+
+    /// When something is to be done about a dialog next.
+    pub fn next_dialog(&self) -> Option<Instant> {
+        let mut next = None;
+        self.slots[0].participant.rows(DIALOG, |record| {
+            next = [next, record.expires_at].into_iter().flatten().min();
+        });
+        next
+    }
+
+    /// Every slot looks after the dialogs in its rows.
+    fn attend_dialogs(&mut self) {
+        for slot in 0..self.slots.len() {
+            let mut due = Vec::new();
+            let participant = &mut self.slots[slot].participant;
+            Dialogs(participant).due(self.now, Cursor::default(), usize::MAX, |row| due.push(row));
+            for row in due {
+                self.turn(slot, |world| {
+                    world.point()?;
+                    world.step(slot, Input::Due(row));
+                    world.answer_asks(slot, None)?;
+                    world.point()?;
+                    world.settle(slot, None);
+                    world.point()?;
+                    world.dispatch(slot);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// Calls that count in the profile of every call, and dialogs on record that have not ended.
+    pub fn calls(&mut self) -> (u64, u64) {
+        let participant = &mut self.slots[0].participant;
+        let key = policy::every_call();
+        let counted = Balancer(participant)
+            .find(&key)
+            .map_or(0, |found| found.live);
+        let mut dialogs = 0;
+        participant.rows(DIALOG, |record| {
+            let view = tables::dialog::View::new(&record).expect("a dialog");
+            dialogs += u64::from(view.state != DialogState::Ended);
+        });
+        (counted, dialogs)
     }
 
     /// A datagram of ours reaches its agent.
@@ -641,6 +693,7 @@ impl World {
             ("z9hG4bKs", "#s", 39),
             (";tag=", ";tag=%", 13),
             (";td=", ";td=%", 13),
+            (";td=", ";td=%", 26),
             ("nonce=\"", "nonce=\"*", 0),
         ] {
             let mut from = 0;
@@ -705,6 +758,17 @@ impl World {
             0,
             "transactions are left"
         );
+        let (counted, dialogs) = self.calls();
+        assert_eq!(counted, dialogs, "calls are counted as they are");
+        let answered = {
+            let mut answered = 0;
+            self.slots[0].participant.rows(DIALOG, |record| {
+                let view = tables::dialog::View::new(&record).expect("a dialog");
+                answered += u64::from(view.state == DialogState::Confirmed);
+            });
+            answered
+        };
+        assert_eq!(answered, dialogs, "only answered calls go on");
         self.audit();
     }
 
@@ -767,7 +831,14 @@ impl World {
         for agent in &mut self.agents {
             agent.start_over();
         }
-        self.forget_bindings();
+        self.forget(LOCATION);
+        let mut rows = Vec::new();
+        self.slots[0]
+            .participant
+            .rows(DIALOG, |record| rows.push(record.row));
+        for row in rows {
+            Dialogs(&mut self.slots[0].participant).end(row);
+        }
     }
 
     /// Sends what was dispatched outside a turn.
@@ -782,12 +853,12 @@ impl World {
         assert_eq!(shm::audit(&self.arena, false), []);
     }
 
-    /// Removes all bindings, for the next run.
-    fn forget_bindings(&mut self) {
+    /// Removes a table's records, for the next run.
+    fn forget(&mut self, table: TableId) {
         let mut rows = Vec::new();
         self.slots[0]
             .participant
-            .rows(LOCATION, |record| rows.push(record.row));
+            .rows(table, |record| rows.push(record.row));
         for row in rows {
             self.slots[0].participant.remove(row, None);
         }

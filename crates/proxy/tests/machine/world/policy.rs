@@ -2,14 +2,29 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
-use proxy::{Account, Admission, Answer, AskKind, CallPlan, Decision, Question, Settings, Target};
+use proxy::{
+    Account, Admission, Answer, AskKind, CallClass, CallPlan, Decision, Limit, Question, Settings,
+    Target,
+};
 use sip::{
     Method,
     uri::{Host, Uri},
 };
+use tables::balancer::{ResourceKey, ResourceKind};
+
+/// The profile that every call counts in.
+pub fn every_call() -> ResourceKey {
+    ResourceKey::of(ResourceKind::Profile, b"every call")
+}
 
 #[derive(Debug, Default)]
 pub struct Policy {
+    /// Calls are not on record.
+    pub untracked: bool,
+    /// How calls are treated.
+    pub class: CallClass,
+    /// Calls at most.
+    pub calls_max: Option<u64>,
     /// Users of example.org must prove themselves; each one's password is their name backwards.
     pub digest: bool,
     /// What is not ours goes where it says.
@@ -49,12 +64,25 @@ impl Policy {
                         .map(Arc::new)
                 }))
             }
-            AskKind::Route => Answer::Routed(self.route(question, settings), CallPlan::default()),
+            AskKind::Route => Answer::Routed(self.route(question, settings), self.plan()),
             AskKind::Resolve { branch } => Answer::Resolved(
                 question
                     .next_hop(branch)
                     .map_or(Vec::new(), |uri| self.resolve(uri)),
             ),
+        }
+    }
+
+    /// Every call is on record, and counted.
+    fn plan(&self) -> CallPlan {
+        let limit = Limit {
+            key: every_call(),
+            calls_max: self.calls_max,
+            code: 486,
+        };
+        CallPlan {
+            class: (!self.untracked).then(|| Arc::new(self.class.clone())),
+            limits: vec![limit],
         }
     }
 

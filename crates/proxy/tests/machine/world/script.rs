@@ -127,6 +127,7 @@ impl World {
                 .slots
                 .iter()
                 .filter_map(|slot| Some(slot.wheel.first()?.0))
+                .chain(self.next_dialog())
                 .min();
             let Some(at) = next.filter(|&at| at <= end) else {
                 break;

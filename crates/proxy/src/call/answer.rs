@@ -1,0 +1,190 @@
+//! What responses make of a call.
+
+use sip::{HeaderName, Message, NameAddr, Patch, PatchError};
+use stdx::Instant;
+use tables::{
+    Dialogs, Seats,
+    dialog::{Confirmed, Dialog, EndCause},
+};
+
+use crate::{
+    call::{CallRef, Role, begin::target_of, place},
+    context::Context,
+    io::Datagram,
+    step::Step,
+};
+
+impl Step<'_, '_> {
+    /// A 2xx to an INVITE or UPDATE of a call on record, before it goes on.
+    pub(crate) fn on_call_success(
+        &mut self,
+        context: &mut Context,
+        number: u8,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+    ) {
+        let Some(call) = context.call else { return };
+        match call.role {
+            Role::Begins => self.confirm_call(context, call, number, message, datagram),
+            Role::Caller | Role::Callee => self.refresh_call(call, message),
+            Role::OwnBye | Role::ProbesCaller | Role::ProbesCallee | Role::OwnDone => {}
+        }
+    }
+
+    /// The call is answered.
+    fn confirm_call(
+        &mut self,
+        context: &mut Context,
+        call: CallRef,
+        number: u8,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+    ) {
+        let Some(to_tag) = message.to().ok().and_then(|to| to.tag()) else {
+            return;
+        };
+        let known = Dialogs(self.env.arena).with(call.row, |view| {
+            (view.state != tables::dialog::DialogState::Early && view.callee_tag() == to_tag)
+                .then_some(())
+        });
+        // Ended meanwhile, or the same 2xx once more.
+        if known.is_none_or(|known| known.is_some()) {
+            return;
+        }
+        let now = self.env.now;
+        let routes = self.routes_to_callee(message);
+        let to = context
+            .branch(number)
+            .map(|branch| (branch.listener.id, branch.destination));
+        let (listener, destination) = to.unwrap_or((datagram.listener.id, None));
+        let resource = destination.map(|to| {
+            // A branch that was given up, and answers after all, has left its seat.
+            let mut seats = Seats(self.env.arena);
+            let _ = seats.take(call.row, call.place, number, to.resource, None, now);
+            let name = seats.resource(call.place, number, <[u8]>::to_vec);
+            name.unwrap_or_default()
+        });
+        let interval = call.session.agreed(message);
+        let fill = |dialog: &mut Dialog, first: bool| {
+            dialog.callee.target = target_of(message).to_vec();
+            dialog.callee.routes.clone_from(&routes);
+            dialog.callee.address = Some(datagram.source);
+            dialog.callee.listener = listener;
+            dialog.seat = if resource.is_some() {
+                number.saturating_add(1)
+            } else {
+                0
+            };
+            dialog.destination = resource.clone().unwrap_or_default();
+            dialog.answer_until = None;
+            if first {
+                // It was noted as from the INVITE on.
+                let waited = now.saturating_duration_since(dialog.created_at);
+                let until = dialog.duration_until;
+                dialog.duration_until = until.map(|until| until.saturating_add(waited));
+            }
+            dialog.probe_at = dialog.probe_after(now);
+            set_session(dialog, interval, now);
+        };
+        let mut dialogs = Dialogs(self.env.arena);
+        let row = match dialogs.confirm(call.row, to_tag, now, |dialog| fill(dialog, true)) {
+            Ok(Confirmed::Now) => Some(call.row),
+            Ok(Confirmed::Other) => {
+                let fill = |dialog: &mut Dialog| {
+                    dialog.confirmed_at = Some(now);
+                    fill(dialog, false);
+                };
+                // Full, or there already.
+                dialogs.fork(call.row, to_tag, fill).ok()
+            }
+            Ok(Confirmed::Already) | Err(_) => None,
+        };
+        if let Some(row) = row {
+            self.call_answered(row);
+        }
+    }
+
+    /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2).
+    fn routes_to_callee(&self, message: &Message<'_>) -> Vec<u8> {
+        let ours = |value: &[u8]| {
+            NameAddr::parse(value).is_ok_and(|route| {
+                route.uri.param(place::PARAM).is_some()
+                    && self.settings.listener_named(&route.uri).is_some()
+            })
+        };
+        let mut above: Vec<&[u8]> = message
+            .values(HeaderName::RecordRoute)
+            .map(|value| value.value)
+            .take_while(|value| !ours(value))
+            .collect();
+        above.reverse();
+        let mut text = Vec::new();
+        for value in above {
+            if !text.is_empty() {
+                text.extend_from_slice(b", ");
+            }
+            sip::message::unfold(value, &mut text);
+        }
+        text
+    }
+
+    /// A 2xx to a re-INVITE or UPDATE: the session begins anew, and who answered may have moved (§12.2.1.2, RFC 4028 §8.2).
+    fn refresh_call(&mut self, call: CallRef, message: &Message<'_>) {
+        let interval = call.session.agreed(message);
+        let target = target_of(message).to_vec();
+        let now = self.env.now;
+        // Gone, or no memory: then it lives by what it had.
+        let _ = Dialogs(self.env.arena).update(call.row, |dialog| {
+            let answerer = match call.role {
+                Role::Caller => &mut dialog.callee,
+                _ => &mut dialog.caller,
+            };
+            let moved = !target.is_empty() && answerer.target != target;
+            if moved {
+                answerer.target.clone_from(&target);
+            }
+            let timed = interval.is_some() || dialog.session_until.is_some();
+            if timed {
+                set_session(dialog, interval, now);
+            }
+            (moved || timed, ())
+        });
+    }
+
+    /// The call is not to be: its INVITE gets a failure.
+    pub(crate) fn on_call_failure(&mut self, context: &mut Context, code: u16) {
+        let call = context.call.take_if(|call| call.role == Role::Begins);
+        if let Some(call) = call {
+            let cause = if context.cancelled && code == 487 {
+                EndCause::Cancelled
+            } else {
+                EndCause::Failed
+            };
+            self.end_call(call.row, cause, code);
+        }
+    }
+
+    /// Changes a response on its way upstream: the CSeq is its receiver's again, and a session that only one side knows of gets its timer.
+    pub(crate) fn patch_response(call: &CallRef, patch: &mut Patch<'_>) -> Result<(), PatchError> {
+        let message = patch.message();
+        if call.shift != 0 {
+            super::within::shift_cseq(patch, &message, call.shift.wrapping_neg())?;
+        }
+        let success = message
+            .status()
+            .is_some_and(|status| (200..300).contains(&status.code));
+        let refreshes = message
+            .cseq()
+            .is_ok_and(|cseq| matches!(cseq.method, sip::Method::Invite | sip::Method::Update));
+        if success && refreshes {
+            call.session.patch_success(patch)?;
+        }
+        Ok(())
+    }
+}
+
+fn set_session(dialog: &mut Dialog, interval: Option<u32>, now: Instant) {
+    dialog.session_interval = interval.unwrap_or(0);
+    dialog.session_until =
+        interval.map(|seconds| now.saturating_add(std::time::Duration::from_secs(seconds.into())));
+}

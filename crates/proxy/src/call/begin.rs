@@ -1,0 +1,216 @@
+//! An INVITE begins a call: it is counted, gets its record, or is refused.
+
+use std::io::Write;
+
+use shm::RowRef;
+use sip::{HeaderName, Message, NameAddr};
+use stdx::hash::hash64;
+use tables::{
+    Balancer, Counter, Dialogs,
+    balancer::Resource,
+    dialog::{CountIn, CreateError, DIALOG_COUNTS_MAX, Dialog, DialogId, Side},
+};
+
+use crate::{
+    ask::{CallClass, CallPlan},
+    call::{
+        CallRef, Role,
+        session::{SessionAsk, TooSmall},
+    },
+    context::{Context, Row},
+    step::{Hand, Step},
+    upstream::RETRY_AFTER,
+};
+
+/// Tries of a call whose resources are made anew at the same moment.
+const TRIES_MAX: usize = 4;
+
+impl Step<'_, '_> {
+    /// Puts the call that an INVITE begins on record. False: it was refused.
+    pub(crate) fn begin_call(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        plan: &CallPlan,
+    ) -> bool {
+        let Some(class) = &plan.class else {
+            return true;
+        };
+        let (wanted, least) = class
+            .session
+            .map_or((0, 0), |timer| (timer.expires_s, timer.min_s));
+        let session = match SessionAsk::of(&hand.message, wanted, least) {
+            Ok(session) => session,
+            Err(TooSmall(least)) => {
+                self.refuse_session(context, hand, least);
+                return false;
+            }
+        };
+        let dialog = self.new_dialog(context, hand, class);
+        let origin = dialog.origin;
+        let mut done = Err(CreateError::Full);
+        for _ in 0..TRIES_MAX {
+            done = match self.resources(plan) {
+                Some(counts) => Dialogs(self.env.arena).create(dialog.clone(), &counts),
+                None => Err(CreateError::Full),
+            };
+            // A resource that nobody used may go at any moment.
+            if !matches!(done, Err(CreateError::NoResource { .. })) {
+                break;
+            }
+        }
+        let row = match done {
+            Ok(row) => {
+                self.env.count(Counter::DialogsCreated);
+                self.call_began(row);
+                row
+            }
+            // Somebody served this very INVITE before, and died.
+            Err(CreateError::Exists(row)) if self.is_of(row, origin) => {
+                let transaction = dialog.transaction;
+                let _ = Dialogs(self.env.arena).update(row, |dialog| {
+                    let other = dialog.transaction != transaction;
+                    dialog.transaction = transaction;
+                    (other, ())
+                });
+                row
+            }
+            Err(CreateError::OverLimit { nth }) => {
+                let code = plan.limits.get(nth).map_or(503, |limit| limit.code);
+                let headers = if code == 503 { RETRY_AFTER } else { b"" };
+                self.end_with(context, hand, code, Counter::DialogsRefused, headers);
+                return false;
+            }
+            Err(CreateError::Spiral) => {
+                self.end_with(context, hand, 482, Counter::Loop, b"");
+                return false;
+            }
+            // Names of such a length are nobody's calls.
+            Err(CreateError::Unusable) => return true,
+            Err(_) => {
+                self.refuse_full(context, hand);
+                return false;
+            }
+        };
+        let place = Dialogs(self.env.arena).with(row, |view| view.place());
+        let Some(place) = place else {
+            self.refuse_full(context, hand);
+            return false;
+        };
+        context.call = Some(CallRef {
+            row,
+            place,
+            role: Role::Begins,
+            shift: 0,
+            rack_shift: 0,
+            session,
+        });
+        true
+    }
+
+    fn is_of(&mut self, row: RowRef, origin: u64) -> bool {
+        let found = Dialogs(self.env.arena).with(row, |view| view.origin() == origin);
+        found.unwrap_or(false)
+    }
+
+    /// 422 (RFC 4028 §6).
+    pub(crate) fn refuse_session(&mut self, context: &mut Context, hand: &Hand<'_>, least: u32) {
+        let mut headers = Vec::with_capacity(24);
+        // Writing to a Vec does not fail.
+        let _ = write!(headers, "Min-SE: {least}\r\n");
+        self.end_with(context, hand, 422, Counter::SessionsTooSmall, &headers);
+    }
+
+    /// What the call counts in; `None`: there is no memory for it.
+    fn resources(&mut self, plan: &CallPlan) -> Option<Vec<CountIn>> {
+        let mut counts = Vec::with_capacity(plan.limits.len());
+        for limit in plan.limits.iter().take(DIALOG_COUNTS_MAX) {
+            let new = Resource {
+                created_at: Some(self.env.now),
+                ..Resource::default()
+            };
+            let resource = Balancer(self.env.arena).ensure(&limit.key, &new).ok()?;
+            counts.push(CountIn {
+                resource,
+                limit: limit.calls_max,
+            });
+        }
+        Some(counts)
+    }
+
+    fn new_dialog(&self, context: &Context, hand: &Hand<'_>, class: &CallClass) -> Dialog {
+        let message = &hand.message;
+        let now = self.env.now;
+        let (from, to) = (message.from().ok(), message.to().ok());
+        let call_id = message.call_id().unwrap_or_default();
+        let from_tag = from
+            .as_ref()
+            .and_then(|from| from.tag())
+            .unwrap_or_default();
+        let origin = hash64(self.key, &[b"origin", &context.key]);
+        let salt = now.as_nanos().to_le_bytes();
+        let half = |part: &[u8]| hash64(self.key, &[part, &context.key, &salt]).to_le_bytes();
+        let mut id = [0; 16];
+        let (low, high) = id.split_at_mut(8);
+        low.copy_from_slice(&half(b"id"));
+        high.copy_from_slice(&half(b"id too"));
+        let mut dialog = Dialog::new(DialogId(id), call_id, from_tag, now);
+        dialog.origin = origin;
+        dialog.transaction = match &context.row {
+            Row::Reserved(reserved) => reserved.row().pack(),
+            Row::Live(row, _) => row.pack(),
+            Row::None | Row::Refused(_) => 0,
+        };
+        dialog.answer_until = Some(now.saturating_add(self.settings.timer_c));
+        dialog.request_uri = message.request().map_or(&b""[..], |line| line.uri).to_vec();
+        dialog.domain.clone_from(&class.domain);
+        if let Some(timer) = class.session {
+            dialog.session_wanted = timer.expires_s;
+            dialog.session_min = timer.min_s;
+        }
+        // Kept until it is answered: then they begin.
+        dialog.duration_until = class.duration_max.map(|max| now.saturating_add(max));
+        if let Some(probe) = class.probe {
+            dialog.probe_ms = u32::try_from(probe.interval.as_millis()).unwrap_or(u32::MAX);
+            dialog.probes_max = probe.failures_max;
+        }
+        dialog.caller = Side {
+            uri: from.map_or(&b""[..], |from| from.uri.text).to_vec(),
+            routes: joined(message, HeaderName::RecordRoute, 0, usize::MAX),
+            ..side_of(message, from_tag)
+        };
+        dialog.caller.address = Some(context.source);
+        dialog.caller.listener = context.listener.id;
+        dialog.caller.cseq = message.cseq().map_or(0, |cseq| cseq.number);
+        dialog.callee.uri = to.map_or(&b""[..], |to| to.uri.text).to_vec();
+        dialog
+    }
+}
+
+/// What a message says of its sender: tag and remote target.
+pub(crate) fn side_of(message: &Message<'_>, tag: &[u8]) -> Side {
+    Side {
+        tag: tag.to_vec(),
+        target: target_of(message).to_vec(),
+        ..Side::default()
+    }
+}
+
+/// The URI of the first Contact: the remote target (§12.1.1, §12.1.2); empty: there is none.
+pub(crate) fn target_of<'m>(message: &Message<'m>) -> &'m [u8] {
+    let contact = message.first_value(HeaderName::Contact);
+    let contact = contact.and_then(|contact| NameAddr::parse(contact.value).ok());
+    contact.map_or(b"", |contact| contact.uri.text)
+}
+
+/// Values of a list header from `skip` on, `most` at most, as one value.
+pub(crate) fn joined(message: &Message<'_>, name: HeaderName, skip: usize, most: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    for value in message.values(name).skip(skip).take(most) {
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        sip::message::unfold(value.value, &mut text);
+    }
+    text
+}

@@ -1,0 +1,202 @@
+//! Requests within a dialog on record.
+
+use std::io::Write;
+
+use sip::{HeaderName, Message, Method, Patch, PatchError};
+use tables::{
+    Counter, Dialogs,
+    dialog::{DialogState, EndCause, Sender},
+};
+
+use crate::{
+    call::{
+        CallRef, Role,
+        begin::target_of,
+        place,
+        session::{SessionAsk, TooSmall},
+    },
+    context::Context,
+    step::{Hand, Step},
+};
+
+/// What the record says of a request's sender.
+struct Seen {
+    call: CallRef,
+    state: DialogState,
+    wanted: u32,
+    least: u32,
+}
+
+impl Step<'_, '_> {
+    /// Finds the dialog of a request that carries our seal.
+    fn see_call(&mut self, hand: &Hand<'_>) -> Option<Seen> {
+        let place = hand
+            .intake
+            .route
+            .place
+            .filter(|&place| place != place::NOWHERE)?;
+        let message = &hand.message;
+        let (from, to) = (message.from().ok()?, message.to().ok()?);
+        let (from_tag, to_tag) = (from.tag().unwrap_or_default(), to.tag().unwrap_or_default());
+        let call_id = message.call_id().ok()?;
+        let method = message.request()?.method;
+        Dialogs(self.env.arena).at_place(place, call_id, from_tag, to_tag, |view, sender| {
+            let header = &view.header;
+            let (now, of_invite) = match sender {
+                Sender::Caller => (header.caller_shift, header.caller_invite_shift),
+                Sender::Callee => (header.callee_shift, header.callee_invite_shift),
+            };
+            Seen {
+                call: CallRef {
+                    row: view.row,
+                    place,
+                    role: Role::of(sender),
+                    // An ACK has the number of its INVITE (§17.1.1.3).
+                    shift: if method == Method::Ack {
+                        of_invite
+                    } else {
+                        now
+                    }
+                    .get(),
+                    rack_shift: of_invite.get(),
+                    session: SessionAsk::default(),
+                },
+                state: view.state,
+                wanted: header.session_wanted.get(),
+                least: header.session_min.get(),
+            }
+        })
+    }
+
+    /// A request other than ACK within a dialog, before it goes on. False: it was refused.
+    pub(crate) fn enter_call(&mut self, context: &mut Context, hand: &Hand<'_>) -> bool {
+        if hand
+            .intake
+            .route
+            .place
+            .is_none_or(|place| place == place::NOWHERE)
+        {
+            return true;
+        }
+        let Some(mut seen) = self.see_call(hand) else {
+            self.env.count(Counter::DialogsUntracked);
+            return true;
+        };
+        let method = hand.message.request().map(|line| line.method);
+        let refreshes = matches!(method, Some(Method::Invite | Method::Update));
+        if refreshes {
+            match SessionAsk::of(&hand.message, seen.wanted, seen.least) {
+                Ok(session) => seen.call.session = session,
+                Err(TooSmall(least)) => {
+                    self.refuse_session(context, hand, least);
+                    return false;
+                }
+            }
+        }
+        context.call = Some(seen.call);
+        if seen.state == DialogState::Ended {
+            return true;
+        }
+        if method == Some(Method::Bye) {
+            let cause = match seen.call.role {
+                Role::Callee => EndCause::Callee,
+                _ => EndCause::Caller,
+            };
+            self.end_call(seen.call.row, cause, 0);
+        } else {
+            self.note_request(&seen.call, &hand.message, refreshes);
+        }
+        true
+    }
+
+    /// Notes CSeq and, of a target refresh, the Contact.
+    ///
+    /// Deviation: §12.2.2 changes the remote target with the 2xx; we do with the request, because its sender is there whatever the answer is.
+    fn note_request(&mut self, call: &CallRef, message: &Message<'_>, refreshes: bool) {
+        let Ok(cseq) = message.cseq() else { return };
+        let invite = cseq.method == Method::Invite;
+        let target = if refreshes { target_of(message) } else { b"" };
+        // Gone meanwhile, or no memory: the request goes on all the same.
+        let _ = Dialogs(self.env.arena).update(call.row, |dialog| {
+            let sender = match call.role {
+                Role::Callee => &mut dialog.callee,
+                _ => &mut dialog.caller,
+            };
+            let newer = cseq.number > sender.cseq;
+            let moved = !target.is_empty() && sender.target != target;
+            let shifted = invite && sender.invite_shift != call.shift;
+            sender.cseq = sender.cseq.max(cseq.number);
+            if moved {
+                sender.target = target.to_vec();
+            }
+            if invite {
+                sender.invite_shift = call.shift;
+            }
+            (newer || moved || shifted, ())
+        });
+    }
+
+    /// What is to be changed in an ACK.
+    pub(crate) fn call_of_ack(&mut self, hand: &Hand<'_>) -> Option<CallRef> {
+        let seen = self.see_call(hand)?;
+        (seen.call.shift != 0).then_some(seen.call)
+    }
+
+    /// Changes a request on its way downstream.
+    pub(crate) fn patch_request(
+        call: &CallRef,
+        patch: &mut Patch<'_>,
+        message: &Message<'_>,
+    ) -> Result<(), PatchError> {
+        if call.shift != 0 {
+            shift_cseq(patch, message, call.shift)?;
+        }
+        if call.rack_shift != 0 {
+            shift_rack(patch, message, call.rack_shift)?;
+        }
+        call.session.patch_request(patch)
+    }
+}
+
+/// Adds to the number in CSeq.
+pub(crate) fn shift_cseq(
+    patch: &mut Patch<'_>,
+    message: &Message<'_>,
+    shift: i32,
+) -> Result<(), PatchError> {
+    let (Some(header), Ok(cseq)) = (message.first(HeaderName::CSeq), message.cseq()) else {
+        return Ok(());
+    };
+    let mut text = Vec::with_capacity(24);
+    // Writing to a Vec does not fail.
+    let _ = write!(text, "{} ", cseq.number.wrapping_add_signed(shift));
+    text.extend_from_slice(cseq.method_text);
+    patch.replace_value(header.value_span, &text)
+}
+
+/// Adds to the CSeq number in RAck (RFC 3262 §7.2): response number, CSeq number, method.
+fn shift_rack(patch: &mut Patch<'_>, message: &Message<'_>, shift: i32) -> Result<(), PatchError> {
+    let Some(header) = message.first(HeaderName::RAck) else {
+        return Ok(());
+    };
+    let mut words = header
+        .value
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    let (Some(response), Some(number), Some(method), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Ok(());
+    };
+    let number = std::str::from_utf8(number)
+        .ok()
+        .and_then(|number| number.parse::<u32>().ok());
+    let Some(number) = number else {
+        return Ok(());
+    };
+    let mut text = Vec::with_capacity(32);
+    text.extend_from_slice(response);
+    let _ = write!(text, " {} ", number.wrapping_add_signed(shift));
+    text.extend_from_slice(method);
+    patch.replace_value(header.value_span, &text)
+}
