@@ -67,7 +67,7 @@ fn a_dialog_has_one_record_that_anybody_changes_and_its_maker_walks() {
 fn garbage_is_no_record() {
     let arena = arena(16 << 20);
     let mut p = online(&arena, 0);
-    let mut good = vec![0; 48];
+    let mut good = [0; 48];
     good[..4].copy_from_slice(&[1, 0, 48, 0]);
     for len in 0..=good.len() {
         let key = [len as u8; 16];
