@@ -107,7 +107,8 @@ fn encode_plan(context: &Context, to: &mut Writer<'_>) {
         | part(RECURSES, context.recurses)
         | part(CONTACTS, context.contacts.is_some())
         | part(LOCAL, context.listener.ip.is_some())
-        | part(GROUP_DESTINATIONS, in_groups().any(Target::has_destination));
+        | part(GROUP_DESTINATIONS, in_groups().any(Target::has_destination))
+        | part(CALL, context.call.is_some());
     if parts == 0 {
         return;
     }
@@ -791,8 +792,8 @@ mod tests {
             },
             place: 7,
             role: Role::Callee,
-            shift: -3,
-            rack_shift: 2,
+            shift: 0,
+            rack_shift: -3,
             session: SessionAsk {
                 expires: 1800,
                 min: 90,

@@ -35,10 +35,8 @@ impl Step<'_, '_> {
             return Disposition::Served;
         };
         let cancel = cseq.method == Method::Cancel;
-        if !cancel && vias.next().is_none() {
-            self.env.count(Counter::ResponseForeign);
-            return Disposition::Served;
-        }
+        // Only what we sent by ourselves has nobody else's Via.
+        let ours_alone = vias.next().is_none();
         if let Place::Transaction { row, number } = branch.place {
             match self.env.arena.with(row, |record| record.owner) {
                 Some(owner) if owner != self.slot => return Disposition::Owner(owner),
@@ -54,6 +52,11 @@ impl Step<'_, '_> {
                         self.contexts.put(other);
                     }
                     if let Some(mut context) = same {
+                        if ours_alone && !cancel && !context.is_own() {
+                            self.contexts.put(context);
+                            self.env.count(Counter::ResponseForeign);
+                            return Disposition::Served;
+                        }
                         self.on_branch_response(
                             &mut context,
                             number,
@@ -68,6 +71,10 @@ impl Step<'_, '_> {
                 }
                 None => {}
             }
+        }
+        if ours_alone && !cancel {
+            self.env.count(Counter::ResponseForeign);
+            return Disposition::Served;
         }
         // RFC 4320 §4.2: what comes late for other requests than INVITE only adds to a storm, unless nobody has waited for it here.
         // RFC 6026 §7.3: nor does a late failure, to a caller who has an answer; but a late 2xx is a call that somebody has to end.

@@ -61,7 +61,12 @@ impl Step<'_, '_> {
             self.end_call(row, EndCause::Lost, 408);
             return;
         };
-        let later = self.env.now.saturating_add(self.settings.timer_c);
+        // Until the CANCELs are known to be in the arena, it is due again soon.
+        let after = match dialog.end_cause {
+            Some(_) => ENDING_AGAIN,
+            None => self.settings.timer_c,
+        };
+        let later = self.env.now.saturating_add(after);
         // Gone, or no memory: it is due again.
         let _ = Dialogs(self.env.arena).update(row, |dialog| {
             let early = dialog.state == DialogState::Early;
@@ -83,7 +88,8 @@ impl Step<'_, '_> {
         let Some(mut context) = id.and_then(|id| self.take(id)) else {
             return;
         };
-        if context.is_invite() && context.stage != Stage::Answered {
+        let goes_on = context.stage != Stage::Answered && !context.cancelled;
+        if context.is_invite() && goes_on {
             self.cancel_context(&mut context);
         }
         self.contexts.put(context);

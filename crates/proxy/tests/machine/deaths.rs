@@ -584,3 +584,133 @@ fn early_dialogs() {
         ",
     );
 }
+
+#[test]
+fn calls_end_by_the_operator() {
+    check(
+        "
+        bob: REGISTER
+        carol: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200
+        alice: ACK
+        trunk: INVITE sip:carol@example.org
+        carol: 180
+        end
+        +2s
+        carol: 200 CANCEL & carol: 487 INVITE
+        trunk: ACK
+        bob: 200 BYE & alice: 200 BYE
+        +3s
+        ",
+    );
+}
+
+#[test]
+fn a_call_that_lasts_too_long() {
+    check_with(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200
+        alice: ACK
+        +101s
+        bob: 200 BYE & alice: 481 BYE
+        +3s
+        ",
+        crate::flows::dialogs::short,
+    );
+}
+
+#[test]
+fn probes_and_the_numbers_that_they_take() {
+    // A probe that dies with its worker is not made up for: the next one comes.
+    check_but(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200
+        alice: ACK
+        +61s
+        alice: 200 OPTIONS & bob: 200 OPTIONS
+        alice: UPDATE .
+        bob: 200 UPDATE
+        alice: BYE .
+        bob: 200 BYE
+        ",
+        crate::flows::dialogs::probed,
+        "OPTIONS",
+    );
+}
+
+#[test]
+fn session_timers() {
+    check_with(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org / Supported: timer
+        bob: 200
+        alice: ACK
+        +200s
+        alice: UPDATE . / Supported: timer
+        bob: 200
+        +299s
+        alice: INFO .
+        bob: 200
+        +3s
+        ",
+        crate::flows::dialogs::timed,
+    );
+}
+
+#[test]
+fn seats_at_destinations() {
+    check_with(
+        "
+        alice: INVITE sip:media@example.org
+        carol: 503
+        trunk: 200
+        alice: ACK
+        bob: INVITE sip:media@example.org
+        bob2: INVITE sip:media@example.org
+        bob2: ACK
+        carol: 200
+        bob: ACK
+        alice: BYE .
+        trunk: 200
+        iris: INVITE sip:media@example.org
+        trunk: 486
+        iris: ACK
+        bob3: INVITE sip:media@example.org
+        trunk: 180
+        bob3: CANCEL
+        trunk: 200 CANCEL & trunk: 487 INVITE
+        bob3: ACK
+        carol: BYE .
+        bob: 200
+        ",
+        crate::flows::dialogs::group,
+    );
+}
+
+#[test]
+fn over_the_limit() {
+    check_with(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        carol: INVITE sip:bob@example.org
+        carol: ACK
+        bob: 486
+        alice: ACK
+        carol: INVITE sip:bob@example.org
+        bob: 200
+        carol: ACK
+        alice: INVITE sip:bob@example.org
+        alice: ACK
+        carol: BYE .
+        bob: 200
+        ",
+        |world| world.policy.calls_max = Some(1),
+    );
+}

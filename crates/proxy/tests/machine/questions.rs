@@ -474,6 +474,7 @@ fn an_heir_asks_again() {
                 transactions.adopted 11
                 auth.succeeded 1
                 dialogs.created 1
+                dialogs.ended 1
         "#]],
     );
 }

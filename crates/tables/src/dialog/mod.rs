@@ -360,6 +360,25 @@ impl Dialogs<'_> {
         })
     }
 
+    /// The operator wants a call to end: whoever looks after it sends BYEs to both, or gives its INVITE up. False: it is ending already.
+    pub fn ask_to_end(&mut self, row: RowRef, now: Instant) -> Result<bool, ChangeError> {
+        self.update(row, |dialog| {
+            match dialog.state {
+                DialogState::Early if dialog.end_cause.is_none() => dialog.answer_until = Some(now),
+                DialogState::Confirmed => {
+                    dialog.state = DialogState::Ending;
+                    dialog.probes_failed = 0;
+                    dialog.ended_at = Some(now);
+                }
+                DialogState::Early | DialogState::Ending | DialogState::Ended => {
+                    return (false, false);
+                }
+            }
+            dialog.end_cause = Some(EndCause::Operator);
+            (true, true)
+        })
+    }
+
     /// Ends a dialog and gives back what counts it; `None`: somebody else has ended it.
     pub fn end(&mut self, row: RowRef) -> Option<Dialog> {
         for _ in 0..ATTEMPTS_MAX {

@@ -2,6 +2,7 @@
 
 mod calls;
 mod cancelling;
+pub mod dialogs;
 pub mod failover;
 mod forking;
 pub mod redirecting;

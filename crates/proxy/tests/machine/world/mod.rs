@@ -22,7 +22,8 @@ use proxy::{
 use shm::{Arena, Cursor, Layout, Participant, ParticipantId, TableId};
 use stdx::Instant;
 use tables::{
-    Balancer, Counter, DIALOG, Dialogs, LOCATION, TABLES, TRANSACTION, dialog::DialogState,
+    Balancer, Counter, DIALOG, Dialogs, LOCATION, TABLES, TRANSACTION, balancer::ResourceKind,
+    dialog::DialogState,
 };
 
 use agent::Agent;
@@ -615,6 +616,78 @@ impl World {
         (counted, dialogs)
     }
 
+    /// Every destination has as many calls as are answered there, and no seat is left over.
+    fn check_seats(&mut self) {
+        let mut at = std::collections::BTreeMap::<Vec<u8>, u64>::new();
+        let participant = &mut self.slots[0].participant;
+        participant.rows(DIALOG, |record| {
+            let dialog = tables::dialog::View::new(&record).expect("a dialog").take();
+            if dialog.state != DialogState::Ended && !dialog.destination.is_empty() {
+                *at.entry(dialog.destination).or_default() += 1;
+            }
+        });
+        let mut live = std::collections::BTreeMap::new();
+        let all = usize::MAX;
+        Balancer(participant).scan(Cursor::default(), all, |found| {
+            if found.key.kind() == Some(ResourceKind::Destination) && found.live > 0 {
+                live.insert(found.key.as_bytes().to_vec(), found.live);
+            }
+        });
+        assert_eq!(live, at, "seats");
+    }
+
+    /// The dialogs on record, as the operator sees them.
+    fn show_calls(&mut self) {
+        let mut lines = Vec::new();
+        self.slots[0].participant.rows(DIALOG, |record| {
+            let dialog = tables::dialog::View::new(&record).expect("a dialog").take();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let mut line = format!(
+                "{:?} {} {} {} -> {} {}",
+                dialog.state,
+                text(&dialog.call_id),
+                text(&dialog.caller.target),
+                dialog.caller.cseq,
+                text(&dialog.callee.target),
+                dialog.callee.cseq,
+            );
+            if !dialog.destination.is_empty() {
+                line.push_str(&format!(
+                    " at {}",
+                    text(&dialog.destination[1..]).replace('\0', " ")
+                ));
+            }
+            if let Some(until) = dialog.session_until {
+                let left = until.saturating_duration_since(self.now).as_secs();
+                line.push_str(&format!(
+                    " session {} s left {left} s",
+                    dialog.session_interval
+                ));
+            }
+            if dialog.probes_failed != 0 {
+                line.push_str(&format!(" missed {:#x}", dialog.probes_failed));
+            }
+            lines.push(line);
+        });
+        lines.sort();
+        for line in lines {
+            let line = self.symbolic(&line);
+            self.note(&line);
+        }
+    }
+
+    /// The operator ends every call.
+    fn end_calls(&mut self) {
+        let mut rows = Vec::new();
+        let participant = &mut self.slots[0].participant;
+        participant.rows(DIALOG, |record| rows.push(record.row));
+        for row in rows {
+            // One that has ended has nothing to end.
+            let _ = Dialogs(participant).ask_to_end(row, self.now);
+        }
+        self.pass(Duration::ZERO);
+    }
+
     /// A datagram of ours reaches its agent.
     fn arrive(&mut self, wire: Wire) {
         let by = if wire.listener == 1 {
@@ -760,6 +833,7 @@ impl World {
         );
         let (counted, dialogs) = self.calls();
         assert_eq!(counted, dialogs, "calls are counted as they are");
+        self.check_seats();
         let answered = {
             let mut answered = 0;
             self.slots[0].participant.rows(DIALOG, |record| {

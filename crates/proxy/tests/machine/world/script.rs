@@ -13,6 +13,7 @@
 //! hold Route, Resolve        answer 2                     questions held back, and their answers
 //! release        release backwards                        all of them
 //! hops                                                    what is found out about hops is shown from here on
+//! calls        end                                        the dialogs on record; the operator ends them all
 //! die                                                     the worker of slot 0 dies, an heir takes over
 //! ```
 
@@ -54,6 +55,10 @@ impl World {
             self.release(0, order == " backwards");
         } else if line == "die" {
             self.die(0);
+        } else if line == "calls" {
+            self.show_calls();
+        } else if line == "end" {
+            self.end_calls();
         } else if line == "adopt" {
             self.adopt_all(0);
         } else if line == "hops" {
