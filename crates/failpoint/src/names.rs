@@ -2,6 +2,8 @@
 
 /// Every point in the code, in order; `cargo xtask tidy` compares it with the code.
 pub const NAMES: &[&str] = &[
+    "calls.close.recorded",
+    "calls.close.removed",
     "carry.claimed",
     "carry.exported",
     "carry.exporting",

@@ -150,6 +150,10 @@ counters! {
     DestinationsFull "balancer.full" "destinations passed over because they were at their limit",
     SeatsLost "balancer.seats_lost" "seats found without their call and given back",
     SessionsTooSmall "sessions.too_small" "requests answered 422: Session-Expires below the minimum (RFC 4028)",
+    CdrsMade "cdr.made" "records of calls made",
+    CdrsWritten "cdr.written" "records of calls written and on the disk",
+    CdrsLost "cdr.lost" "records of calls that found no room in memory, and are lost",
+    CdrsFailed "cdr.failed" "attempts to write records of calls that failed; they are repeated",
 }
 
 #[cfg(test)]
