@@ -608,7 +608,6 @@ pub static SECTIONS: &[Section] = &[
             "search", "domain", "enum", "dnssec", "cache", "tls", "https",
         ],
     },
-    crate::cdr::CDR,
     Section {
         name: "user",
         header: "[[user]]",

@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Who is registered where
     #[command(subcommand)]
     Registrations(Registrations),
+    /// Destinations of groups: their calls and health, and what is wanted of them
+    #[command(subcommand)]
+    Destinations(Destinations),
     /// Who may register and call: users besides those of the configuration file
     #[command(subcommand)]
     User(User),
@@ -285,6 +288,52 @@ pub(crate) enum Quarantine {
         #[command(flatten)]
         json: JsonArg,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Destinations {
+    /// Every destination
+    List {
+        /// Only this group
+        #[arg(long)]
+        group: Option<String>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// Give it requests again
+    Enable(DestinationArgs),
+    /// Send it nothing, not even probes; its calls go on
+    Disable(DestinationArgs),
+    /// Give it nothing new; its calls go on until they end
+    Drain(DestinationArgs),
+    /// Another weight than the configured one, until the server ends or this is taken back
+    Weight {
+        #[command(flatten)]
+        to: DestinationArgs,
+        /// 1 to 1000, or `default`: the configured one
+        #[arg(value_parser = weight)]
+        weight: u32,
+    },
+}
+
+/// A destination.
+#[derive(Debug, Args)]
+pub(crate) struct DestinationArgs {
+    /// Its group
+    pub(crate) group: String,
+    /// Its URI, as `list` shows it; that of a name changes all addresses of the name
+    pub(crate) uri: String,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+/// A weight; 0 is the configured one.
+fn weight(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        _ if text == "default" => Ok(0),
+        Ok(weight @ 1..=1000) => Ok(weight),
+        _ => Err("write a number from 1 to 1000, or default".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]

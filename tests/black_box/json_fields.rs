@@ -75,7 +75,17 @@ fn with_json(server: &Server, prefix: &[&str], into: &mut BTreeSet<String>) {
 #[test]
 fn every_field_is_listed_and_nothing_else() {
     let _shared = shared();
-    let server = Server::start_with_failpoints(DEFAULT, "worker.begun=segv-if:X-Poison");
+    let group = "[[group]]\nname = \"g\"\ndestinations = [ { uri = \"sip:{ip}:9\" } ]\n\
+                 [[route]]\nmatch = { user = \"^9\" }\nto = \"group:g\"\n";
+    let server = Server::start_with_failpoints(
+        &format!("{DEFAULT}{group}"),
+        "worker.begun=segv-if:X-Poison",
+    );
+    let media = server.json(&["destinations", "list"])[0]["uri"]
+        .as_str()
+        .expect("a destination")
+        .to_owned();
+    let destination = ["g", media.as_str(), "--json"];
     let phone = server.ua("alice");
     assert_eq!(phone.register(300).status(), 200);
     let to = format!("sip:{}", server.address());
@@ -110,6 +120,11 @@ fn every_field_is_listed_and_nothing_else() {
         ("user list", vec!["--json"]),
         ("user remove", vec![&bob, "--json"]),
         ("user import", vec![&users, "--json"]),
+        ("destinations list", vec!["--json"]),
+        ("destinations enable", destination.to_vec()),
+        ("destinations disable", destination.to_vec()),
+        ("destinations drain", destination.to_vec()),
+        ("destinations weight", [&destination[..], &["7"]].concat()),
         ("quarantine list", vec!["--json"]),
         ("quarantine show", vec![&poisoned, "--json"]),
         ("quarantine clear", vec!["--json"]),

@@ -4,6 +4,7 @@
 mod adoption;
 mod arena_carries;
 mod bad_input;
+mod balancing;
 mod calls_per_second;
 mod cold_restart;
 mod commands;

@@ -4,10 +4,10 @@
 //! - `slot`: a reactor thread: one slot, one ring, one [`proxy::Proxy`]; its turn.
 //! - `takeover`: how a slot begins: recovery, adoption, the journal of what its predecessor had read.
 //! - `policy`, `active`, `accounts`, `names`: the configuration, and what the machine says about names, put to work.
+//! - `destinations`: groups, their probes and names.
 //! - `lookup`: a slot's resolver and its sockets to name servers.
 //! - [`helper`]: processes beside the workers, for one task each: snapshots.
 //! - `log`, `lines`: what the machine notes, as lines, and how they are written without anybody waiting for it.
-//! - `records`: records of calls, from the arena into a file.
 //! - [`rules`]: the configuration put to work without a process, for simulations.
 //! - `queries`: table commands of the command line.
 
@@ -18,6 +18,7 @@ mod active;
 mod addresses;
 mod calls;
 mod carry;
+mod destinations;
 pub mod helper;
 mod inbox;
 mod lines;
@@ -31,7 +32,6 @@ mod policy;
 mod process;
 mod quarantine;
 mod queries;
-mod records;
 pub mod rules;
 mod slot;
 mod takeover;

@@ -13,7 +13,9 @@ use control::FromWorker;
 use crossbeam_channel::Receiver;
 use failpoint::failpoint;
 use os::now;
-use proxy::{Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, Note, Question, Send};
+use proxy::{
+    Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, Note, Outcome, Question, Send,
+};
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
 use shm::{Arena, Participant, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
@@ -21,9 +23,10 @@ use sync::Ordering;
 use tables::Counter;
 
 use crate::{
+    destinations::{Keeper, Reports},
     inbox::{Channel, Command, Socket},
     log::Log,
-    lookup::{Late, Lookup},
+    lookup::{Late, Lookup, Name},
     overload::Overload,
     policy::Policy,
     quarantine,
@@ -56,9 +59,13 @@ pub(crate) struct Outside {
     driver: UringDriver<RxPool>,
     sockets: Vec<Option<Socket>>,
     policy: Policy,
+    reports: Reports,
+    keeper: Keeper,
     lookup: Lookup,
     /// Reused from turn to turn.
     late: Vec<Late>,
+    /// As `late`.
+    named: Vec<Name>,
     commands: Receiver<Command>,
     doorbells: Arc<Vec<OwnedFd>>,
     channel: Arc<Channel>,
@@ -78,7 +85,11 @@ pub(crate) struct Outside {
 
 impl Outside {
     /// Sets up the ring. Sockets come by [`Outside::arm_socket`].
-    pub(crate) fn new(begin: &Begin, time: Instant) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        begin: &Begin,
+        time: Instant,
+        participant: &mut Participant,
+    ) -> anyhow::Result<Self> {
         let pool = begin.arena.rx(SlotId(begin.slot));
         let free: HashSet<u16> = pool.for_a_new_ring().collect();
         let options = Options {
@@ -96,14 +107,21 @@ impl Outside {
             &begin.active,
         )?;
         driver.arm_poll(LOOKUP, lookup.descriptor())?;
-        Ok(Self {
+        let mut outside = Self {
             number: begin.slot,
             arena: begin.arena.clone(),
             driver,
             sockets: Vec::new(),
-            policy: Policy::new(&begin.active.config, Arc::clone(&begin.active.accounts)),
+            policy: Policy::new(
+                &begin.active.config,
+                Arc::clone(&begin.active.accounts),
+                begin.slot,
+            ),
+            reports: Reports::default(),
+            keeper: Keeper::new(begin.slot, begin.arena.layout().slots),
             lookup,
             late: Vec::new(),
+            named: Vec::new(),
             commands: begin.commands.clone(),
             doorbells: Arc::clone(&begin.doorbells),
             channel: Arc::clone(&begin.channel),
@@ -115,7 +133,36 @@ impl Outside {
             done_at: time,
             stopping: false,
             log: Log::default(),
-        })
+        };
+        outside.look_at_destinations(time, participant);
+        Ok(outside)
+    }
+
+    /// Sees to it that every destination has a row, and learns who is there.
+    fn look_at_destinations(&mut self, now: Instant, participant: &mut Participant) {
+        let groups = self.policy.groups();
+        if groups.is_empty() && self.keeper.is_idle() {
+            return;
+        }
+        groups.refresh(participant, now);
+        if self.keeper.learn(groups, now) {
+            self.reports.learn(groups);
+        }
+    }
+
+    /// Sends the probes that are due, and asks for names.
+    fn keep_destinations(&mut self, slot: &mut Slot) {
+        let now = slot.now();
+        if self.keeper.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let work = self.keeper.work(now, slot.participant(), &self.reports);
+        for probe in &work.probes {
+            slot.probe(self, &probe.request());
+        }
+        for (row, uri) in &work.names {
+            self.lookup.expand(now, *row, uri);
+        }
     }
 
     pub(crate) fn arm_socket(&mut self, socket: Socket) -> anyhow::Result<()> {
@@ -155,7 +202,8 @@ impl Outside {
     /// The next timer, or answer to wait for.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let timer = self.wheel.next_deadline();
-        timer.into_iter().chain(self.lookup.deadline()).min()
+        let others = [self.lookup.deadline(), self.keeper.deadline()];
+        timer.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// The turn's sends go out; what has come since is fetched.
@@ -234,7 +282,16 @@ impl Outside {
             return;
         }
         let mut late = std::mem::take(&mut self.late);
-        self.lookup.turn(now, &mut late);
+        let mut named = std::mem::take(&mut self.named);
+        self.lookup.turn(now, &mut late, &mut named);
+        let mut news = false;
+        for (row, answer) in named.drain(..) {
+            news |= self.keeper.resolved(now, row, &answer, slot.participant());
+        }
+        if news {
+            self.look_at_destinations(now, slot.participant());
+        }
+        self.named = named;
         self.lookup.count(slot.participant());
         for (id, hops) in late.drain(..) {
             slot.answered(self, id, Answer::Resolved(hops));
@@ -246,7 +303,10 @@ impl Outside {
         match command {
             Command::Apply(active, note) => {
                 slot.proxy().configure(Arc::clone(&active.settings));
-                self.policy = Policy::new(&active.config, Arc::clone(&active.accounts));
+                self.policy =
+                    Policy::new(&active.config, Arc::clone(&active.accounts), self.number);
+                self.keeper.forget();
+                self.look_at_destinations(slot.now(), slot.participant());
                 self.overload.configure(&active.config.overload);
                 self.lookup.configure(&active);
                 drop(note);
@@ -353,6 +413,7 @@ impl World for Outside {
     fn attend(&mut self, slot: &mut Slot) {
         self.overload.turn(slot.now(), &self.sockets);
         slot.proxy().set_distress(!self.overload.is_open());
+        self.keep_destinations(slot);
         self.answer_late(slot);
         while let Ok(command) = self.commands.try_recv() {
             self.obey(slot, command);
@@ -361,6 +422,10 @@ impl World for Outside {
 
     fn keep_house(&mut self, participant: &mut Participant) {
         self.overload.count_drops(&self.sockets, participant);
+        let now = now();
+        self.reports.flush(now, participant);
+        self.look_at_destinations(now, participant);
+        self.keeper.clean(now, participant);
     }
 
     fn submit(&mut self) -> anyhow::Result<()> {
@@ -424,7 +489,10 @@ impl World for Outside {
                 .lookup
                 .ask(now, ask.id, branch, question)
                 .map(Answer::Resolved),
-            kind => Some(self.policy.answer(kind, question)),
+            kind => {
+                self.policy.groups().set_now(now);
+                Some(self.policy.answer(kind, question))
+            }
         }
     }
 
@@ -466,6 +534,10 @@ impl World for Outside {
         if state.is_bad() {
             self.lookup.count(participant);
         }
+    }
+
+    fn outcome(&mut self, now: Instant, outcome: &Outcome, participant: &mut Participant) {
+        self.reports.hear(now, outcome, participant);
     }
 
     fn ring(&mut self, slot: SlotId) {

@@ -1,54 +1,46 @@
 //! The script-free router: answers the machine's questions from the configuration, within the same turn.
 
-use std::{cell::Cell, collections::HashMap, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 
 use config::{Auth, Config, Router, Target as ConfigTarget};
-use proxy::{Admission, Answer, AskKind, Backup, CallPlan, Decision, Question, Target};
+use proxy::{Admission, Answer, AskKind, CallPlan, Decision, Question, Target};
 use sip::{
     HeaderName, Method, NameAddr,
     uri::{Scheme, Uri},
 };
 
-use crate::{accounts::Accounts, calls::Calls};
+use tables::Counter;
+
+use crate::{
+    accounts::Accounts,
+    calls::Calls,
+    destinations::{Chosen, Groups},
+};
 
 /// The configuration's rules, made ready for one thread.
 #[derive(Debug)]
 pub struct Policy {
     router: Router,
     accounts: Arc<Accounts>,
-    groups: HashMap<String, Group>,
+    /// Whose turn it is changes with each answer.
+    groups: RefCell<Groups>,
     calls: Calls,
 }
 
-/// Destinations, and whose turn it is; each slot counts for itself.
-#[derive(Debug)]
-struct Group {
-    destinations: Vec<Vec<u8>>,
-    turn: Cell<usize>,
-}
-
 impl Policy {
-    pub fn new(config: &Config, accounts: Arc<Accounts>) -> Self {
-        let groups = config.groups.iter().map(|group| {
-            let destinations = group
-                .destinations
-                .iter()
-                .map(|to| to.uri.clone().into_bytes())
-                .collect();
-            (
-                group.name.clone(),
-                Group {
-                    destinations,
-                    turn: Cell::new(0),
-                },
-            )
-        });
+    /// `slot` says where turns begin.
+    pub fn new(config: &Config, accounts: Arc<Accounts>, slot: u16) -> Self {
         Self {
             router: Router::new(config),
             accounts,
-            groups: groups.collect(),
+            groups: RefCell::new(Groups::new(config, slot)),
             calls: Calls::new(config),
         }
+    }
+
+    /// The groups, for whoever looks after destinations.
+    pub(crate) fn groups(&mut self) -> &mut Groups {
+        self.groups.get_mut()
     }
 
     /// Answers one question.
@@ -154,7 +146,7 @@ impl Policy {
                 self.location_of_number(&uri, question)
             }
             Some(ConfigTarget::Location) => self.location(&uri),
-            Some(ConfigTarget::Group(name)) => self.group(name, recurse),
+            Some(ConfigTarget::Group(name)) => self.group(name, recurse, question),
             Some(ConfigTarget::Uri(to)) => Decision::Targets(vec![Target {
                 recurse,
                 ..Target::uri(with_user_of(to, &uri))
@@ -197,32 +189,22 @@ impl Policy {
         }
     }
 
-    /// The next destination of a group, and the others behind it, should that one fail. The Request-URI stays as it is.
-    fn group(&self, name: &str, recurse: bool) -> Decision {
-        let Some(group) = self
-            .groups
-            .get(name)
-            .filter(|group| !group.destinations.is_empty())
-        else {
-            return Decision::Reject { code: 503 };
-        };
-        let turn = group.turn.replace(group.turn.get().wrapping_add(1));
-        let first = turn % group.destinations.len();
-        let in_turn = group.destinations.iter().cycle().skip(first);
-        let mut tried = in_turn
-            .take(group.destinations.len().min(TRIED_MAX))
-            .cloned();
-        let target = tried.next().map(|first| Target {
-            backups: tried.map(Backup::uri).collect(),
-            recurse,
-            ..Target::next_hop(first)
-        });
-        Decision::Targets(target.into_iter().collect())
+    /// A destination of a group, and others behind it, should that one fail.
+    fn group(&self, name: &str, recurse: bool, question: &Question<'_>) -> Decision {
+        match self.groups.borrow_mut().choose(name, question, recurse) {
+            Chosen::Target(target) => Decision::Targets(vec![target]),
+            Chosen::Nobody { full } => {
+                let why = if full {
+                    Counter::GroupFull
+                } else {
+                    Counter::GroupDown
+                };
+                question.arena().count(why.cell(), 1);
+                Decision::Reject { code: 503 }
+            }
+        }
     }
 }
-
-/// Most destinations of a group that one request is sent to, one after another.
-const TRIED_MAX: usize = 8;
 
 /// A telephone number without what is only there to be looked at (RFC 3966 §5.1.1).
 fn plain_number(uri: &Uri<'_>) -> Vec<u8> {

@@ -6,6 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
+use config::Config;
 use control::{
     AuditReport, ClientReply, ContactLine, QuarantineLine, RegistrationLine, TableRequest,
     write_message,
@@ -15,13 +16,20 @@ use shm::Participant;
 use sip::uri::{Aor, Uri};
 use stdx::Instant;
 use tables::quarantine::CaseId;
+
+use crate::destinations;
 use tables::{LOCATION, Location, Quarantine, UpdateError};
 
 /// Rows looked at between two announcements of quiescence, so that a long list holds nothing up.
 const CHUNK: usize = 1024;
 
 /// Answers one request; a client that goes away ends it.
-pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, connection: OwnedFd) {
+pub(crate) fn answer(
+    participant: &mut Participant,
+    config: &Config,
+    request: &TableRequest,
+    connection: OwnedFd,
+) {
     let mut out = BufWriter::new(File::from(connection));
     participant.online();
     let done = match request {
@@ -36,6 +44,12 @@ pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, conn
         TableRequest::QuarantineList => cases(participant, None, false, &mut out),
         TableRequest::QuarantineShow { id } => cases(participant, Some(id), false, &mut out),
         TableRequest::QuarantineClear { id } => cases(participant, id.as_deref(), true, &mut out),
+        TableRequest::Destinations { group } => {
+            destinations::list(participant, config, group.as_deref(), &mut out)
+        }
+        TableRequest::DestinationChange { group, uri, change } => {
+            destinations::change(participant, config, (group, uri), *change, &mut out)
+        }
     };
     participant.offline();
     let last = match done {
@@ -47,22 +61,22 @@ pub(crate) fn answer(participant: &mut Participant, request: &TableRequest, conn
     let _ = out.flush();
 }
 
-type Answered = Result<(), Failure>;
+pub(crate) type Answered = Result<(), Failure>;
 
 /// Why a request could not be carried out.
-struct Failure {
+pub(crate) struct Failure {
     message: String,
     remedy: String,
 }
 
-fn failed(message: impl Into<String>, remedy: impl Into<String>) -> Failure {
+pub(crate) fn failed(message: impl Into<String>, remedy: impl Into<String>) -> Failure {
     Failure {
         message: message.into(),
         remedy: remedy.into(),
     }
 }
 
-fn say(out: &mut impl Write, reply: &ClientReply) -> Answered {
+pub(crate) fn say(out: &mut impl Write, reply: &ClientReply) -> Answered {
     write_message(out, reply).map_err(|_| failed("the client is gone", ""))
 }
 

@@ -19,7 +19,7 @@ pub struct Rules {
 impl Rules {
     pub fn new(config: Arc<Config>, listeners: &Listeners, dialog_key: Key) -> Self {
         let accounts = Arc::new(Accounts::new(&config));
-        let policy = Policy::new(&config, Arc::clone(&accounts));
+        let policy = Policy::new(&config, Arc::clone(&accounts), 0);
         Self {
             active: Active::new(
                 1,

@@ -86,7 +86,7 @@ impl Reactor {
         );
         participant.online();
         let time = now();
-        let mut outside = Outside::new(&begin, time)?;
+        let mut outside = Outside::new(&begin, time, &mut participant)?;
         let proxy = Proxy::new(begin.slot, arena.key(), Arc::clone(&begin.active.settings));
         let mut slot = Slot::new(begin.slot, &arena, participant, proxy, time, &inheritance);
         // What an adopted transaction sends goes out by them. Reading begins with the first turn.

@@ -23,6 +23,9 @@ pub const ORDER_MAX: usize = 8;
 /// Response times below this are equal: it is the network's noise.
 const LATENCY_MIN: Duration = Duration::from_millis(1);
 
+/// Parts of a call that make a difference in what is owed.
+const CREDIT_UNITS: f64 = 1e6;
+
 /// How the first is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Policy {
@@ -109,10 +112,8 @@ struct Ranked {
 #[derive(Clone, Debug, Default)]
 pub struct Chooser {
     policy: Policy,
-    /// What each place is owed; those that take turns only.
+    /// What each place is owed; those that take turns only. Unit: calls, so that what is owed means the same when weights change.
     credits: Vec<f64>,
-    /// What all of the best tier got this time.
-    owed: f64,
     turn: usize,
     /// Reused.
     ranked: Vec<Ranked>,
@@ -206,22 +207,16 @@ impl Chooser {
         }
     }
 
-    /// Everybody of the best tier gets what it is owed; whoever is owed most is first.
+    /// Everybody of the best tier is owed its part of this call; whoever is owed most is first.
     fn take_turns(&mut self, candidates: &[Candidate]) {
         let best = self.ranked.iter().map(|ranked| ranked.tier).min();
         let fastest = self.fastest(candidates);
-        self.credits.resize(candidates.len(), 0.0);
-        self.owed = 0.0;
-        let mut ranked = self.ranked.iter_mut().peekable();
-        for ((place, candidate), credit) in candidates.iter().enumerate().zip(&mut self.credits) {
-            let takes = ranked.next_if(|ranked| usize::from(ranked.place) == place);
-            let Some(ranked) = takes else {
-                // Whoever takes no calls saves up nothing, nor does it owe anything when it comes back.
-                *credit = 0.0;
-                continue;
-            };
-            if Some(ranked.tier) == best {
-                let weight = match self.policy {
+        let mut total = 0.0;
+        for ranked in &mut self.ranked {
+            ranked.cost = 0.0;
+            let candidate = candidates.get(usize::from(ranked.place));
+            if let Some(candidate) = candidate.filter(|_| Some(ranked.tier) == best) {
+                ranked.cost = match self.policy {
                     Policy::RoundRobin => candidate.share,
                     Policy::Latency => {
                         let latency = candidate.latency.unwrap_or(fastest).max(LATENCY_MIN);
@@ -229,10 +224,21 @@ impl Chooser {
                     }
                     _ => candidate.weight * candidate.share,
                 };
-                *credit += weight;
-                self.owed += weight;
+                total += ranked.cost;
             }
-            ranked.cost = -*credit;
+        }
+        self.credits.resize(candidates.len(), 0.0);
+        let mut ranked = self.ranked.iter_mut().peekable();
+        for (place, credit) in self.credits.iter_mut().enumerate() {
+            match ranked.next_if(|ranked| usize::from(ranked.place) == place) {
+                Some(ranked) => {
+                    *credit += ranked.cost / total;
+                    // Rounded, so that equals are equal whatever sums they come from.
+                    ranked.cost = -(*credit * CREDIT_UNITS).round();
+                }
+                // Whoever takes no calls saves up nothing, nor does it owe anything when it comes back.
+                None => *credit = 0.0,
+            }
         }
     }
 
@@ -249,7 +255,7 @@ impl Chooser {
     fn pay(&mut self) {
         let first = self.ranked.first().map(|ranked| usize::from(ranked.place));
         if let Some(credit) = first.and_then(|place| self.credits.get_mut(place)) {
-            *credit -= self.owed;
+            *credit -= 1.0;
         }
     }
 }
@@ -407,6 +413,25 @@ mod tests {
         }
         let got = shares(Policy::Latency, &mut list, 9_999, true);
         assert!(got.iter().all(|got| got.abs_diff(3_333) <= 1), "{got:?}");
+    }
+
+    #[test]
+    fn what_was_owed_before_weights_changed_is_owed_no_longer_than_a_round() {
+        let mut list = weighing(&[1000.0, 1000.0, 1000.0]);
+        let mut chooser = Chooser::new(Policy::Weighted, 0);
+        for _ in 0..3001 {
+            first(&mut chooser, &list, 0);
+        }
+        for (candidate, weight) in list.iter_mut().zip([2.0, 1.0, 1.0]) {
+            candidate.weight = weight;
+        }
+        let mut got = [0; 3];
+        for _ in 0..40 {
+            got[first(&mut chooser, &list, 0)] += 1;
+        }
+        for (got, right) in got.iter().zip([20_u64, 10, 10]) {
+            assert!(right.abs_diff(*got) <= 1, "{got} for {right}");
+        }
     }
 
     #[test]

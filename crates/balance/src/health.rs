@@ -108,9 +108,8 @@ impl Condition {
         }
     }
 
-    /// So many requests were answered in this time on average, and none of them by a refusal that counts as a failure.
-    pub fn answered(&mut self, now: Instant, took: Duration, requests: u32, rules: &Rules) {
-        self.measure(took, requests);
+    /// A request was answered, and not by a refusal that counts as a failure. A 100 says nothing: it comes before anybody has looked.
+    pub fn served(&mut self, now: Instant, rules: &Rules) {
         self.answered_at = Some(now);
         match self.health {
             Health::Unknown => self.health = Health::Up,
@@ -165,8 +164,8 @@ impl Condition {
         SHARE_MIN.max(part)
     }
 
-    /// Takes in so many measurements of this mean.
-    fn measure(&mut self, took: Duration, measurements: u32) {
+    /// Takes in so many response times of this mean.
+    pub fn measure(&mut self, took: Duration, measurements: u32) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let mut average = match self.latency {
             None => took,
@@ -216,7 +215,7 @@ mod tests {
             match event {
                 'p' => condition.probe_answered(now, SECOND, rules),
                 'P' => condition.probe_failed(now, rules),
-                'a' => condition.answered(now, SECOND, 1, rules),
+                'a' => condition.served(now, rules),
                 'F' => condition.failed(now, rules),
                 other => panic!("{other}"),
             }
@@ -278,7 +277,7 @@ mod tests {
         failed.failed(at(36), &rules);
         assert!(!failed.is_open(at(37), &rules) && failed.is_open(at(66), &rules));
         let mut back = condition;
-        back.answered(at(36), SECOND, 1, &rules);
+        back.served(at(36), &rules);
         assert_eq!((back.health, back.failures), (Health::Up, 0));
         assert!(back.is_open(at(36), &rules));
     }
@@ -300,21 +299,20 @@ mod tests {
 
     #[test]
     fn latency_is_an_average_that_moves() {
-        let rules = probed();
         let ms = Duration::from_millis;
         let mut one = Condition::default();
-        one.answered(at(1), ms(80), 1, &rules);
+        one.measure(ms(80), 1);
         assert_eq!(one.latency, Some(ms(80)));
-        one.answered(at(2), ms(160), 1, &rules);
+        one.measure(ms(160), 1);
         assert_eq!(one.latency, Some(ms(90)));
         let (mut many, mut single) = (one, one);
-        many.answered(at(3), ms(10), 20, &rules);
+        many.measure(ms(10), 20);
         for _ in 0..20 {
-            single.answered(at(3), ms(10), 1, &rules);
+            single.measure(ms(10), 1);
         }
         assert_eq!(many.latency, single.latency);
         assert!(many.latency < Some(ms(17)));
-        many.probe_answered(at(4), Duration::MAX, &rules);
-        many.answered(at(4), Duration::ZERO, u32::MAX, &rules);
+        many.probe_answered(at(4), Duration::MAX, &probed());
+        many.measure(Duration::ZERO, u32::MAX);
     }
 }

@@ -58,6 +58,26 @@ pub enum TableRequest {
     QuarantineShow { id: String },
     /// Forget one of them, or all (`None`), so that they are served again: one [`ClientReply::Quarantine`] for each.
     QuarantineClear { id: Option<String> },
+    /// Destinations of all groups, or of one: one [`ClientReply::Destination`] each.
+    Destinations { group: Option<String> },
+    /// Changes a destination, or all addresses of a name: one [`ClientReply::Destination`] for each of them.
+    DestinationChange {
+        group: String,
+        uri: String,
+        change: DestinationChange,
+    },
+}
+
+/// What the operator wants of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DestinationChange {
+    Enable,
+    /// Nothing is sent to it, not even probes; calls that it has go on.
+    Disable,
+    /// Nothing new is sent to it.
+    Drain,
+    /// This weight; 0: the configured one.
+    Weight(u32),
 }
 
 /// One reply frame. A status report is several hundred bytes, and boxing it would only be felt by readers.
@@ -85,6 +105,7 @@ pub enum ClientReply {
     Users(UsersLine),
     /// How many users of `tandem user` the running server has.
     StoredUsers(u64),
+    Destination(DestinationLine),
 }
 
 /// What one walk over the whole arena found. While operations run, what is between two states looks wrong for a moment: only what several
@@ -147,6 +168,51 @@ pub struct QuarantineLine {
     pub expires_s: u64,
     /// Its bytes, as far as they are text.
     pub message: String,
+}
+
+/// One destination of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationLine {
+    pub group: String,
+    pub uri: String,
+    /// The configured URI whose host name leads to it.
+    pub name: Option<String>,
+    /// `enabled`, `disabled`, `draining`; `removed`: not in the configuration any more, but it has calls.
+    pub mode: String,
+    /// `up`, `down`, `unknown`.
+    pub health: String,
+    /// In force.
+    pub weight: u32,
+    /// Of the configuration.
+    pub weight_configured: u32,
+    pub priority: u16,
+    /// Of the SRV record that led to it.
+    pub srv_priority: Option<u16>,
+    pub capacity: Option<u32>,
+    /// Calls that it has.
+    pub calls: u64,
+    /// Moving average. Unit: µs.
+    pub latency_us: Option<u64>,
+    /// The answer to the last probe; 0: none in time.
+    pub probe_code: Option<u16>,
+    /// In a row.
+    pub probes_failed: u32,
+    /// In a row.
+    pub requests_failed: u32,
+    pub answered_ms_ago: Option<u64>,
+    pub failed_ms_ago: Option<u64>,
+    /// It came up again, or was enabled.
+    pub recovered_ms_ago: Option<u64>,
+    /// The operator, or its name, changed it.
+    pub changed_ms_ago: Option<u64>,
+    /// Requests that were sent to it, ever.
+    pub requests: u64,
+    /// Those that it answered with 2xx.
+    pub answered: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Those that it was not offered, because it was full.
+    pub full: u64,
 }
 
 /// One address-of-record and its bindings.

@@ -20,8 +20,8 @@ pub mod stream;
 pub mod worker;
 
 pub use client::{
-    AuditReport, ClientReply, ClientRequest, ConfiguredUser, ContactLine, QuarantineLine,
-    RegistrationLine, StatLine, TableRequest, UsersLine,
+    AuditReport, ClientReply, ClientRequest, ConfiguredUser, ContactLine, DestinationChange,
+    DestinationLine, QuarantineLine, RegistrationLine, StatLine, TableRequest, UsersLine,
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};

@@ -3,6 +3,7 @@
 //! ```text
 //! z9hG4bK t <place: 13> <fold: 13> <seal: 13>      forwarded by a transaction
 //! z9hG4bK s <place: 13> <fold: 13> <seal: 13>      forwarded without one
+//! z9hG4bK p <place: 13> <fold: 13> <seal: 13>      a probe of our own (`probe`)
 //! ```
 //!
 //! *place* leads a response to its transaction with no look-up: the listener that the request came in by (8 bits), the
@@ -30,6 +31,8 @@ pub enum Place {
     Transaction { row: RowRef, number: u8 },
     /// Forwarded without a transaction.
     Stateless { derived: u64 },
+    /// A probe of the destination in this row of `balancer`; the fold is the time that it was sent at.
+    Probe { resource: RowRef },
 }
 
 /// A branch of ours.
@@ -49,12 +52,8 @@ impl Branch {
             .listener
             .map_or(LISTENER_UNKNOWN, |id| u64::from(id).min(LISTENER_UNKNOWN));
         let (kind, low) = match self.place {
-            Place::Transaction { row, number } => (
-                b't',
-                (u64::from(row.index) & 0x0fff_ffff) << 28
-                    | (u64::from(row.generation) & 0xf_ffff) << 8
-                    | u64::from(number),
-            ),
+            Place::Transaction { row, number } => (b't', low_of(row) | u64::from(number)),
+            Place::Probe { resource } => (b'p', low_of(resource)),
             Place::Stateless { derived } => (b's', derived & 0x00ff_ffff_ffff_ffff),
         };
         let place = listener << 56 | low;
@@ -93,11 +92,11 @@ impl Branch {
             .and_then(|id| u32::try_from(id).ok());
         let place = match kind {
             b't' => Place::Transaction {
-                row: RowRef {
-                    index: (place >> 28 & 0x0fff_ffff) as u32,
-                    generation: (place >> 8 & 0xf_ffff) as u32,
-                },
+                row: row_of(place),
                 number: (place & 0xff) as u8,
+            },
+            b'p' => Place::Probe {
+                resource: row_of(place),
             },
             b's' => Place::Stateless {
                 derived: place & 0x00ff_ffff_ffff_ffff,
@@ -109,6 +108,17 @@ impl Branch {
             listener,
             fold,
         })
+    }
+}
+
+fn low_of(row: RowRef) -> u64 {
+    (u64::from(row.index) & 0x0fff_ffff) << 28 | (u64::from(row.generation) & 0xf_ffff) << 8
+}
+
+fn row_of(place: u64) -> RowRef {
+    RowRef {
+        index: (place >> 28 & 0x0fff_ffff) as u32,
+        generation: (place >> 8 & 0xf_ffff) as u32,
     }
 }
 
@@ -151,6 +161,16 @@ mod tests {
             assert_ne!(Branch::decode(&key, &bad), Some(branch), "byte {at}");
             assert_eq!(Branch::decode(&key, text.get(..at).unwrap()), None);
         }
+        let probe = Branch {
+            place: Place::Probe {
+                resource: RowRef {
+                    index: 7,
+                    generation: 9,
+                },
+            },
+            ..branch
+        };
+        assert_eq!(Branch::decode(&key, &probe.encode(&key)), Some(probe));
         let stateless = Branch {
             place: Place::Stateless { derived: 99 },
             listener: None,

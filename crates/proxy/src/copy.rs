@@ -1,6 +1,6 @@
 //! The request as it goes to one target (§16.6 steps 1 to 8).
 
-use std::{io::Write, net::SocketAddr};
+use std::io::Write;
 
 use sip::{HeaderName, Patch, PatchError};
 
@@ -154,15 +154,8 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    /// What a listener calls itself. One that a reload has taken away has no name any more.
     fn write_sent_by(&self, by: Interface, out: &mut &mut [u8]) -> std::io::Result<()> {
-        match self.settings.listener(by.id) {
-            None => out.write_all(b"invalid.invalid"),
-            Some(listener) => match by.ip.filter(|_| listener.is_nameless()) {
-                None => out.write_all(&listener.sent_by),
-                Some(ip) => write!(out, "{}", SocketAddr::new(ip, listener.port)),
-            },
-        }
+        self.settings.write_sent_by(by, out)
     }
 }
 

@@ -125,6 +125,8 @@ pub enum OutcomeKind {
     Unreachable,
     /// It was at its limit, and not asked.
     Full,
+    /// The final answer to a probe that was sent first at this time ([`crate::Probe`]); it may be a second one.
+    Probed { code: u16, sent_at: Instant },
 }
 
 /// What a request that was sent to a next hop has told about it.

@@ -44,6 +44,7 @@ mod intake;
 mod io;
 mod local;
 mod persist;
+mod probe;
 #[allow(clippy::module_inception, reason = "the machine has the crate's name")]
 mod proxy;
 mod redirect;
@@ -62,7 +63,7 @@ pub use account::{Account, Identities};
 pub use addresses::{Addresses, Interface, Source};
 pub use ask::{
     Admission, Answer, Ask, AskId, AskKind, Backup, CallClass, CallPlan, Decision, Destination,
-    DialogProbe, Limit, Recorded, SessionTimer, Target,
+    DialogProbe, Limit, SessionTimer, Target,
 };
 pub use auth::Algorithms;
 pub use context::ContextId;
@@ -70,6 +71,7 @@ pub use digest::local_name;
 pub use io::{
     Datagram, Disposition, Env, HopState, Input, Note, Outcome, OutcomeKind, Outputs, Send,
 };
+pub use probe::Probe;
 pub use proxy::{Proxy, Question};
 pub use route::literal_address;
 pub use settings::{

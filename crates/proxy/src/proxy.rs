@@ -97,6 +97,10 @@ impl Proxy {
         self.settings = settings;
     }
 
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
     }

@@ -1,8 +1,9 @@
 //! Responses from downstream and the response context (§16.7).
 
 use failpoint::failpoint;
-use shm::AllocClass;
+use shm::{AllocClass, RowRef};
 use sip::{CSeq, HeaderName, Message, Method, Via, build};
+use stdx::Instant;
 use tables::Counter;
 use transaction::{Actions, ClientAction, ClientInput, InviteClient};
 
@@ -10,7 +11,7 @@ use crate::{
     addresses::Interface,
     branch::{Branch as BranchText, Place},
     context::{Branch, Cancel, Client, Context, Kept, Stage},
-    io::{Datagram, Disposition, OutcomeKind},
+    io::{Datagram, Disposition, Outcome, OutcomeKind},
     settle::store,
     step::{Hand, Step},
 };
@@ -72,6 +73,13 @@ impl Step<'_, '_> {
                 None => {}
             }
         }
+        if let Place::Probe { resource } = branch.place
+            && ours_alone
+            && cseq.method == Method::Options
+        {
+            self.on_probed(resource, branch.fold, status.code);
+            return Disposition::Served;
+        }
         if ours_alone && !cancel {
             self.env.count(Counter::ResponseForeign);
             return Disposition::Served;
@@ -86,6 +94,15 @@ impl Step<'_, '_> {
             self.env.count(Counter::ResponseAbsorbed);
         }
         Disposition::Served
+    }
+
+    /// A destination has answered a probe.
+    fn on_probed(&mut self, resource: RowRef, sent_at: u64, code: u16) {
+        if code >= 200 {
+            let sent_at = Instant::from_nanos(sent_at);
+            let kind = OutcomeKind::Probed { code, sent_at };
+            self.out.outcomes.push(Outcome { resource, kind });
+        }
     }
 
     fn on_branch_response(

@@ -1,6 +1,7 @@
 //! What the machine is configured with. One value is one version of the configuration, and a transaction keeps the one that it began with.
 
 use std::{
+    io::Write,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -256,6 +257,17 @@ impl Settings {
             // From loopback all addresses of this machine can be reached; which those are, the kernel knows.
             .or_else(|| wanted.filter(family))
             .or_else(|| self.listeners.iter().find(family))
+    }
+
+    /// Writes what a listener calls itself. One that a reload has taken away has no name any more.
+    pub(crate) fn write_sent_by(&self, by: Interface, out: &mut impl Write) -> std::io::Result<()> {
+        match self.listener(by.id) {
+            None => out.write_all(b"invalid.invalid"),
+            Some(listener) => match by.ip.filter(|_| listener.is_nameless()) {
+                None => out.write_all(&listener.sent_by),
+                Some(ip) => write!(out, "{}", SocketAddr::new(ip, listener.port)),
+            },
+        }
     }
 
     /// The domain of this name.

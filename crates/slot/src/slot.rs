@@ -4,7 +4,7 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use failpoint::failpoint;
 use proxy::{
-    Answer, AskId, ContextId, Datagram, Disposition, Env, Input, Outputs, Proxy, Question,
+    Answer, AskId, ContextId, Datagram, Disposition, Env, Input, Outputs, Probe, Proxy, Question,
 };
 use shm::{Arena, BufferRef, Mail, Participant, RowRef, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
@@ -366,6 +366,13 @@ impl Slot {
         self.settle(None);
         world.point(Point::AnswerSettled);
         self.dispatch(world);
+    }
+
+    /// Asks a destination of a group whether it is there. False: nothing reaches it.
+    pub fn probe<W: World>(&mut self, world: &mut W, probe: &Probe<'_>) -> bool {
+        let sent = self.proxy.probe(probe, &mut self.out);
+        self.dispatch(world);
+        sent
     }
 
     /// What was sent there waits for no answer; `too_long`: what had so many bytes (see [`Input::Unreachable`]).

@@ -150,10 +150,12 @@ counters! {
     DestinationsFull "balancer.full" "destinations passed over because they were at their limit",
     SeatsLost "balancer.seats_lost" "seats found without their call and given back",
     SessionsTooSmall "sessions.too_small" "requests answered 422: Session-Expires below the minimum (RFC 4028)",
-    CdrsMade "cdr.made" "records of calls made",
-    CdrsWritten "cdr.written" "records of calls written and on the disk",
-    CdrsLost "cdr.lost" "records of calls that found no room in memory, and are lost",
-    CdrsFailed "cdr.failed" "attempts to write records of calls that failed; they are repeated",
+    ProbesSent "destinations.probes" "probes of destinations of groups, repetitions not included",
+    ProbesFailed "destinations.probes_failed" "probes that were not answered in time, or not as `probe.codes` wants it",
+    DestinationsDown "destinations.down" "times that a destination went down",
+    DestinationsUp "destinations.up" "times that a destination came up again",
+    GroupFull "destinations.group_full" "requests answered 503 because all destinations of their group that were up were full",
+    GroupDown "destinations.group_down" "requests answered 503 because no destination of their group was up and enabled",
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod audit;
 mod check;
 mod client;
+mod destinations;
 mod quarantine;
 mod registrations;
 mod show;
@@ -19,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 pub(crate) use audit::audit;
 pub(crate) use check::check;
+pub(crate) use destinations::destinations;
 pub(crate) use quarantine::quarantine;
 pub(crate) use registrations::registrations;
 pub(crate) use stats::stats;

@@ -195,6 +195,9 @@ impl Supervisor {
             TableRequest::RegistrationsList { .. }
                 | TableRequest::RegistrationsShow { .. }
                 | TableRequest::Audit
+                // Not in a snapshot.
+                | TableRequest::Destinations { .. }
+                | TableRequest::DestinationChange { .. }
         );
         if !reads {
             self.snapshots.doubtful_until = os::now().saturating_add(COMMAND_TAKES);

@@ -6,7 +6,7 @@ mod sockets;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 use ::slot::{hop_input, target_of};
 use dns::{Input, Outputs, Reason, Resolver};
 use proxy::{AskId, HopState, Question};
-use shm::Participant;
+use shm::{Participant, RowRef};
 use sip::uri::Uri;
 use stdx::{
     Instant,
@@ -32,11 +32,25 @@ const TRANSPORT_NOTE: Duration = Duration::from_secs(60);
 /// A late answer: hops, best first.
 pub(crate) type Late = (AskId, Vec<SocketAddr>);
 
+/// What names of destinations lead to.
+pub(crate) type Name = (RowRef, dns::Answer<Token>);
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Token {
+    /// A request, for its next hop.
+    Ask(AskId),
+    /// The destination in this row of `balancer`, whose URI has a name.
+    Destination(RowRef),
+}
+
 pub(crate) struct Lookup {
     slot: u16,
-    resolver: Resolver<AskId>,
+    resolver: Resolver<Token>,
     sockets: Sockets,
-    outputs: Outputs<AskId>,
+    outputs: Outputs<Token>,
+    /// What names of destinations lead to, as far as it was said at once.
+    named: Vec<(RowRef, dns::Answer<Token>)>,
     /// Chooses among equals, the same for all messages of a call and in all workers.
     seeds: Key,
     noted: Option<Instant>,
@@ -70,6 +84,7 @@ impl Lookup {
             resolver,
             sockets,
             outputs: Outputs::default(),
+            named: Vec::new(),
             seeds: *arena,
             noted: None,
             ready: false,
@@ -97,7 +112,7 @@ impl Lookup {
 
     /// When [`Lookup::turn`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.ready {
+        if self.ready || !self.named.is_empty() {
             Some(Instant::ZERO)
         } else {
             self.resolver.deadline()
@@ -120,7 +135,7 @@ impl Lookup {
         };
         let call_id = question.message.call_id().unwrap_or_default();
         let input = Input::Resolve {
-            token: id,
+            token: Token::Ask(id),
             target,
             source: question.source().ip(),
             seed: hash64(&self.seeds, &[b"hop", call_id]),
@@ -137,8 +152,30 @@ impl Lookup {
         answer.map(|answer| answer.hops)
     }
 
+    /// Asks where the name of a destination leads to. The answer comes by the next [`Lookup::turn`], or a later one.
+    pub(crate) fn expand(&mut self, now: Instant, row: RowRef, uri: &[u8]) {
+        let Ok(uri) = Uri::parse(uri) else { return };
+        let Some(target) = target_of(&uri) else {
+            return;
+        };
+        let input = Input::Resolve {
+            token: Token::Destination(row),
+            target,
+            // It has a share of its own in what may wait.
+            source: Ipv4Addr::UNSPECIFIED.into(),
+            seed: 0,
+            ranked: true,
+        };
+        self.resolver.step(now, input, &mut self.outputs);
+        if let Some(answer) = self.outputs.answers.pop() {
+            self.named.push((row, answer));
+        }
+        self.act(now);
+    }
+
     /// Hears what has come and does what is due. Appends answers to questions that had to wait.
-    pub(crate) fn turn(&mut self, now: Instant, answers: &mut Vec<Late>) {
+    pub(crate) fn turn(&mut self, now: Instant, answers: &mut Vec<Late>, names: &mut Vec<Name>) {
+        names.append(&mut self.named);
         if self.ready {
             let Self {
                 sockets,
@@ -168,7 +205,10 @@ impl Lookup {
             if answer.hops.is_empty() {
                 self.note(now, answer.reason);
             }
-            answers.push((answer.token, answer.hops));
+            match answer.token {
+                Token::Ask(id) => answers.push((id, answer.hops)),
+                Token::Destination(row) => names.push((row, answer)),
+            }
         }
     }
 

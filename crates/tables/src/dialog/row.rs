@@ -173,7 +173,7 @@ impl EndCause {
         Self::Lost,
     ];
 
-    pub(crate) fn read(byte: u8) -> Option<Self> {
+    fn read(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|&cause| cause as u8 == byte)
     }
 
