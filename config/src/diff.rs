@@ -54,6 +54,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("timers", old.timers != new.timers);
     table("auth", old.authentication != new.authentication);
     table("dns", old.dns != new.dns);
+    table("cdr", old.records != new.records);
     named(&mut diff, "user", &old.users, &new.users, |user| {
         format!("{}@{}", user.name, user.domain)
     });

@@ -12,6 +12,7 @@ use std::{
 use control::{CodecError, Kind, Message};
 use serde::{Deserialize, Serialize};
 
+pub use crate::cdr::{CDR_FIELDS, RecordFormat, Records};
 pub use crate::group::{DESTINATIONS_MAX, Destination, Group, HashOf, Passive, Policy, Probe};
 pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
 
@@ -33,6 +34,7 @@ pub struct Config {
     pub timers: Timers,
     pub authentication: Authentication,
     pub dns: Dns,
+    pub records: Records,
     pub users: Vec<User>,
     /// Not of the file: users of `tandem user`, by domain and name. Where `users` has the same, that one counts.
     pub stored: Vec<StoredUser>,

@@ -4,6 +4,7 @@
 use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
+    cdr,
     group::one_group,
     media,
     model::*,
@@ -51,6 +52,7 @@ pub(crate) fn parse<'r>(
     let timers = reader.table(root, "timers");
     let auth = reader.table(root, "auth");
     let dns = reader.table(root, "dns");
+    let records = reader.table(root, "cdr");
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
     let groups = reader.tables(root, "group");
@@ -87,6 +89,7 @@ pub(crate) fn parse<'r>(
         authentication: read_authentication(&auth),
         stored: Vec::new(),
         dns: read_dns(&dns),
+        records: cdr::read(&records),
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),

@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, user, domain, group, media, route
+              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, cdr, user, domain, group, media, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1
@@ -1386,5 +1386,78 @@ to = "group:a"
             14 | destinations = [{ uri = "sip:10.0.0.1", capacity = 1 }, { uri = "sip:10.0.0.2" }]
                |                                                         ^^^^^^^^^^^^^^^^^^^^^^^^
                = help: write for example: capacity = 500"#]],
+    );
+}
+
+#[test]
+fn records_of_calls() {
+    check(
+        "[cdr]\npath = \"/var/log/calls.csv\"\nfields = [\"to\"]\n",
+        expect![""],
+    );
+    check(
+        "[cdr]\npath = \"calls.csv\"\nfields = [\"form\"]\nrotate_every = \"0s\"\nrotate_size = \"1KiB\"\nwaiting_max = 5\ntable = \"cdr\"\n",
+        expect![[r#"
+            error: `cdr.path` is not an absolute path
+             --> tandem.toml:2:8
+              |
+            2 | path = "calls.csv"
+              |        ^^^^^^^^^^^
+              = help: write the path from / on, or "none"
+
+            error: `cdr.fields` is no field of a record
+             --> tandem.toml:3:11
+              |
+            3 | fields = ["form"]
+              |           ^^^^^^
+              = help: did you mean from?
+
+            error: `cdr.rotate_every` must be 1s to 7days
+             --> tandem.toml:4:16
+              |
+            4 | rotate_every = "0s"
+              |                ^^^^
+              = help: choose a duration from 1s to 7days
+
+            error: `cdr.rotate_size` must be 64KiB to 1024GiB
+             --> tandem.toml:5:15
+              |
+            5 | rotate_size = "1KiB"
+              |               ^^^^^^
+              = help: choose a size from 64KiB to 1024GiB
+
+            error: `cdr.waiting_max` must be 1000 to 10000000, not 5
+             --> tandem.toml:6:15
+              |
+            6 | waiting_max = 5
+              |               ^
+              = help: choose a number from 1000 to 10000000
+
+            error: `cdr.table` does not exist in this version
+             --> tandem.toml:7:1
+              |
+            7 | table = "cdr"
+              | ^^^^^
+              = help: remove it; docs/settings.md lists every key that exists"#]],
+    );
+    check(
+        "[cdr]\nformat = \"json\"\n",
+        expect![[r#"
+        warning: `cdr.format` has no effect: no records are made without a path
+         --> tandem.toml:2:10
+          |
+        2 | format = "json"
+          |          ^^^^^^
+          = help: write for example: path = "/var/log/tandem/calls.csv""#]],
+    );
+    check(
+        "[cdr]\npath = \"/var/log/\"\n",
+        expect![[r#"
+        error: `cdr.path` names a folder
+         --> tandem.toml:2:8
+          |
+        2 | path = "/var/log/"
+          |        ^^^^^^^^^^^
+          = help: add the name of a file"#]],
     );
 }

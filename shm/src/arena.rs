@@ -17,8 +17,8 @@ use sync::{AtomicU64, Ordering};
 
 use crate::id::{ParticipantId, SlotId, TableId};
 use crate::layout::{
-    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, AT_NOTICES, AT_SLABS_FREE, Geometry, Layout,
-    LayoutError, MAGIC, ROW_BYTES,
+    ABI_MAJOR, ABI_MINOR, AT_BACKED, AT_EPOCH, AT_NOTICES, AT_SLABS_FREE, AT_SWITCHES, Geometry,
+    Layout, LayoutError, MAGIC, ROW_BYTES,
 };
 use crate::map::Map;
 use crate::paging::{HugePages, Paging};
@@ -307,6 +307,12 @@ impl Arena {
     #[inline]
     pub fn notices(&self) -> &AtomicU64 {
         self.0.map.word(AT_NOTICES)
+    }
+
+    /// A word that this crate never looks at, zero in a new arena: what all participants are to do or to leave.
+    #[inline]
+    pub fn switches(&self) -> &AtomicU64 {
+        self.0.map.word(AT_SWITCHES)
     }
 
     /// Words that this crate never looks at, zero in a new arena: for notes that every participant may read and change by one CAS. A death leaves

@@ -223,6 +223,8 @@ pub(crate) const AT_STASH_FLAGS: u64 = 128;
 pub(crate) const AT_SLABS_FREE: u64 = 192;
 /// Offset of the word that tells the arena's users of changes.
 pub(crate) const AT_NOTICES: u64 = 256;
+/// Offset of the word that its users switch something with.
+pub(crate) const AT_SWITCHES: u64 = 384;
 /// Offset of the number that the next event gets.
 pub(crate) const AT_EVENT_ORDER: u64 = 320;
 

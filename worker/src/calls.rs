@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use config::{Config, Router};
-use proxy::{CallClass, CallPlan, Question};
+use proxy::{CallClass, CallPlan, Question, Recorded};
 use sip::uri::Uri;
 
 /// The classes of a configuration, made once.
@@ -17,16 +17,25 @@ pub(crate) struct Calls {
 
 impl Calls {
     pub(crate) fn new(config: &Config) -> Self {
+        let recorded = match &config.records {
+            records if records.path.is_none() => Recorded::None,
+            records if records.failed_calls => Recorded::All,
+            _ => Recorded::Answered,
+        };
         let classes = config.domains.iter().map(|domain| {
             let class = CallClass {
                 domain: domain.name.clone().into_bytes(),
+                recorded,
                 ..CallClass::default()
             };
             (domain.name.clone(), Arc::new(class))
         });
         Self {
             classes: classes.collect(),
-            foreign: Arc::default(),
+            foreign: Arc::new(CallClass {
+                recorded,
+                ..CallClass::default()
+            }),
         }
     }
 

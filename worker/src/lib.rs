@@ -8,6 +8,7 @@
 //! - `lookup`: a slot's resolver and its sockets to name servers.
 //! - [`helper`]: processes beside the workers, for one task each: snapshots.
 //! - `log`, `lines`: what the machine notes, as lines, and how they are written without anybody waiting for it.
+//! - `records`: records of calls, from the arena into a file.
 //! - [`rules`]: the configuration put to work without a process, for simulations.
 //! - `queries`: table commands of the command line.
 
@@ -32,6 +33,7 @@ mod policy;
 mod process;
 mod quarantine;
 mod queries;
+mod records;
 pub mod rules;
 mod slot;
 mod takeover;

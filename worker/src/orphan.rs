@@ -20,7 +20,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use control::{FDS_PER_MESSAGE_MAX, FromWorker, ToWorker};
 use failpoint::failpoint;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::inbox::send;
 use crate::process::Process;
@@ -40,7 +39,7 @@ pub(crate) fn wait_for_adoption(process: &mut Process) -> anyhow::Result<()> {
         "the supervisor is gone: serving on, for the next `tandem run` to take over"
     );
     loop {
-        let connection = next_connection(process.adopt.as_fd())?;
+        let connection = next_connection(process)?;
         match present(process, connection.as_fd()) {
             Ok(()) => {
                 os::block_for(connection.as_fd(), None).context("a channel can't be prepared")?;
@@ -54,18 +53,15 @@ pub(crate) fn wait_for_adoption(process: &mut Process) -> anyhow::Result<()> {
 }
 
 /// Waits for a connection, without end.
-fn next_connection(listener: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
+fn next_connection(process: &mut Process) -> anyhow::Result<OwnedFd> {
     loop {
-        let accepted = os::seqpacket_accept(listener);
+        let accepted = os::seqpacket_accept(process.adopt.as_fd());
         if let Some(connection) = accepted.context("the adopt socket can't be read")? {
             return Ok(connection);
         }
         // Another orphan may be faster, and that is all right.
-        let mut ready = [PollFd::new(listener, PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error).context("the adopt socket can't be waited for"),
-        }
+        process.has_said_something(process.adopt.as_fd())?;
+        process.record_calls(os::now());
     }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     lines,
     names::{self, Names},
     orphan, queries,
+    records::Recorder,
     slot::{Begin, run_slot},
 };
 
@@ -93,6 +94,7 @@ pub(crate) struct Process {
     pub(crate) adopt: OwnedFd,
     /// The account of the supervisor.
     pub(crate) owner: u32,
+    pub(crate) records: Recorder,
 }
 
 /// A listener with one socket for each slot.
@@ -139,8 +141,9 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
     let mut looked = os::now();
     loop {
         let connection = channel.connection();
-        let said = has_said_something(connection.as_fd())?;
+        let said = process.has_said_something(connection.as_fd())?;
         let now = os::now();
+        process.record_calls(now);
         // Also beside a supervisor that never stops talking.
         if now.saturating_duration_since(looked) >= names::LOOK {
             looked = now;
@@ -159,17 +162,6 @@ fn serve(channel: &Arc<Channel>) -> anyhow::Result<()> {
             None if process.successor => return Ok(()),
             None => orphan::wait_for_adoption(&mut process)?,
         }
-    }
-}
-
-/// Waits for the supervisor, no longer than until the files about names are to be looked at.
-fn has_said_something(connection: BorrowedFd<'_>) -> anyhow::Result<bool> {
-    let mut wanted = [PollFd::new(connection, PollFlags::POLLIN)];
-    let wait = PollTimeout::try_from(names::LOOK).unwrap_or(PollTimeout::MAX);
-    match poll(&mut wanted, wait) {
-        Ok(ready) => Ok(ready > 0),
-        Err(Errno::EINTR) => Ok(false),
-        Err(error) => Err(error).context("the control channel can't be waited for"),
     }
 }
 
@@ -234,6 +226,8 @@ fn start(
     }
     let mut participant = arena.participant(ParticipantId(aux));
     lines::write_behind();
+    let mut records = Recorder::new().context("no doorbell for records of calls")?;
+    records.configure(&config.records);
     if recover_aux {
         participant.recover(ParticipantId(aux));
         participant.offline();
@@ -258,6 +252,7 @@ fn start(
         successor,
         adopt,
         owner,
+        records,
     }))
 }
 
@@ -284,6 +279,28 @@ fn read_config(fd: &OwnedFd) -> anyhow::Result<Config> {
 }
 
 impl Process {
+    /// Waits until somebody has something to say there, no longer than until something else is to be looked at.
+    pub(crate) fn has_said_something(&self, there: BorrowedFd<'_>) -> anyhow::Result<bool> {
+        let mut wanted = [
+            PollFd::new(there, PollFlags::POLLIN),
+            PollFd::new(self.records.bell(), PollFlags::POLLIN),
+        ];
+        let wait = names::LOOK.min(self.records.wait());
+        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        match poll(&mut wanted, wait) {
+            Ok(_) => Ok(wanted.first().and_then(PollFd::any).unwrap_or(false)),
+            Err(Errno::EINTR) => Ok(false),
+            Err(error) => Err(error).context("nobody can be waited for"),
+        }
+    }
+
+    /// Records of calls are written, whoever is there: the arena must be one that is in use.
+    pub(crate) fn record_calls(&mut self, now: stdx::Instant) {
+        if !self.successor {
+            self.records.turn(&mut self.participant, now);
+        }
+    }
+
     /// Carries out one order; true ends the process.
     fn obey(&mut self, message: ToWorker, fds: &mut Vec<OwnedFd>) -> anyhow::Result<bool> {
         match message {
@@ -306,6 +323,7 @@ impl Process {
                 self.config_file = fd;
                 self.version = version;
                 self.names.configure(&self.config);
+                self.records.configure(&self.config.records);
                 self.apply();
             }
             ToWorker::Assign {

@@ -39,6 +39,9 @@ mod plan;
 pub use enabled::{Action, Hooked, hit, hook, set_at_hand};
 pub use names::NAMES;
 
+/// Whether points do anything.
+pub const ENABLED: bool = cfg!(feature = "enabled");
+
 /// A point, see the head of this crate.
 #[cfg(feature = "enabled")]
 #[macro_export]

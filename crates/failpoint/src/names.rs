@@ -2,6 +2,8 @@
 
 /// Every point in the code, in order; `cargo xtask tidy` compares it with the code.
 pub const NAMES: &[&str] = &[
+    "calls.close.recorded",
+    "calls.close.removed",
     "carry.claimed",
     "carry.exported",
     "carry.exporting",
@@ -24,6 +26,19 @@ pub const NAMES: &[&str] = &[
     "proxy.broken.timer_c",
     "proxy.broken.unreachable",
     "proxy.broken.unwanted",
+    "records.aside.before",
+    "records.aside.renamed",
+    "records.locked",
+    "records.noted",
+    "records.opened",
+    "records.removed",
+    "records.removing",
+    "records.repaired",
+    "records.told",
+    "records.write.before",
+    "records.write.half",
+    "records.write.synced",
+    "records.write.written",
     "shm.abort.dying",
     "shm.abort.unlinked",
     "shm.block.freed",

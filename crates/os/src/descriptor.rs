@@ -90,6 +90,12 @@ pub fn ring_eventfd(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Has a doorbell that was rung be silent again.
+pub fn hear_eventfd(fd: BorrowedFd<'_>) {
+    // Not rung: EAGAIN.
+    let _ = nix::unistd::read(fd, &mut [0; 8]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +125,7 @@ mod tests {
         let fd = eventfd().unwrap();
         nix::unistd::write(&fd, &(u64::MAX - 1).to_ne_bytes()).unwrap();
         ring_eventfd(fd.as_fd()).unwrap();
+        hear_eventfd(eventfd().unwrap().as_fd());
         let mut count = [0; 8];
         nix::unistd::read(&fd, &mut count).unwrap();
         assert_eq!(u64::from_ne_bytes(count), u64::MAX - 1);

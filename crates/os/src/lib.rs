@@ -1,7 +1,7 @@
 //! What nix lacks in safe form: descriptor passing, pidfd, seals, pinning, notification.
 //!
 //! - [`now`], [`unix_now`]: the only readers of a clock. [`boot_id`]: whose monotonic clock it is.
-//! - [`memfd`], [`seal`], [`seals`], [`eventfd`], [`ring_eventfd`]: descriptors of memory and of doorbells.
+//! - [`memfd`], [`seal`], [`seals`], [`eventfd`], [`ring_eventfd`], [`hear_eventfd`]: descriptors of memory and of doorbells.
 //! - [`seqpacket_pair`], [`seqpacket_listen`], [`send_with_fds`], [`recv_with_fds`]: whole messages with descriptors between processes.
 //! - [`spawn_worker`], [`pidfd_open`], [`pidfd_signal`], [`reap`]: processes, named by descriptors that never name a stranger.
 //! - [`Executable`], [`program_of`]: programs held open, so that what is run stays the same whatever becomes of their names.
@@ -32,7 +32,7 @@ pub use channel::{
     seqpacket_connect, seqpacket_listen, seqpacket_pair, unread_bytes,
 };
 pub use clock::{boot_id, now, unix_now};
-pub use descriptor::{Seals, eventfd, memfd, ring_eventfd, seal, seals};
+pub use descriptor::{Seals, eventfd, hear_eventfd, memfd, ring_eventfd, seal, seals};
 pub use executable::{Executable, FileIdentity, program_of, take_descriptor};
 pub use fault::{leave_word_at, watch_faults};
 pub use huge::{HUGE_PAGE, Mapping, huge_pages_free, memfd_huge, shared_memory_may_be_huge};

@@ -157,6 +157,16 @@ pub struct Limit {
     pub code: u16,
 }
 
+/// Of which calls there are records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recorded {
+    #[default]
+    None,
+    /// Those that are answered.
+    Answered,
+    All,
+}
+
 /// How calls of one kind are treated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallClass {
@@ -168,6 +178,8 @@ pub struct CallClass {
     pub session: Option<SessionTimer>,
     /// Whether both parties are asked now and then if they are still there.
     pub probe: Option<DialogProbe>,
+    /// Whether there is to be a record of it when it is over.
+    pub recorded: Recorded,
 }
 
 /// What the proxy wants of session timers (RFC 4028 §8.1).

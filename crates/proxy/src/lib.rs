@@ -63,7 +63,7 @@ pub use account::{Account, Identities};
 pub use addresses::{Addresses, Interface, Source};
 pub use ask::{
     Admission, Answer, Ask, AskId, AskKind, Backup, CallClass, CallPlan, Decision, Destination,
-    DialogProbe, Limit, SessionTimer, Target,
+    DialogProbe, Limit, Recorded, SessionTimer, Target,
 };
 pub use auth::Algorithms;
 pub use context::ContextId;

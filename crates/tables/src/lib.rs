@@ -9,6 +9,7 @@
 //! | [`KV`] | the script's | a value ([`kv`]) | any slot, by compare-and-swap of the body |
 //! | [`CONNECTION`] | its number; alias: transport and peer | a connection ([`connection`]) | its owner only |
 //! | [`SEAT`] | place of a dialog, attempt | which destination of a group the call has a seat at ([`seat`]) | any slot, made and removed only |
+//! | [`CDR`] | id of a dialog | the record of a call that is over ([`cdr`]) | nobody: made once, removed once |
 //! | [`QUARANTINE`] | keyed hash of a message | who sent it, how many workers died of it, its bytes ([`quarantine`]) | heirs, and who drops it |
 //! | [`MEDIA`] | a dialog's id | what an engine has for it ([`media`]) | any slot, by compare-and-swap of the body |
 //!
@@ -22,6 +23,8 @@
 pub mod attempts;
 pub mod balancer;
 pub mod board;
+pub mod calls;
+pub mod cdr;
 pub mod connection;
 pub mod counters;
 pub mod dialog;
@@ -37,6 +40,7 @@ pub mod transaction;
 
 pub use attempts::Attempts;
 pub use balancer::Balancer;
+pub use cdr::Cdrs;
 pub use connection::Connections;
 pub use counters::Counter;
 pub use dialog::Dialogs;
@@ -68,11 +72,14 @@ pub const QUARANTINE: TableId = TableId(6);
 pub const MEDIA: TableId = TableId(7);
 /// Seats of calls at destinations.
 pub const SEAT: TableId = TableId(8);
+/// Records of calls that are over.
+pub const CDR: TableId = TableId(9);
 /// How many tables there are. New ones go to the end: the number is part of the arena's layout, the order of what is in it.
-pub const TABLES: u8 = 9;
+pub const TABLES: u8 = 10;
 
-/// The tables whose records outlive the server: a snapshot has them.
-pub const KEPT: [TableId; 4] = [LOCATION, DIALOG, KV, MEDIA];
+/// The tables whose records outlive the server: a snapshot has them, in this order. How far records of calls are written (`KV`) comes before the dialogs, and
+/// those before their records: see [`cdr`].
+pub const KEPT: [TableId; 5] = [KV, LOCATION, DIALOG, MEDIA, CDR];
 
 /// What people call the tables, by id.
 const NAMES: [&str; TABLES as usize] = [
@@ -85,6 +92,7 @@ const NAMES: [&str; TABLES as usize] = [
     "quarantine",
     "media",
     "seat",
+    "cdr",
 ];
 
 /// The name of a table, as `tandem status` and the documentation spell it; `None` if there is no such table.
@@ -103,6 +111,7 @@ pub fn shift(table: TableId, payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
         CONNECTION => row::shift::<connection::ConnectionRow>(payload, nanos),
         MEDIA => row::shift::<media::MediaRow>(payload, nanos),
         SEAT => row::shift::<seat::SeatRow>(payload, nanos),
+        CDR => row::shift::<cdr::CdrRow>(payload, nanos),
         _ => Some(payload.to_vec()),
     }
 }
@@ -123,6 +132,7 @@ mod tests {
             QUARANTINE,
             MEDIA,
             SEAT,
+            CDR,
         ];
         let names = tables.map(|table| name(table).unwrap());
         assert_eq!(names, NAMES);

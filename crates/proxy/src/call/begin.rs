@@ -8,11 +8,11 @@ use stdx::hash::hash64;
 use tables::{
     Balancer, Counter, Dialogs,
     balancer::Resource,
-    dialog::{CountIn, CreateError, DIALOG_COUNTS_MAX, Dialog, DialogId, Side},
+    dialog::{CountIn, CreateError, DIALOG_COUNTS_MAX, Dialog, DialogId, Side, flag},
 };
 
 use crate::{
-    ask::{CallClass, CallPlan},
+    ask::{CallClass, CallPlan, Recorded},
     call::{
         CallRef, Role,
         session::{SessionAsk, TooSmall},
@@ -164,6 +164,11 @@ impl Step<'_, '_> {
         dialog.answer_until = Some(now.saturating_add(self.settings.timer_c));
         dialog.request_uri = message.request().map_or(&b""[..], |line| line.uri).to_vec();
         dialog.domain.clone_from(&class.domain);
+        dialog.flags |= match class.recorded {
+            Recorded::None => 0,
+            Recorded::Answered => flag::RECORDED,
+            Recorded::All => flag::RECORDED | flag::RECORDED_UNANSWERED,
+        };
         if let Some(timer) = class.session {
             dialog.session_wanted = timer.expires_s;
             dialog.session_min = timer.min_s;

@@ -3,6 +3,7 @@
 use shm::RowRef;
 use tables::{
     Counter, Dialogs, Seats,
+    calls::{self, CallEvent, End, What},
     dialog::{Dialog, EndCause, flag},
 };
 
@@ -13,11 +14,21 @@ const LEFT_S: u64 = 64;
 
 impl Step<'_, '_> {
     /// A dialog is on record: the INVITE is about to be forwarded.
-    pub(crate) fn call_began(&mut self, _row: RowRef) {}
+    pub(crate) fn call_began(&mut self, row: RowRef) {
+        self.tell_of_call(row, What::Begun);
+    }
 
     /// A 2xx has confirmed a dialog, or a further one.
-    pub(crate) fn call_answered(&mut self, _row: RowRef) {
+    pub(crate) fn call_answered(&mut self, row: RowRef) {
         self.env.count(Counter::DialogsConfirmed);
+        self.tell_of_call(row, What::Answered);
+    }
+
+    fn tell_of_call(&mut self, row: RowRef, what: What) {
+        if let Some(id) = Dialogs(self.env.arena).with(row, |view| view.id()) {
+            let at = self.env.now;
+            CallEvent { what, id, row, at }.tell(self.env.arena);
+        }
     }
 
     /// Ends a dialog: it counts nowhere any more. `code`: of the response that a failed one got. `None`: somebody else has ended it.
@@ -47,16 +58,14 @@ impl Step<'_, '_> {
             }
             None => {}
         }
-        let mut dialogs = Dialogs(self.env.arena);
-        let ended = if kept {
-            let until = now.saturating_add(std::time::Duration::from_secs(LEFT_S));
-            dialogs.end_keeping(row, until)
-        } else {
-            dialogs.end(row)
+        let left = std::time::Duration::from_secs(LEFT_S);
+        let end = End {
+            cause,
+            code,
+            now,
+            keep_until: kept.then(|| now.saturating_add(left)),
         };
-        let mut ended = ended?;
-        ended.end_cause.get_or_insert(cause);
-        ended.end_code = code;
+        let ended = calls::close(self.env.arena, row, &end)?;
         self.env.count(Counter::DialogsEnded);
         Some(ended)
     }

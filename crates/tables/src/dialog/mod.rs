@@ -52,6 +52,10 @@ pub mod flag {
     pub const PROBED: u32 = 1 << 5;
     /// A further dialog of a forked INVITE.
     pub const FORK: u32 = 1 << 6;
+    /// There is to be a record of the call, if it is answered.
+    pub const RECORDED: u32 = 1 << 7;
+    /// Also if it is not.
+    pub const RECORDED_UNANSWERED: u32 = 1 << 8;
 }
 
 /// Why there is no new dialog.

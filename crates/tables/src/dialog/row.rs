@@ -173,7 +173,7 @@ impl EndCause {
         Self::Lost,
     ];
 
-    fn read(byte: u8) -> Option<Self> {
+    pub(crate) fn read(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|&cause| cause as u8 == byte)
     }
 

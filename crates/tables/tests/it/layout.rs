@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use expect_test::expect_file;
 use tables::row::{Field, Header};
-use tables::{balancer, connection, dialog, kv, media, quarantine, seat, transaction};
+use tables::{balancer, cdr, connection, dialog, kv, media, quarantine, seat, transaction};
 
 fn describe<H: Header>(table: &str, out: &mut String) {
     writeln!(
@@ -35,5 +35,6 @@ fn the_rows_are_those_on_file() {
     describe::<quarantine::QuarantineRow>("quarantine", &mut text);
     describe::<media::MediaRow>("media", &mut text);
     describe::<seat::SeatRow>("seat", &mut text);
+    describe::<cdr::CdrRow>("cdr", &mut text);
     expect_file!["rows.txt"].assert_eq(&text);
 }

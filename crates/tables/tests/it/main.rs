@@ -1,6 +1,7 @@
 //! The tables against what they promise, on arenas of the heap.
 
 mod balancer;
+mod cdr;
 mod connection;
 mod dialog;
 mod kv;

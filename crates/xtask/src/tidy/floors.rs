@@ -28,6 +28,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("tables", 3),
     ("snapshot", 3),
     ("script", 3),
+    ("cdr", 4),
     ("proxy", 4),
     ("reactor", 5),
     ("clients", 5),
