@@ -30,6 +30,7 @@ pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
     domains(reader, draft, clean);
     users(draft);
     groups(draft, clean);
+    crate::calls::check(draft, clean);
     crate::media::check(draft, clean);
     routes(reader, draft, clean);
 }

@@ -50,6 +50,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("registrar", old.registrar != new.registrar);
     table("limits", old.limits != new.limits);
     table("proxy", old.proxy != new.proxy);
+    table("calls", old.calls != new.calls);
     table("overload", old.overload != new.overload);
     table("timers", old.timers != new.timers);
     table("auth", old.authentication != new.authentication);
@@ -66,6 +67,13 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     named(&mut diff, "group", &old.groups, &new.groups, |group| {
         group.name.clone()
     });
+    named(
+        &mut diff,
+        "profile",
+        &old.profiles,
+        &new.profiles,
+        |profile| profile.name.clone(),
+    );
     named(&mut diff, "media", &old.media, &new.media, |media| {
         media.name.clone()
     });

@@ -16,6 +16,7 @@
 //! Nothing here opens a file: texts come in, values and problems go out.
 #![forbid(unsafe_code)]
 
+mod calls;
 mod cdr;
 mod check;
 mod diff;

@@ -12,6 +12,7 @@ use std::{
 use control::{CodecError, Kind, Message};
 use serde::{Deserialize, Serialize};
 
+pub use crate::calls::{CallLimits, Calls, DomainCalls, Profile};
 pub use crate::cdr::{CDR_FIELDS, RecordFormat, Records};
 pub use crate::group::{DESTINATIONS_MAX, Destination, Group, HashOf, Passive, Policy, Probe};
 pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
@@ -40,6 +41,8 @@ pub struct Config {
     pub stored: Vec<StoredUser>,
     pub domains: Vec<Domain>,
     pub groups: Vec<Group>,
+    pub calls: Calls,
+    pub profiles: Vec<Profile>,
     pub media: Vec<Media>,
     /// First match wins; what none matches goes to [`Config::fallback`].
     pub routes: Vec<Route>,
@@ -60,6 +63,10 @@ impl Config {
 
     pub fn group(&self, name: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.name == name)
+    }
+
+    pub fn profile(&self, name: &str) -> Option<&Profile> {
+        self.profiles.iter().find(|profile| profile.name == name)
     }
 
     pub fn media(&self, name: &str) -> Option<&Media> {
@@ -412,6 +419,7 @@ pub struct Domain {
     pub recurse: bool,
     /// The `[[media]]` of its calls.
     pub media: Option<String>,
+    pub calls: DomainCalls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -429,6 +437,8 @@ pub struct Route {
     pub recurse: bool,
     /// The `[[media]]` of calls that it leads.
     pub media: Option<String>,
+    /// The `[[profile]]` that they count in.
+    pub profile: Option<String>,
 }
 
 /// What a request must be for its route; `None` is anything.

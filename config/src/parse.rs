@@ -4,7 +4,7 @@
 use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
-    cdr,
+    calls, cdr,
     group::one_group,
     media,
     model::*,
@@ -31,6 +31,7 @@ pub(crate) struct Draft<'r> {
     pub(crate) users: Vec<Table<'r>>,
     pub(crate) domains: Vec<Table<'r>>,
     pub(crate) groups: Vec<Table<'r>>,
+    pub(crate) profiles: Vec<Table<'r>>,
     pub(crate) media: Vec<Table<'r>>,
     pub(crate) routes: Vec<Table<'r>>,
 }
@@ -56,6 +57,7 @@ pub(crate) fn parse<'r>(
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
     let groups = reader.tables(root, "group");
+    let profiles = reader.tables(root, "profile");
     let media = reader.tables(root, "media");
     let routes = reader.tables(root, "route");
     let config = Config {
@@ -93,6 +95,8 @@ pub(crate) fn parse<'r>(
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),
+        calls: calls::calls(&reader.table(root, "calls")),
+        profiles: profiles.iter().map(calls::profile).collect(),
         media: media.iter().map(media::one).collect(),
         routes: routes.iter().map(one_route).collect(),
     };
@@ -107,6 +111,7 @@ pub(crate) fn parse<'r>(
         users,
         domains,
         groups,
+        profiles,
         media,
         routes,
     }
@@ -434,6 +439,7 @@ fn one_domain(table: &Table<'_>) -> Domain {
         record_route: table.boolean("record_route").unwrap_or(true),
         recurse: table.boolean("recurse").unwrap_or(false),
         media: media::chosen(table),
+        calls: calls::of_domain(table),
     }
 }
 
@@ -459,6 +465,7 @@ fn one_route(table: &Table<'_>) -> Route {
         to,
         recurse,
         media: media::chosen(table),
+        profile: calls::chosen(table),
     }
 }
 

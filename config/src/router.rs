@@ -28,6 +28,7 @@ struct Rule {
     to: Target,
     recurse: bool,
     media: Option<String>,
+    profile: Option<String>,
 }
 
 /// What a rule asks about a request.
@@ -51,6 +52,8 @@ pub struct Matched<'r> {
     pub recurse: bool,
     /// The `[[media]]` that it chooses for calls.
     pub media: Option<&'r str>,
+    /// The `[[profile]]` that they count in.
+    pub profile: Option<&'r str>,
 }
 
 impl Router {
@@ -67,6 +70,7 @@ impl Router {
                 to: route.to.clone(),
                 recurse: route.recurse,
                 media: route.media.clone(),
+                profile: route.profile.clone(),
             })
         });
         let domains = config
@@ -118,6 +122,7 @@ impl Router {
                 names_source: rule.matches.source.is_some(),
                 recurse: rule.recurse,
                 media: rule.media.as_deref(),
+                profile: rule.profile.as_deref(),
             })
     }
 

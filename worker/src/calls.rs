@@ -2,17 +2,33 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use config::{Config, Router};
-use proxy::{CallClass, CallPlan, Question, Recorded};
-use sip::uri::Uri;
+use config::{CallLimits, Config, Domain, Matched, Router};
+use proxy::{CallClass, CallPlan, DialogProbe, Limit, Question, Recorded, SessionTimer};
+use sip::uri::{Aor, Uri};
+use tables::balancer::{ResourceKey, ResourceKind};
 
-/// The classes of a configuration, made once.
+/// A domain at its limit: the caller may try elsewhere, or later.
+const DOMAIN_FULL: u16 = 503;
+/// A user at his limit.
+const USER_FULL: u16 = 486;
+
+/// The classes and limits of a configuration, made once.
 #[derive(Debug)]
 pub(crate) struct Calls {
+    /// Calls have no record.
+    off: bool,
     /// By domain, as its name is written canonically.
-    classes: HashMap<String, Arc<CallClass>>,
+    domains: HashMap<String, OfDomain>,
     /// Of calls of no domain of ours.
     foreign: Arc<CallClass>,
+    profiles: HashMap<String, Limit>,
+}
+
+#[derive(Debug)]
+struct OfDomain {
+    class: Arc<CallClass>,
+    limit: Option<Limit>,
+    user_calls_max: Option<u32>,
 }
 
 impl Calls {
@@ -22,34 +38,110 @@ impl Calls {
             records if records.failed_calls => Recorded::All,
             _ => Recorded::Answered,
         };
-        let classes = config.domains.iter().map(|domain| {
-            let class = CallClass {
-                domain: domain.name.clone().into_bytes(),
-                recorded,
-                ..CallClass::default()
+        let class = |domain: &str, limits: &CallLimits| CallClass {
+            recorded,
+            ..class(domain, limits)
+        };
+        let domains = config.domains.iter().map(|domain| {
+            let calls = &domain.calls;
+            let of_domain = OfDomain {
+                class: Arc::new(class(&domain.name, &calls.over(&config.calls))),
+                limit: calls.calls_max.map(|most| Limit {
+                    key: ResourceKey::of(ResourceKind::Domain, domain.name.as_bytes()),
+                    calls_max: Some(most.into()),
+                    code: DOMAIN_FULL,
+                }),
+                user_calls_max: calls.user_calls_max,
             };
-            (domain.name.clone(), Arc::new(class))
+            (domain.name.clone(), of_domain)
+        });
+        let profiles = config.profiles.iter().map(|profile| {
+            let limit = Limit {
+                key: ResourceKey::of(ResourceKind::Profile, profile.name.as_bytes()),
+                calls_max: Some(profile.calls_max.into()),
+                code: profile.code,
+            };
+            (profile.name.clone(), limit)
         });
         Self {
-            classes: classes.collect(),
-            foreign: Arc::new(CallClass {
-                recorded,
-                ..CallClass::default()
-            }),
+            off: !config.calls.record,
+            domains: domains.collect(),
+            foreign: Arc::new(class("", &config.calls.limits)),
+            profiles: profiles.collect(),
         }
     }
 
-    /// The plan for a call to this URI, of the domain that is called, else of the caller's.
-    pub(crate) fn plan(&self, router: &Router, uri: &Uri<'_>, question: &Question<'_>) -> CallPlan {
-        let called = uri.host.and_then(|host| router.domain(host));
-        let domain = called.or_else(|| {
-            let from = question.message.from().ok()?;
-            router.domain(from.uri.host?)
-        });
-        let class = domain.and_then(|domain| self.classes.get(&domain.name));
-        CallPlan {
-            class: Some(Arc::clone(class.unwrap_or(&self.foreign))),
-            limits: Vec::new(),
+    /// The plan for a call to this URI by the rule that it has met. It is one of the domain that is called, else of the caller's; a call from one domain of ours to another
+    /// counts in the domain that is called, and each of its users in his own.
+    pub(crate) fn plan(
+        &self,
+        router: &Router,
+        matched: Option<&Matched<'_>>,
+        uri: &Uri<'_>,
+        question: &Question<'_>,
+    ) -> CallPlan {
+        if self.off {
+            return CallPlan::default();
         }
+        let from = question.message.from().ok();
+        let of = |uri: &Uri<'_>| self.of(router.domain(uri.host?));
+        let called = of(uri);
+        let calling = from.as_ref().and_then(|from| of(&from.uri));
+        let domain = called.or(calling);
+        let profile = matched
+            .and_then(|rule| rule.profile)
+            .and_then(|name| self.profiles.get(name));
+        let mut limits = Vec::new();
+        limits.extend(domain.and_then(|domain| domain.limit.as_ref()).cloned());
+        limits.extend(profile.cloned());
+        let users = [
+            (calling, from.as_ref().map(|from| &from.uri)),
+            (called, Some(uri)),
+        ];
+        for (domain, uri) in users {
+            let most = domain.and_then(|domain| domain.user_calls_max);
+            if let (Some(most), Some(uri)) = (most, uri) {
+                limits.extend(user_limit(uri, most));
+            }
+        }
+        CallPlan {
+            class: Some(Arc::clone(
+                domain.map_or(&self.foreign, |domain| &domain.class),
+            )),
+            limits,
+        }
+    }
+
+    fn of(&self, domain: Option<&Domain>) -> Option<&OfDomain> {
+        self.domains.get(&domain?.name)
+    }
+}
+
+/// The limit of a user, by AOR.
+fn user_limit(uri: &Uri<'_>, most: u32) -> Option<Limit> {
+    let mut aor = Vec::with_capacity(64);
+    uri.user?;
+    Aor::of(uri, &mut aor).ok()?;
+    Some(Limit {
+        key: ResourceKey::of(ResourceKind::User, &aor),
+        calls_max: Some(most.into()),
+        code: USER_FULL,
+    })
+}
+
+fn class(domain: &str, limits: &CallLimits) -> CallClass {
+    let seconds = |time: std::time::Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    CallClass {
+        domain: domain.as_bytes().to_vec(),
+        duration_max: limits.duration_max,
+        session: limits.session_expires.map(|expires| SessionTimer {
+            expires_s: seconds(expires),
+            min_s: seconds(limits.session_min),
+        }),
+        probe: limits.probe_interval.map(|interval| DialogProbe {
+            interval,
+            failures_max: limits.probe_failures,
+        }),
+        ..CallClass::default()
     }
 }

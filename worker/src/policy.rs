@@ -111,9 +111,14 @@ impl Policy {
         let line = question.message.request();
         let line = line.filter(|line| line.method == Method::Invite);
         let uri = line.and_then(|line| Uri::parse(line.uri).ok());
-        uri.map_or_else(CallPlan::default, |uri| {
-            self.calls.plan(&self.router, &uri, question)
-        })
+        let (Some(line), Some(uri)) = (line, uri) else {
+            return CallPlan::default();
+        };
+        let matched = self
+            .router
+            .matched(&asked(&uri, line.method_text, question));
+        self.calls
+            .plan(&self.router, matched.as_ref(), &uri, question)
     }
 
     fn route(&self, question: &Question<'_>) -> Decision {

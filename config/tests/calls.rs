@@ -1,0 +1,193 @@
+//! `[calls]`, `[[profile]]` and the keys of a domain about its calls.
+
+use std::{fmt::Write, time::Duration};
+
+use expect_test::{Expect, expect};
+
+fn load(text: &str) -> config::Config {
+    config::load(text, "calls.toml")
+        .expect("a good configuration")
+        .0
+}
+
+fn check(text: &str, expected: Expect) {
+    let problems = match config::load(text, "calls.toml") {
+        Ok((_, warnings)) => warnings,
+        Err(problems) => problems,
+    };
+    let mut shown = String::new();
+    for problem in problems {
+        writeln!(shown, "{problem}").unwrap();
+    }
+    expected.assert_eq(&shown);
+}
+
+#[test]
+fn a_domain_says_otherwise() {
+    let config = load(
+        r#"
+        [calls]
+        duration_max = "4h"
+        session_expires = "30min"
+        probe_interval = "1min"
+        [[domain]]
+        name = "one.example"
+        [[domain]]
+        name = "two.example"
+        calls_max = 10
+        user_calls_max = 2
+        duration_max = "none"
+        session_expires = "10min"
+        session_min = "2min"
+        probe_interval = "none"
+        probe_failures = 5
+        "#,
+    );
+    let [one, two] = ["one.example", "two.example"].map(|name| {
+        let domain = config.domain(name).expect("it is there");
+        (domain.calls.calls_max, domain.calls.over(&config.calls))
+    });
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    assert_eq!(one.0, None);
+    assert_eq!(one.1.duration_max, Some(minutes(240)));
+    assert_eq!(one.1.session_expires, Some(minutes(30)));
+    assert_eq!(one.1.session_min, Duration::from_secs(90));
+    assert_eq!(
+        (one.1.probe_interval, one.1.probe_failures),
+        (Some(minutes(1)), 2)
+    );
+    assert_eq!(two.0, Some(10));
+    assert_eq!(two.1.duration_max, None);
+    assert_eq!(two.1.session_expires, Some(minutes(10)));
+    assert_eq!(two.1.session_min, minutes(2));
+    assert_eq!((two.1.probe_interval, two.1.probe_failures), (None, 5));
+}
+
+#[test]
+fn problems() {
+    check(
+        r#"
+[calls]
+record = false
+session_expires = "10s"
+duration_max = "0s"
+
+[[profile]]
+name = "out"
+
+[[profile]]
+name = "out"
+calls_max = 3
+code = 200
+
+[[domain]]
+name = "one.example"
+record_route = false
+calls_max = 1
+
+[[domain]]
+name = "two.example"
+user_calls_max = -1
+session_expires = "100s"
+session_min = "200s"
+
+[[route]]
+to = "location"
+profile = "ut"
+"#,
+        expect![[r#"
+            error: `calls.session_expires` must be 1m 30s to 1day
+             --> calls.toml:4:19
+              |
+            4 | session_expires = "10s"
+              |                   ^^^^^
+              = help: choose a duration from 1m 30s to 1day
+            error: `calls.duration_max` must be 1s to 30days
+             --> calls.toml:5:16
+              |
+            5 | duration_max = "0s"
+              |                ^^^^
+              = help: choose a duration from 1s to 30days
+            error: `profile.calls_max` is missing
+             --> calls.toml:7:1
+              |
+            7 | [[profile]]
+              | ^^^^^^^^^^^
+              = help: write for example: calls_max = 30
+            error: `profile.name` "out" is there already
+              --> calls.toml:11:8
+               |
+            11 | name = "out"
+               |        ^^^^^
+               = help: remove one of the two [[profile]]
+            error: `profile.code` must be 400 to 699, not 200
+              --> calls.toml:13:8
+               |
+            13 | code = 200
+               |        ^^^
+               = help: choose a number from 400 to 699
+            warning: `domain.calls_max` does nothing: the calls of this domain do not pass through us to their end
+              --> calls.toml:18:13
+               |
+            18 | calls_max = 1
+               |             ^
+               = help: set record_route = true, or remove it
+            error: `domain.user_calls_max` must be 0 to 10000000, not -1
+              --> calls.toml:22:18
+               |
+            22 | user_calls_max = -1
+               |                  ^^
+               = help: choose a number from 0 to 10000000
+            warning: `domain.session_expires` does nothing: calls have no record
+              --> calls.toml:23:19
+               |
+            23 | session_expires = "100s"
+               |                   ^^^^^^
+               = help: set calls.record = true, or remove it
+            error: `domain.session_expires` leaves session_expires shorter than session_min
+              --> calls.toml:23:19
+               |
+            23 | session_expires = "100s"
+               |                   ^^^^^^
+               = help: raise session_expires, or lower session_min
+            error: `route.profile` there is no profile "ut"
+              --> calls.toml:28:11
+               |
+            28 | profile = "ut"
+               |           ^^^^
+               = help: did you mean "out"?
+        "#]],
+    );
+    check(
+        r#"
+[calls]
+record = false
+[[domain]]
+name = "one.example"
+calls_max = 1
+[[profile]]
+name = "idle"
+calls_max = 3
+"#,
+        expect![[r#"
+            warning: `domain.name` "one.example" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`
+             --> calls.toml:5:8
+              |
+            5 | name = "one.example"
+              |        ^^^^^^^^^^^^^
+              = help: add a [[user]] with a name like "alice@one.example", or run `tandem user add alice@one.example`
+            warning: `domain.calls_max` does nothing: calls have no record
+             --> calls.toml:6:13
+              |
+            6 | calls_max = 1
+              |             ^
+              = help: set calls.record = true, or remove it
+            warning: `profile.name` "idle" is used by nothing
+             --> calls.toml:8:8
+              |
+            8 | name = "idle"
+              |        ^^^^^^
+              = help: add profile = "idle" to a [[route]], or remove it
+        "#]],
+    );
+}
