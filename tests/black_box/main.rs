@@ -16,6 +16,7 @@ mod json_fields;
 mod kill_storm;
 mod load;
 mod log;
+mod media;
 mod overload;
 mod proxy_forking;
 mod proxy_rules;

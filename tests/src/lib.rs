@@ -5,6 +5,7 @@
 //! - [`peer::Peer`], [`message::Message`], [`ua::Ua`]: a SIP client that never retransmits;
 //! - [`sipp::Sipp`], [`baresip::Baresip`], [`sipsak`]: the outside clients;
 //! - [`unbound::Unbound`]: a name server, and a gate before it;
+//! - [`rtpengine::Engine`], [`rtpengine::Party`]: a relay of media, and who sends media through it;
 //! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
 //! - [`flow`]: call flows in text files, and what plays them;
 //! - [`manager::Manager`]: stands for systemd and its descriptor store;
@@ -22,6 +23,7 @@ pub mod manager;
 pub mod message;
 pub mod peer;
 pub mod registers;
+pub mod rtpengine;
 pub mod server;
 pub mod sipp;
 pub mod sipsak;

@@ -54,6 +54,7 @@ impl Active {
             .collect();
         list.sort_by_key(|listener| listener.id);
         let settings = Settings {
+            media: crate::media::sets(&config),
             version,
             listeners: list,
             addresses,

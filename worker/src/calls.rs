@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use config::{CallLimits, Config, Domain, Matched, Router};
-use proxy::{CallClass, CallPlan, DialogProbe, Limit, Question, Recorded, SessionTimer};
+use config::{CallLimits, Config, Domain, Matched, Router, Target};
+use proxy::{CallClass, CallPlan, DialogProbe, Limit, MediaSet, Question, Recorded, SessionTimer};
 use sip::uri::{Aor, Uri};
 use tables::balancer::{ResourceKey, ResourceKind};
 
@@ -22,6 +22,8 @@ pub(crate) struct Calls {
     /// Of calls of no domain of ours.
     foreign: Arc<CallClass>,
     profiles: HashMap<String, Limit>,
+    /// The `[[media]]` of groups that have one.
+    media_of_groups: HashMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -29,6 +31,8 @@ struct OfDomain {
     class: Arc<CallClass>,
     limit: Option<Limit>,
     user_calls_max: Option<u32>,
+    /// Its `[[media]]`.
+    media: Option<String>,
 }
 
 impl Calls {
@@ -52,6 +56,7 @@ impl Calls {
                     code: DOMAIN_FULL,
                 }),
                 user_calls_max: calls.user_calls_max,
+                media: domain.media.clone(),
             };
             (domain.name.clone(), of_domain)
         });
@@ -68,6 +73,11 @@ impl Calls {
             domains: domains.collect(),
             foreign: Arc::new(class("", &config.calls.limits)),
             profiles: profiles.collect(),
+            media_of_groups: config
+                .groups
+                .iter()
+                .filter_map(|group| Some((group.name.clone(), group.media.clone()?)))
+                .collect(),
         }
     }
 
@@ -109,7 +119,30 @@ impl Calls {
                 domain.map_or(&self.foreign, |domain| &domain.class),
             )),
             limits,
+            media: self.media(matched, domain, question),
         }
+    }
+
+    /// The engines of a call: what its rule says, else the group that it leads to, else its domain.
+    fn media(
+        &self,
+        matched: Option<&Matched<'_>>,
+        domain: Option<&OfDomain>,
+        question: &Question<'_>,
+    ) -> Option<Arc<MediaSet>> {
+        let sets = &question.settings().media;
+        if sets.is_empty() {
+            return None;
+        }
+        let of_rule = matched.and_then(|rule| rule.media);
+        let of_group = || match matched?.to {
+            Target::Group(name) => self.media_of_groups.get(name).map(String::as_str),
+            _ => None,
+        };
+        let name = of_rule
+            .or_else(of_group)
+            .or_else(|| domain?.media.as_deref())?;
+        sets.iter().find(|set| set.name == name).cloned()
     }
 
     fn of(&self, domain: Option<&Domain>) -> Option<&OfDomain> {

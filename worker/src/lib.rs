@@ -25,6 +25,7 @@ mod inbox;
 mod lines;
 mod log;
 mod lookup;
+mod media;
 mod names;
 mod orphan;
 mod outside;

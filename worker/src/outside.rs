@@ -14,19 +14,22 @@ use crossbeam_channel::Receiver;
 use failpoint::failpoint;
 use os::now;
 use proxy::{
-    Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, Note, Outcome, Question, Send,
+    Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, MediaAsk, Note, Outcome,
+    Question, Send,
 };
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
 use shm::{Arena, Participant, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
 use sync::Ordering;
 use tables::Counter;
+use tables::dialog::DialogId;
 
 use crate::{
     destinations::{Keeper, Reports},
     inbox::{Channel, Command, Socket},
     log::Log,
     lookup::{Late, Lookup, Name},
+    media::{self, Media},
     overload::Overload,
     policy::Policy,
     quarantine,
@@ -37,6 +40,8 @@ use crate::{
 const DOORBELL: u32 = 0;
 /// The token of the sockets to name servers.
 const LOOKUP: u32 = 1;
+/// The token of the sockets to media engines.
+const MEDIA: u32 = 2;
 const BROADCAST: IpAddr = IpAddr::V4(Ipv4Addr::BROADCAST);
 
 /// Whether an error of sending says something of the way to the address: a full queue does not, nor that we can't send from an address of ours that has
@@ -66,6 +71,9 @@ pub(crate) struct Outside {
     late: Vec<Late>,
     /// As `late`.
     named: Vec<Name>,
+    media: Media,
+    /// Reused from turn to turn.
+    media_late: Vec<media::Late>,
     commands: Receiver<Command>,
     doorbells: Arc<Vec<OwnedFd>>,
     channel: Arc<Channel>,
@@ -107,6 +115,15 @@ impl Outside {
             &begin.active,
         )?;
         driver.arm_poll(LOOKUP, lookup.descriptor())?;
+        let media = Media::new(
+            begin.slot,
+            begin.arena.layout().slots,
+            &begin.arena.key(),
+            time.as_nanos(),
+            time,
+            &begin.active,
+        )?;
+        driver.arm_poll(MEDIA, media.descriptor())?;
         let mut outside = Self {
             number: begin.slot,
             arena: begin.arena.clone(),
@@ -122,6 +139,8 @@ impl Outside {
             lookup,
             late: Vec::new(),
             named: Vec::new(),
+            media,
+            media_late: Vec::new(),
             commands: begin.commands.clone(),
             doorbells: Arc::clone(&begin.doorbells),
             channel: Arc::clone(&begin.channel),
@@ -202,7 +221,11 @@ impl Outside {
     /// The next timer, or answer to wait for.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let timer = self.wheel.next_deadline();
-        let others = [self.lookup.deadline(), self.keeper.deadline()];
+        let others = [
+            self.lookup.deadline(),
+            self.keeper.deadline(),
+            self.media.deadline(),
+        ];
         timer.into_iter().chain(others.into_iter().flatten()).min()
     }
 
@@ -299,6 +322,20 @@ impl Outside {
         self.late = late;
     }
 
+    /// Goes on with messages that had to wait for a media engine.
+    fn answer_media(&mut self, slot: &mut Slot) {
+        let now = slot.now();
+        if self.media.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut late = std::mem::take(&mut self.media_late);
+        self.media.turn(now, slot.participant(), &mut late);
+        for (id, outcome) in late.drain(..) {
+            slot.answered(self, id, Answer::Media(outcome));
+        }
+        self.media_late = late;
+    }
+
     fn obey(&mut self, slot: &mut Slot, command: Command) {
         match command {
             Command::Apply(active, note) => {
@@ -309,6 +346,7 @@ impl Outside {
                 self.look_at_destinations(slot.now(), slot.participant());
                 self.overload.configure(&active.config.overload);
                 self.lookup.configure(&active);
+                self.media.configure(slot.now(), &active);
                 drop(note);
             }
             Command::Names(active) => self.lookup.configure(&active),
@@ -399,6 +437,7 @@ impl World for Outside {
                 }
                 Event::ReceiveFailed { .. } => slot.count(Counter::ReceiveFailed),
                 Event::Poll { token: LOOKUP } => self.lookup.wake(),
+                Event::Poll { token: MEDIA } => self.media.wake(),
                 Event::Poll { .. } => {}
             }
         }
@@ -415,6 +454,7 @@ impl World for Outside {
         slot.proxy().set_distress(!self.overload.is_open());
         self.keep_destinations(slot);
         self.answer_late(slot);
+        self.answer_media(slot);
         while let Ok(command) = self.commands.try_recv() {
             self.obey(slot, command);
         }
@@ -426,6 +466,7 @@ impl World for Outside {
         self.reports.flush(now, participant);
         self.look_at_destinations(now, participant);
         self.keeper.clean(now, participant);
+        self.media.keep_house(now, participant);
     }
 
     fn submit(&mut self) -> anyhow::Result<()> {
@@ -538,6 +579,14 @@ impl World for Outside {
 
     fn outcome(&mut self, now: Instant, outcome: &Outcome, participant: &mut Participant) {
         self.reports.hear(now, outcome, participant);
+    }
+
+    fn media(&mut self, now: Instant, ask: MediaAsk) {
+        self.media.ask(now, ask.id, ask.question);
+    }
+
+    fn media_ended(&mut self, now: Instant, id: DialogId, participant: &mut Participant) {
+        self.media.ended(now, id, participant);
     }
 
     fn ring(&mut self, slot: SlotId) {

@@ -79,6 +79,7 @@ pub fn settings() -> Settings {
         dialog_key: stdx::hash::Key([9; 16]),
         branches_max: 8,
         forking: proxy::Forking::default(),
+        media: Vec::new(),
     }
 }
 

@@ -51,6 +51,7 @@ impl World {
             auth: proxy::AuthPolicy::default(),
             branches_max: 12,
             forking: proxy::Forking::default(),
+            media: Vec::new(),
         };
         Self {
             participant,

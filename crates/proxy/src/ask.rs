@@ -10,7 +10,7 @@ use auth::Algorithms;
 use shm::RowRef;
 use tables::balancer::ResourceKey;
 
-use crate::{account::Account, context::ContextId};
+use crate::{account::Account, context::ContextId, media::MediaSet};
 
 /// Names one open question. A stale one, whose request has ended or which was answered before, is counted and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ pub enum Answer {
     Routed(Decision, CallPlan),
     /// Where to send, best first; empty: the name has no address.
     Resolved(Vec<SocketAddr>),
+    /// To a [`MediaAsk`](crate::MediaAsk), not to a question of this kind.
+    Media(ng::Outcome),
 }
 
 /// Whether a request may in.
@@ -144,6 +146,8 @@ pub struct CallPlan {
     pub class: Option<Arc<CallClass>>,
     /// What it counts in; [`tables::dialog::DIALOG_COUNTS_MAX`] of them at most, the rest is not looked at.
     pub limits: Vec<Limit>,
+    /// The engines that relay its media.
+    pub media: Option<Arc<MediaSet>>,
 }
 
 /// Something that only so many calls may use at the same moment.

@@ -14,6 +14,7 @@ use crate::{
     addresses::Interface,
     ask::{CallPlan, Destination, Target},
     call::CallRef,
+    media::Waits,
     settings::Settings,
 };
 
@@ -221,6 +222,8 @@ pub struct Context {
     pub turn: u64,
     /// The tick that is armed.
     pub armed: Option<Instant>,
+    /// What waits for media engines; lost with the worker.
+    pub(crate) media: Option<Box<Waits>>,
 }
 
 /// The record of a context in the arena.
@@ -279,6 +282,7 @@ impl Context {
             dirty: true,
             turn: 0,
             armed: None,
+            media: None,
         }
     }
 

@@ -17,6 +17,11 @@ impl Step<'_, '_> {
             return;
         };
         let number = id.number;
+        if let Answer::Media(outcome) = &answer {
+            self.on_media(&mut context, number, outcome);
+            self.contexts.put(context);
+            return;
+        }
         match at_hand {
             Some(hand) => self.decide(&mut context, hand, number, answer),
             None => {

@@ -158,6 +158,7 @@ impl Step<'_, '_> {
         self.touch(context);
         if context.method == Method::Ack {
             match addresses.first() {
+                Some(&to) if self.holds_request(context, hand, number, &target, &[to]) => return,
                 Some(&to) => self.send_stateless(hand, &target, to, context.listener),
                 None => self.env.count(Counter::AckUnmatched),
             }
@@ -166,9 +167,13 @@ impl Step<'_, '_> {
         }
         self.launch_to(context, hand, number, &target, addresses);
         self.conclude(context, Some(hand));
+        self.forget_request(context);
+    }
+
+    /// Lets go of the stored request, once what was sent says as much.
+    pub(crate) fn forget_request(&mut self, context: &mut Context) {
         let sent = context.branches.iter().any(|branch| branch.sent.is_some());
         if sent && !context.waits() && !context.may_go_on() {
-            // What was sent says as much.
             let request = context.request.take();
             self.release(request);
         }
@@ -269,8 +274,11 @@ impl Step<'_, '_> {
         let target = as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
-                self.send_stateless(hand, &target, to, datagram.listener);
-                None
+                let held = self.holds_ack(hand, datagram, &target, to);
+                if held.is_none() {
+                    self.send_stateless(hand, &target, to, datagram.listener);
+                }
+                held
             }
             NextHop::Nowhere(_) => {
                 self.env.count(Counter::AckUnmatched);

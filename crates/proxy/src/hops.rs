@@ -77,6 +77,20 @@ impl Step<'_, '_> {
         target: &Target,
         hops: &[SocketAddr],
     ) {
+        if !self.holds_request(context, hand, number, target, hops) {
+            self.launch_now(context, hand, number, target, hops);
+        }
+    }
+
+    /// As [`Step::launch_to`], with nothing more to wait for.
+    pub(crate) fn launch_now(
+        &mut self,
+        context: &mut Context,
+        hand: &Hand<'_>,
+        number: u8,
+        target: &Target,
+        hops: &[SocketAddr],
+    ) {
         let (first, others) = match hops.split_first() {
             Some((&first, others)) => (Some(first), others),
             None => (None, hops),

@@ -8,12 +8,13 @@ use std::{
 
 use shm::{Participant, RowRef};
 use stdx::Instant;
-use tables::Counter;
+use tables::{Counter, dialog::DialogId};
 
 use crate::{
     addresses::Interface,
     ask::{Answer, Ask, AskId},
     context::ContextId,
+    media::MediaAsk,
 };
 
 /// The world as one step sees it.
@@ -99,6 +100,10 @@ pub struct Outputs {
     pub hops: Vec<(SocketAddr, HopState)>,
     /// What became of requests to destinations of groups. Nothing depends on it being looked at.
     pub outcomes: Vec<Outcome>,
+    /// Questions to media engines.
+    pub media: Vec<MediaAsk>,
+    /// Calls that have ended, and have something at a media engine. Nothing depends on it being looked at at once.
+    pub media_ended: Vec<DialogId>,
     /// For the log.
     pub notes: Vec<Note>,
 }
@@ -169,6 +174,8 @@ impl Outputs {
         self.arms.clear();
         self.hops.clear();
         self.outcomes.clear();
+        self.media.clear();
+        self.media_ended.clear();
         self.notes.clear();
     }
 

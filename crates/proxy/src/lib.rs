@@ -8,6 +8,7 @@
 //! - `decide`, `registration`: what follows from answers (§10.3, §16.5); `authenticate`, `digest`, [`account`]: who asks (§22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
 //! - `call`: dialogs on record, from the INVITE to the end; seats, session timers, what time and the operator want of calls.
+//! - `media`: a message with SDP waits for the engine that relays the call.
 //! - `branch`, `call::place`: what we put into Via and Record-Route, and know again; `addresses`: which of our addresses those name.
 //!
 //! `NOTES.md` has the life of a request as a diagram.
@@ -43,6 +44,7 @@ mod hops;
 mod intake;
 mod io;
 mod local;
+mod media;
 mod persist;
 mod probe;
 #[allow(clippy::module_inception, reason = "the machine has the crate's name")]
@@ -71,6 +73,7 @@ pub use digest::local_name;
 pub use io::{
     Datagram, Disposition, Env, HopState, Input, Note, Outcome, OutcomeKind, Outputs, Send,
 };
+pub use media::{MediaAsk, MediaSet, OnFailure, media_seed};
 pub use probe::Probe;
 pub use proxy::{Proxy, Question};
 pub use route::literal_address;

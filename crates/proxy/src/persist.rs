@@ -675,6 +675,7 @@ mod tests {
             dialog_key: stdx::hash::Key([9; 16]),
             branches_max: 12,
             forking: Forking::default(),
+            media: Vec::new(),
             auth: crate::AuthPolicy::default(),
         })
     }

@@ -129,6 +129,23 @@ impl Step<'_, '_> {
             self.env.count(Counter::ResponseForeign);
             return;
         }
+        if !self.holds_response(context, number, message, datagram, cseq, code) {
+            self.hear_branch(context, number, message, datagram, code);
+        }
+    }
+
+    /// A response to a request that we forwarded, with nothing more to wait for.
+    pub(crate) fn hear_branch(
+        &mut self,
+        context: &mut Context,
+        number: u8,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+        code: u16,
+    ) {
+        let Some(branch) = context.branch(number) else {
+            return;
+        };
         let Some(client) = branch.client.take() else {
             self.on_late_response(context, number, message, datagram, code);
             return;

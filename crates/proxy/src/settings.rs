@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use tables::attempts::Limit;
 use transaction::Timers;
 
 use crate::addresses::{Addresses, Interface};
+use crate::media::MediaSet;
 
 /// One version of the configuration, as the machine needs it.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Settings {
     /// Most targets of one request, those of redirections included.
     pub branches_max: usize,
     pub forking: Forking,
+    /// Every `[[media]]`.
+    pub media: Vec<Arc<MediaSet>>,
 }
 
 /// How a request goes from one target or hop to the next.

@@ -20,6 +20,7 @@ pub(crate) struct Mark {
     arms: usize,
     hops: usize,
     outcomes: usize,
+    media: usize,
 }
 
 impl Mark {
@@ -30,6 +31,7 @@ impl Mark {
             arms: out.arms.len(),
             hops: out.hops.len(),
             outcomes: out.outcomes.len(),
+            media: out.media.len(),
         }
     }
 
@@ -39,6 +41,7 @@ impl Mark {
         out.arms.truncate(self.arms);
         out.hops.truncate(self.hops);
         out.outcomes.truncate(self.outcomes);
+        out.media.truncate(self.media);
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
     intake::{Intake, Way},
     io::{Datagram, Env, Outputs, Send},
     local::{self, Local},
+    media::MEDIA_BASE,
     settings::Settings,
 };
 
@@ -81,7 +82,7 @@ impl Step<'_, '_> {
         let number = match kind {
             AskKind::Resolve { branch } => RESOLVE_BASE | u16::from(branch),
             AskKind::Admit | AskKind::Credentials | AskKind::Route => {
-                context.asked = context.asked.wrapping_add(1) % RESOLVE_BASE;
+                context.asked = context.asked.wrapping_add(1) % MEDIA_BASE;
                 context.asked
             }
         };

@@ -61,6 +61,7 @@ impl Default for Config {
                 dialog_key: stdx::hash::Key([9; 16]),
                 branches_max: 12,
                 forking: proxy::Forking::default(),
+                media: Vec::new(),
             },
             network: Network::default(),
             policy: Policy::default(),

@@ -413,6 +413,12 @@ impl Slot {
         for outcome in &self.out.outcomes {
             world.outcome(self.place.now, outcome, &mut self.place.participant);
         }
+        for ask in self.out.media.drain(..) {
+            world.media(self.place.now, ask);
+        }
+        for id in self.out.media_ended.drain(..) {
+            world.media_ended(self.place.now, id, &mut self.place.participant);
+        }
         self.out.clear();
     }
 

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use proxy::{Answer, Ask, ContextId, Datagram, HopState, Note, Outcome, Question, Send};
+use proxy::{Answer, Ask, ContextId, Datagram, HopState, MediaAsk, Note, Outcome, Question, Send};
 use shm::{Participant, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
+use tables::dialog::DialogId;
 
 use crate::{slot::Slot, takeover::Inheritance};
 
@@ -123,6 +124,12 @@ pub trait World {
 
     /// What became of a request to a destination of a group.
     fn outcome(&mut self, _now: Instant, _outcome: &Outcome, _participant: &mut Participant) {}
+
+    /// Asks a media engine; the answer comes by [`Slot::answered`].
+    fn media(&mut self, _now: Instant, _ask: MediaAsk) {}
+
+    /// A call has ended that has something at a media engine.
+    fn media_ended(&mut self, _now: Instant, _id: DialogId, _participant: &mut Participant) {}
 
     /// Wakes another slot.
     fn ring(&mut self, slot: SlotId);

@@ -28,7 +28,7 @@ use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
 const ATTEMPTS_MAX: usize = 64;
 
 row! {
-    /// The header of a call's media; `kind` is who has made an offer that is not answered.
+    /// The header of a call's media; `kind` is who made the last offer.
     pub struct MediaRow: version 1, 48 bytes {
         /// Zero.
         pub reserved: U32,
@@ -48,21 +48,27 @@ mod tag {
     pub(super) const CALLER_TAG: u8 = 3;
 }
 
-/// Whose offer has no answer yet (RFC 3264).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Who made the last offer, or is to make it (RFC 3264): what the other one says then is the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Open {
-    #[default]
-    Nobody = 0,
+pub enum Offerer {
     Caller = 1,
     Callee = 2,
 }
 
-impl Open {
+impl Offerer {
     fn read(kind: u8) -> Option<Self> {
-        [Self::Nobody, Self::Caller, Self::Callee]
+        [Self::Caller, Self::Callee]
             .into_iter()
-            .find(|open| *open as u8 == kind)
+            .find(|offerer| *offerer as u8 == kind)
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Caller => Self::Callee,
+            Self::Callee => Self::Caller,
+        }
     }
 }
 
@@ -76,7 +82,7 @@ pub struct MediaCall {
     pub caller_tag: Vec<u8>,
     /// The engine that has it; `None`: none has said so.
     pub engine: Option<SocketAddr>,
-    pub open: Open,
+    pub offerer: Offerer,
     pub begun_at: Instant,
     /// Since when a delete is owed.
     pub owed_at: Option<Instant>,
@@ -184,7 +190,7 @@ impl MediaCalls<'_> {
 impl MediaCall {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut row = MediaRow::new_zeroed();
-        row.begin(self.open as u8);
+        row.begin(self.offerer as u8);
         row.engine = Address::new(self.engine);
         row.begun_at = word(Some(self.begun_at));
         row.owed_at = word(self.owed_at);
@@ -205,7 +211,7 @@ fn read(record: &Record<'_>) -> Option<MediaCall> {
         call_id: Vec::new(),
         caller_tag: Vec::new(),
         engine: row.engine.get(),
-        open: Open::read(row.kind)?,
+        offerer: Offerer::read(row.kind)?,
         begun_at: instant(row.begun_at)?,
         owed_at: instant(row.owed_at),
     };

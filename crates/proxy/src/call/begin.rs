@@ -46,7 +46,10 @@ impl Step<'_, '_> {
                 return false;
             }
         };
-        let dialog = self.new_dialog(context, hand, class);
+        let mut dialog = self.new_dialog(context, hand, class);
+        if plan.media.is_some() {
+            dialog.flags |= flag::MEDIA;
+        }
         let origin = dialog.origin;
         let mut done = Err(CreateError::Full);
         for _ in 0..TRIES_MAX {
@@ -105,7 +108,10 @@ impl Step<'_, '_> {
             rack_shift: 0,
             session,
         });
-        true
+        match &plan.media {
+            Some(set) => self.begin_media(context, hand, set),
+            None => true,
+        }
     }
 
     fn is_of(&mut self, row: RowRef, origin: u64) -> bool {

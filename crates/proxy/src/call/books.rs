@@ -67,6 +67,7 @@ impl Step<'_, '_> {
         };
         let ended = calls::close(self.env.arena, row, &end)?;
         self.env.count(Counter::DialogsEnded);
+        self.end_media(&ended);
         Some(ended)
     }
 }

@@ -96,7 +96,7 @@ impl Step<'_, '_> {
     }
 
     /// The call is to be ended by BYEs of ours.
-    fn begin_ending(&mut self, row: RowRef, cause: EndCause) {
+    pub(crate) fn begin_ending(&mut self, row: RowRef, cause: EndCause) {
         let now = self.env.now;
         let ending = Dialogs(self.env.arena).update(row, |dialog| {
             if dialog.state != DialogState::Confirmed {

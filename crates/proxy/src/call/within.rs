@@ -136,6 +136,11 @@ impl Step<'_, '_> {
         });
     }
 
+    /// The call of an ACK.
+    pub(crate) fn call_of(&mut self, hand: &Hand<'_>) -> Option<CallRef> {
+        Some(self.see_call(hand)?.call)
+    }
+
     /// What is to be changed in an ACK.
     pub(crate) fn call_of_ack(&mut self, hand: &Hand<'_>) -> Option<CallRef> {
         let seen = self.see_call(hand)?;

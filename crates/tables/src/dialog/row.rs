@@ -157,11 +157,13 @@ pub enum EndCause {
     Silent = 8,
     /// Its INVITE was lost: the worker that had it died, and nobody could go on.
     Lost = 9,
+    /// No media engine could be had for its answer.
+    Media = 10,
 }
 
 impl EndCause {
     /// Every cause.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Caller,
         Self::Callee,
         Self::Failed,
@@ -171,6 +173,7 @@ impl EndCause {
         Self::Session,
         Self::Silent,
         Self::Lost,
+        Self::Media,
     ];
 
     pub(crate) fn read(byte: u8) -> Option<Self> {
@@ -189,6 +192,7 @@ impl EndCause {
             Self::Session => "session",
             Self::Silent => "silent",
             Self::Lost => "lost",
+            Self::Media => "media",
         }
     }
 }

@@ -1,6 +1,6 @@
 use shm::{Cursor, RowMeta};
 use tables::dialog::DialogId;
-use tables::media::{MediaCall, MediaError, Open};
+use tables::media::{MediaCall, MediaError, Offerer};
 use tables::{MEDIA, MediaCalls};
 
 use crate::world::{SLOTS, arena, at, everybody, online, settle, smallest};
@@ -11,7 +11,7 @@ fn call(n: u8) -> MediaCall {
         call_id: format!("{n}@example.com").into_bytes(),
         caller_tag: b"a".to_vec(),
         engine: None,
-        open: Open::Caller,
+        offerer: Offerer::Caller,
         begun_at: at(1),
         owed_at: None,
     }
@@ -31,13 +31,13 @@ fn a_dialog_has_one_record_that_anybody_changes_and_its_maker_walks() {
     let engine = "[2001:db8::1]:2223".parse().unwrap();
     MediaCalls(&mut all[1])
         .update(row, |call| {
-            (call.engine, call.open) = (Some(engine), Open::Nobody);
+            (call.engine, call.offerer) = (Some(engine), call.offerer.other());
             true
         })
         .unwrap();
     let expected = MediaCall {
         engine: Some(engine),
-        open: Open::Nobody,
+        offerer: Offerer::Callee,
         ..call(1)
     };
     assert_eq!(

@@ -124,6 +124,7 @@ pub fn settings() -> Settings {
         auth: proxy::AuthPolicy::default(),
         branches_max: 12,
         forking: proxy::Forking::default(),
+        media: Vec::new(),
     }
 }
 

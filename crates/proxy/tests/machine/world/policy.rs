@@ -82,6 +82,7 @@ impl Policy {
         };
         CallPlan {
             class: (!self.untracked).then(|| Arc::new(self.class.clone())),
+            media: None,
             limits: vec![limit],
         }
     }
