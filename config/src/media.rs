@@ -485,6 +485,13 @@ pub(crate) fn check(draft: &Draft<'_>, clean: bool) {
             table.warning("name", format!("\"{name}\" is used by nothing"), remedy);
         }
     }
+    for (domain, table) in config.domains.iter().zip(&draft.domains) {
+        if domain.media.is_some() && !domain.record_route {
+            let remedy =
+                "write record_route = true: later offers and answers have to pass here too";
+            table.error("media", "needs `record_route`", remedy);
+        }
+    }
     let places = [
         (
             config.domains.iter().map(|d| &d.media).collect::<Vec<_>>(),
@@ -501,6 +508,10 @@ pub(crate) fn check(draft: &Draft<'_>, clean: bool) {
     ];
     for (names, tables) in places {
         for (name, table) in names.into_iter().zip(tables) {
+            if name.is_some() && !config.calls.record {
+                let remedy = "remove it, or `record = false` in [calls]";
+                table.error("media", "is for calls on record only", remedy);
+            }
             if let Some(name) = name
                 && config.media(name).is_none()
             {

@@ -1461,3 +1461,41 @@ fn records_of_calls() {
           = help: add the name of a file"#]],
     );
 }
+
+#[test]
+fn media_wants_to_see_the_whole_call() {
+    check(
+        r#"
+[calls]
+record = false
+[[media]]
+name = "relay"
+engines = [{ address = "192.0.2.20:2223" }]
+[[domain]]
+name = "example.com"
+record_route = false
+media = "relay"
+"#,
+        expect![[r#"
+            warning: `domain.name` "example.com" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`
+             --> tandem.toml:8:8
+              |
+            8 | name = "example.com"
+              |        ^^^^^^^^^^^^^
+              = help: add a [[user]] with a name like "alice@example.com", or run `tandem user add alice@example.com`
+
+            error: `domain.media` needs `record_route`
+              --> tandem.toml:10:9
+               |
+            10 | media = "relay"
+               |         ^^^^^^^
+               = help: write record_route = true: later offers and answers have to pass here too
+
+            error: `domain.media` is for calls on record only
+              --> tandem.toml:10:9
+               |
+            10 | media = "relay"
+               |         ^^^^^^^
+               = help: remove it, or `record = false` in [calls]"#]],
+    );
+}
