@@ -1,5 +1,9 @@
 //! Groups of destinations: each policy against its definition, limits, deaths of destinations and workers, names, commands.
 
+mod commands;
+mod deaths;
+mod limits;
+mod names;
 mod policies;
 mod site;
 

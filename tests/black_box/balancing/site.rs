@@ -61,10 +61,8 @@ impl Site {
 
     /// Comes back where one has gone, with what that one had.
     pub fn with(address: SocketAddr, ways: Arc<Ways>) -> Self {
-        if ways.invite.load(Ordering::Relaxed) == 0 {
-            ways.invite.store(200, Ordering::Relaxed);
-            ways.options.store(200, Ordering::Relaxed);
-        }
+        ways.invite.store(200, Ordering::Relaxed);
+        ways.options.store(200, Ordering::Relaxed);
         ways.end.store(false, Ordering::Relaxed);
         let peer = Peer::bind_port(address.ip(), address.port());
         let thread = std::thread::spawn({
@@ -105,7 +103,10 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        self.ways.end.store(true, Ordering::Relaxed);
+        // Another one may have what one that was killed had.
+        if self.thread.is_some() {
+            self.ways.end.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -206,6 +207,14 @@ impl Report {
 #[derive(Clone, Debug)]
 pub struct Up {
     answer: Message,
+}
+
+impl Up {
+    /// Whether it is with this destination.
+    pub fn at(&self, address: SocketAddr) -> bool {
+        let contact = self.answer.contact_uri();
+        contact.is_some_and(|contact| contact.contains(&address.to_string()))
+    }
 }
 
 /// How long a call may take to be answered or refused.
