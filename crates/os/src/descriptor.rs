@@ -21,6 +21,8 @@ impl Seals {
     pub const GROW: Self = Self(SealFlag::F_SEAL_GROW);
     /// No *new* writable mapping and no `write`; mappings that exist stay writable.
     pub const FUTURE_WRITE: Self = Self(SealFlag::from_bits_retain(0x10));
+    /// Nobody can change a byte; refused while a writable mapping exists.
+    pub const WRITE: Self = Self(SealFlag::F_SEAL_WRITE);
     /// No further seal.
     pub const SEAL: Self = Self(SealFlag::F_SEAL_SEAL);
 

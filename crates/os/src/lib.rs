@@ -7,7 +7,7 @@
 //! - [`Executable`], [`program_of`]: programs held open, so that what is run stays the same whatever becomes of their names.
 //! - [`inherited_descriptors`], [`hand_over_descriptors`]: what a service manager kept for us, and how it does.
 //! - [`pin_current_thread`], [`drop_privileges`], [`lookup_user`], [`die_with_parent`], [`give_way`]: what a process of ours does to itself at its start.
-//! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages.
+//! - [`Mapping`], [`memfd_huge`]: shared memory in huge pages. [`SealedMap`]: memory that nobody changes any more.
 //! - [`threads`], [`ask_for_stack`], [`answer_for_stacks`]: where a thread is that does not answer.
 //! - [`watch_faults`], [`leave_word_at`]: which thread was the end of a process.
 //! - [`udp_socket`], [`attach_reuseport_random`]: the sockets of a listener. [`addresses`], [`sources`]: what this machine is called, and from where it reaches whom.
@@ -23,6 +23,7 @@ mod huge;
 mod inherited;
 mod interfaces;
 mod process;
+mod sealed;
 mod stack;
 mod udp;
 mod user;
@@ -43,6 +44,7 @@ pub use process::{
     outlive_file_size_limit, pid_of, pidfd_open, pidfd_signal, pin_current_thread, reap,
     spawn_worker, start_ticks, take_control_channel, unpin_current_thread,
 };
+pub use sealed::{FOR_GOOD, SealedMap};
 pub use stack::{STACK_SIGNAL, Thread, answer_for_stacks, ask_for_stack, threads};
 pub use udp::{
     FILTERED_MAX, attach_reuseport_random, datagrams_dropped, filter_beginning,
