@@ -32,6 +32,9 @@ pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
     groups(draft, clean);
     crate::calls::check(draft, clean);
     crate::media::check(draft, clean);
+    crate::caller::check(draft);
+    crate::period::check(draft);
+    crate::prefix_table::check(draft, clean);
     routes(reader, draft, clean);
 }
 
@@ -267,6 +270,8 @@ fn groups(draft: &Draft<'_>, clean: bool) {
             _ => None,
         })
         .collect();
+    // What the rules of a table name is not known here.
+    let by_table = !draft.config.prefix_tables.is_empty();
     let mut seen = HashSet::new();
     for (group, table) in draft.config.groups.iter().zip(&draft.groups) {
         if group.name.is_empty() {
@@ -279,7 +284,7 @@ fn groups(draft: &Draft<'_>, clean: bool) {
                 format!("\"{name}\" is there already"),
                 "remove one of the two [[group]]",
             );
-        } else if clean && !used.contains(name.as_str()) {
+        } else if clean && !used.contains(name.as_str()) && !by_table {
             let remedy = format!("add a [[route]] with to = \"group:{name}\", or remove the group");
             table.warning("name", format!("\"{name}\" is used by no route"), remedy);
         }
@@ -305,6 +310,31 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
                 format!("names a group that does not exist ({name})"),
                 remedy,
             );
+        }
+        if let Target::Prefix(name) = &route.to
+            && config.prefix_table(name).is_none()
+        {
+            let tables = config.prefix_tables.iter().map(|table| table.name.as_str());
+            let remedy = nearest(name, tables).map_or_else(
+                || format!("add a [[prefix_table]] with name = \"{name}\""),
+                |near| format!("did you mean \"prefix:{near}\"?"),
+            );
+            let what = format!("names a table that does not exist ({name})");
+            table.error("to", what, remedy);
+        }
+        if let Some(name) = &route.matches.caller
+            && !config.callers.iter().any(|caller| caller.name == *name)
+        {
+            let callers = config.callers.iter().map(|caller| caller.name.as_str());
+            let remedy = nearest(name, callers).map_or_else(
+                || format!("add a [[caller]] with name = \"{name}\""),
+                |near| format!("did you mean caller = \"{near}\"?"),
+            );
+            let at = table.inner_range("match", "caller");
+            let what = format!(
+                "`route.match.caller` names a group of callers that does not exist ({name})"
+            );
+            reader.error(at, what, remedy);
         }
         if let Some(domain) = route
             .matches
@@ -347,7 +377,7 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
                 format!("is never reached: {what}"),
                 "move this [[route]] before that one, or remove it",
             );
-        } else if seen.len() < ROUTES_COMPARED_MAX {
+        } else if seen.len() < ROUTES_COMPARED_MAX && !matches!(route.to, Target::Prefix(_)) {
             seen.push(&route.matches);
         }
     }
@@ -361,6 +391,7 @@ fn covers(earlier: &Match, later: &Match) -> bool {
     weaker(&earlier.domain, &later.domain)
         && weaker(&earlier.method, &later.method)
         && weaker(&earlier.user, &later.user)
+        && weaker(&earlier.caller, &later.caller)
         && match (&earlier.source, &later.source) {
             (None, _) => true,
             (Some(earlier), Some(later)) => {

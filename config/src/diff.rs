@@ -77,6 +77,19 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     named(&mut diff, "media", &old.media, &new.media, |media| {
         media.name.clone()
     });
+    named(&mut diff, "caller", &old.callers, &new.callers, |caller| {
+        caller.name.clone()
+    });
+    named(&mut diff, "period", &old.periods, &new.periods, |period| {
+        period.name.clone()
+    });
+    named(
+        &mut diff,
+        "prefix table",
+        &old.prefix_tables,
+        &new.prefix_tables,
+        |table| table.name.clone(),
+    );
     if old.routes != new.routes {
         diff.applied.push(format!(
             "routes changed: {} now, {} before",

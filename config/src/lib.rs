@@ -9,6 +9,7 @@
 //! | `overrides` | what the command line says over the file |
 //! | `diff` | what a reload changes live, and what waits for a restart |
 //! | `group` | `[[group]]`, with its keys |
+//! | `period`, `caller`, `prefix_table` | what tables of numbers ask: when it is, who calls, and where their rules are |
 //! | `router` | `[[domain]]` and `[[route]]` ready for use |
 //! | `users` | the file of users that `tandem user` keeps |
 //! | `reference` | the page of the book about all keys |
@@ -16,6 +17,7 @@
 //! Nothing here opens a file: texts come in, values and problems go out.
 #![forbid(unsafe_code)]
 
+mod caller;
 mod calls;
 mod cdr;
 mod check;
@@ -27,6 +29,8 @@ mod model;
 mod network;
 mod overrides;
 mod parse;
+mod period;
+mod prefix_table;
 mod problem;
 mod reader;
 mod reference;
@@ -38,9 +42,10 @@ mod value;
 pub use diff::{Diff, diff, merge_live};
 pub use model::*;
 pub use overrides::{ArgumentError, Overrides, parse_listen, parse_pin};
+pub use period::Calendar;
 pub use problem::{Place, Problem, Severity};
 pub use reference::reference_markdown;
-pub use router::{Matched, Question, Router};
+pub use router::{Matched, Question, Router, unescaped};
 pub use users::{
     IDENTITIES_MAX, USERS_MAX, Users, UsersError, parse_account, parse_ha1, parse_identity,
 };

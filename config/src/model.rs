@@ -12,10 +12,13 @@ use std::{
 use control::{CodecError, Kind, Message};
 use serde::{Deserialize, Serialize};
 
+pub use crate::caller::Caller;
 pub use crate::calls::{CallLimits, Calls, DomainCalls, Profile};
 pub use crate::cdr::{CDR_FIELDS, RecordFormat, Records};
 pub use crate::group::{DESTINATIONS_MAX, Destination, Group, HashOf, Passive, Policy, Probe};
 pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
+pub use crate::period::{Date, Dates, Hours, Period};
+pub use crate::prefix_table::PrefixTable;
 
 /// Most slots of one server: workers times reactors.
 pub const SLOTS_MAX: u16 = 256;
@@ -44,6 +47,9 @@ pub struct Config {
     pub calls: Calls,
     pub profiles: Vec<Profile>,
     pub media: Vec<Media>,
+    pub callers: Vec<Caller>,
+    pub periods: Vec<Period>,
+    pub prefix_tables: Vec<PrefixTable>,
     /// First match wins; what none matches goes to [`Config::fallback`].
     pub routes: Vec<Route>,
 }
@@ -71,6 +77,10 @@ impl Config {
 
     pub fn media(&self, name: &str) -> Option<&Media> {
         self.media.iter().find(|media| media.name == name)
+    }
+
+    pub fn prefix_table(&self, name: &str) -> Option<&PrefixTable> {
+        self.prefix_tables.iter().find(|table| table.name == name)
     }
 
     /// Where a request goes that no route matches: to the bindings of a served domain; a request for
@@ -452,6 +462,8 @@ pub struct Match {
     pub user: Option<String>,
     /// Network that the request came from.
     pub source: Option<Network>,
+    /// The `[[caller]]` that the request is of.
+    pub caller: Option<String>,
 }
 
 impl Match {
@@ -475,6 +487,8 @@ pub enum Target {
     Location,
     /// The next destination of this group.
     Group(String),
+    /// Where the `[[prefix_table]]` of this name leads the number; on to the next route if nowhere.
+    Prefix(String),
     /// This URI becomes the Request-URI.
     Uri(String),
     /// Answered with this status code.

@@ -4,10 +4,11 @@
 use std::{collections::HashSet, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use crate::{
-    calls, cdr,
+    caller, calls, cdr,
     group::one_group,
     media,
     model::*,
+    period, prefix_table,
     reader::{Reader, Table},
     value,
 };
@@ -33,6 +34,9 @@ pub(crate) struct Draft<'r> {
     pub(crate) groups: Vec<Table<'r>>,
     pub(crate) profiles: Vec<Table<'r>>,
     pub(crate) media: Vec<Table<'r>>,
+    pub(crate) callers: Vec<Table<'r>>,
+    pub(crate) periods: Vec<Table<'r>>,
+    pub(crate) prefix_tables: Vec<Table<'r>>,
     pub(crate) routes: Vec<Table<'r>>,
 }
 
@@ -59,6 +63,9 @@ pub(crate) fn parse<'r>(
     let groups = reader.tables(root, "group");
     let profiles = reader.tables(root, "profile");
     let media = reader.tables(root, "media");
+    let callers = reader.tables(root, "caller");
+    let periods = reader.tables(root, "period");
+    let prefix_tables = reader.tables(root, "prefix_table");
     let routes = reader.tables(root, "route");
     let config = Config {
         listen: if listen.is_empty() {
@@ -98,6 +105,9 @@ pub(crate) fn parse<'r>(
         calls: calls::calls(&reader.table(root, "calls")),
         profiles: profiles.iter().map(calls::profile).collect(),
         media: media.iter().map(media::one).collect(),
+        callers: callers.iter().map(caller::one).collect(),
+        periods: periods.iter().map(period::one).collect(),
+        prefix_tables: prefix_tables.iter().map(prefix_table::one).collect(),
         routes: routes.iter().map(one_route).collect(),
     };
     Draft {
@@ -113,6 +123,9 @@ pub(crate) fn parse<'r>(
         groups,
         profiles,
         media,
+        callers,
+        periods,
+        prefix_tables,
         routes,
     }
 }
@@ -450,13 +463,14 @@ fn one_route(table: &Table<'_>) -> Route {
         method: conditions.text("method", value::method),
         user: conditions.text("user", value::pattern),
         source: conditions.text("source", value::network),
+        caller: conditions.text("caller", value::identifier),
     });
     let to = table.text("to", value::target).unwrap_or(Target::Location);
     let recurse = table.boolean("recurse").unwrap_or(false);
-    if recurse && !matches!(to, Target::Group(_) | Target::Uri(_)) {
+    if recurse && !matches!(to, Target::Group(_) | Target::Prefix(_) | Target::Uri(_)) {
         table.error(
             "recurse",
-            "is for `group:` and `uri:` only",
+            "is for `group:`, `prefix:` and `uri:` only",
             "remove it, or write it in the [[domain]] whose users may redirect calls",
         );
     }

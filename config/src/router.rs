@@ -6,12 +6,13 @@ use regex::bytes::Regex;
 use sip::uri::Host;
 
 use crate::{
-    model::{Config, Domain, Match, Target},
+    caller::Callers,
+    model::{Config, Domain, Match, Network, Target},
     value,
 };
 
 /// Longest domain name as text (RFC 1035 §2.3.4); an IPv6 address in brackets is shorter.
-const HOST_BYTES_MAX: usize = 253;
+pub(crate) const HOST_BYTES_MAX: usize = 253;
 
 /// Domains and routes of one configuration. Build one for each thread: a regular expression that
 /// several threads share makes them wait for its scratch memory.
@@ -19,12 +20,17 @@ const HOST_BYTES_MAX: usize = 253;
 pub struct Router {
     domains: HashMap<Box<[u8]>, Domain>,
     rules: Vec<Rule>,
+    callers: Callers,
 }
 
 #[derive(Clone, Debug)]
 struct Rule {
     matches: Match,
     user: Option<Regex>,
+    /// Place of the group of callers, and whether that names networks.
+    caller: Option<(usize, bool)>,
+    /// Place among the routes of the file.
+    number: usize,
     to: Target,
     recurse: bool,
     media: Option<String>,
@@ -40,12 +46,16 @@ pub struct Question<'q> {
     /// User part of the Request-URI as it came, empty if there is none.
     pub user: &'q [u8],
     pub source: IpAddr,
+    /// The group of callers, as [`Router::caller`] finds it.
+    pub caller: Option<usize>,
 }
 
 /// A rule that a request has met.
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'r> {
     pub to: &'r Target,
+    /// Place among the routes of the file.
+    pub number: usize,
     /// It names the network that the request comes from, and so trusts it.
     pub names_source: bool,
     /// Redirections of what it leads to are followed.
@@ -59,20 +69,35 @@ pub struct Matched<'r> {
 impl Router {
     /// A rule whose pattern cannot be compiled matches nothing; a checked configuration has none.
     pub fn new(config: &Config) -> Self {
-        let rules = config.routes.iter().filter_map(|route| {
-            let user = match &route.matches.user {
-                Some(pattern) => Some(value::compile(pattern)?),
-                None => None,
-            };
-            Some(Rule {
-                matches: route.matches.clone(),
-                user,
-                to: route.to.clone(),
-                recurse: route.recurse,
-                media: route.media.clone(),
-                profile: route.profile.clone(),
-            })
-        });
+        let rules = config
+            .routes
+            .iter()
+            .enumerate()
+            .filter_map(|(number, route)| {
+                let caller = match &route.matches.caller {
+                    Some(name) => {
+                        let mut callers = config.callers.iter();
+                        let at = callers.position(|caller| caller.name == *name)?;
+                        let has_source = |caller: &crate::Caller| !caller.source.is_empty();
+                        Some((at, config.callers.get(at).is_some_and(has_source)))
+                    }
+                    None => None,
+                };
+                let user = match &route.matches.user {
+                    Some(pattern) => Some(value::compile(pattern)?),
+                    None => None,
+                };
+                Some(Rule {
+                    matches: route.matches.clone(),
+                    user,
+                    caller,
+                    number,
+                    to: route.to.clone(),
+                    recurse: route.recurse,
+                    media: route.media.clone(),
+                    profile: route.profile.clone(),
+                })
+            });
         let domains = config
             .domains
             .iter()
@@ -80,6 +105,7 @@ impl Router {
         Self {
             rules: rules.collect(),
             domains: domains.collect(),
+            callers: Callers::new(config),
         }
     }
 
@@ -107,23 +133,44 @@ impl Router {
         self.matched(question).map(|matched| matched.to)
     }
 
+    /// Whether it matters who calls.
+    pub fn asks_for_callers(&self) -> bool {
+        !self.callers.is_empty()
+    }
+
+    /// The group of callers that a request is of, by its place in the file. `from`: user part and host of From.
+    pub fn caller(&self, source: IpAddr, from: Option<(&[u8], Host<'_>)>) -> Option<usize> {
+        self.callers.find(source, from)
+    }
+
     /// The first rule that matches, and what it says of who may use it.
     pub fn matched(&self, question: &Question<'_>) -> Option<Matched<'_>> {
+        self.each(question, |_, mismatch| mismatch.is_none())
+    }
+
+    /// Goes through the rules until one is taken; of each is told which key does not fit, if any.
+    pub fn each<'r>(
+        &'r self,
+        question: &Question<'_>,
+        mut take: impl FnMut(&Matched<'r>, Option<&'static str>) -> bool,
+    ) -> Option<Matched<'r>> {
         let mut buffer = [0; HOST_BYTES_MAX];
         let domain = question
             .domain
             .and_then(|host| canonical(host, &mut buffer));
         let user = unescaped(question.user);
-        self.rules
-            .iter()
-            .find(|rule| rule.matches(domain, &user, question))
-            .map(|rule| Matched {
+        self.rules.iter().find_map(|rule| {
+            let matched = Matched {
                 to: &rule.to,
-                names_source: rule.matches.source.is_some(),
+                number: rule.number,
+                names_source: rule.matches.source.is_some()
+                    || rule.caller.is_some_and(|(_, has_source)| has_source),
                 recurse: rule.recurse,
                 media: rule.media.as_deref(),
                 profile: rule.profile.as_deref(),
-            })
+            };
+            take(&matched, rule.mismatch(domain, &user, question)).then_some(matched)
+        })
     }
 
     /// Where a request goes: [`Router::rule`], else [`Config::fallback`].
@@ -139,7 +186,7 @@ impl Router {
 }
 
 /// A user part with its escapes read: `%39` is a 9 (RFC 3261 §19.1.4), and no way around a rule.
-fn unescaped(user: &[u8]) -> Cow<'_, [u8]> {
+pub fn unescaped(user: &[u8]) -> Cow<'_, [u8]> {
     if !user.contains(&b'%') {
         return Cow::Borrowed(user);
     }
@@ -160,7 +207,10 @@ fn unescaped(user: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Lower case, no dot at the end; as `Host::write_canonical`, but into a buffer of the caller's.
-fn canonical<'b>(host: Host<'_>, buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option<&'b [u8]> {
+pub(crate) fn canonical<'b>(
+    host: Host<'_>,
+    buffer: &'b mut [u8; HOST_BYTES_MAX],
+) -> Option<&'b [u8]> {
     let room = buffer.len();
     let mut rest = buffer.as_mut_slice();
     match host {
@@ -176,23 +226,40 @@ fn canonical<'b>(host: Host<'_>, buffer: &'b mut [u8; HOST_BYTES_MAX]) -> Option
 }
 
 impl Rule {
-    fn matches(&self, asked: Option<&[u8]>, name: &[u8], question: &Question<'_>) -> bool {
+    /// The first key that does not fit.
+    fn mismatch(
+        &self,
+        asked: Option<&[u8]>,
+        name: &[u8],
+        question: &Question<'_>,
+    ) -> Option<&'static str> {
         let Match {
             domain,
             method,
             source,
             user: _,
+            caller: _,
         } = &self.matches;
-        domain
-            .as_ref()
-            .is_none_or(|domain| asked == Some(domain.as_bytes()))
-            && method
-                .as_ref()
-                .is_none_or(|method| method.as_bytes() == question.method)
-            && source
-                .as_ref()
-                .is_none_or(|network| network.contains(question.source))
-            && self.user.as_ref().is_none_or(|user| user.is_match(name))
+        let fits = |what: &Option<String>, is: Option<&[u8]>| {
+            what.as_ref().is_none_or(|what| Some(what.as_bytes()) == is)
+        };
+        let in_network = |network: &Network| network.contains(question.source);
+        if !fits(domain, asked) {
+            Some("domain")
+        } else if !fits(method, Some(question.method)) {
+            Some("method")
+        } else if !source.as_ref().is_none_or(in_network) {
+            Some("source")
+        } else if self
+            .caller
+            .is_some_and(|(caller, _)| question.caller != Some(caller))
+        {
+            Some("caller")
+        } else if !self.user.as_ref().is_none_or(|user| user.is_match(name)) {
+            Some("user")
+        } else {
+            None
+        }
     }
 }
 
@@ -227,6 +294,7 @@ mod tests {
             method: method.as_bytes(),
             user: user.as_bytes(),
             source: source.parse().expect("an address"),
+            caller: None,
         })
     }
 

@@ -419,7 +419,8 @@ pub(crate) fn compile(pattern: &str) -> Option<regex::bytes::Regex> {
 
 /// What stands behind `to =`. The existence of a group is checked later.
 pub(crate) fn target(text: &str) -> Result<Target, Wrong> {
-    const REMEDY: &str = r#"write "location", "group:NAME", "uri:URI", "reject:CODE" or "dns""#;
+    const REMEDY: &str =
+        r#"write "location", "group:NAME", "prefix:NAME", "uri:URI", "reject:CODE" or "dns""#;
     match text.split_once(':') {
         None if text == "location" => Ok(Target::Location),
         None if text == "dns" => Ok(Target::Dns),
@@ -428,6 +429,13 @@ pub(crate) fn target(text: &str) -> Result<Target, Wrong> {
             Err(_) => wrong(
                 "names no group",
                 "write \"group:NAME\" with the name of a [[group]]",
+            ),
+        },
+        Some(("prefix", name)) => match identifier(name) {
+            Ok(name) => Ok(Target::Prefix(name)),
+            Err(_) => wrong(
+                "names no table",
+                "write \"prefix:NAME\" with the name of a [[prefix_table]]",
             ),
         },
         Some(("uri", text)) => uri::check(text)

@@ -109,6 +109,9 @@ fn every_example_line_of_the_reference_can_be_read() {
             if key.name == "profile" {
                 text.push_str("[[profile]]\nname = \"trunk-out\"\ncalls_max = 30\n");
             }
+            if key.name == "except" {
+                text.insert_str(0, "[[period]]\nname = \"holidays\"\n");
+            }
             if key.name == "media" {
                 text.push_str(
                     "[[media]]\nname = \"relay\"\nengines = [{ address = \"192.0.2.20:2223\" }]\n",
