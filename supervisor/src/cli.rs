@@ -73,6 +73,9 @@ pub(crate) enum Command {
     /// Who may register and call: users besides those of the configuration file
     #[command(subcommand)]
     User(User),
+    /// Where calls would go, and why
+    #[command(subcommand)]
+    Route(Route),
     /// Messages that workers died of
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -368,6 +371,45 @@ pub(crate) enum Registrations {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Route {
+    /// Tell step by step where a request would go; nothing is sent
+    Test(RouteTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteTestArgs {
+    /// Whom it is for: a URI, or a number, which is then one of the first domain
+    #[arg(value_name = "URI")]
+    pub(crate) to: String,
+    /// Who calls: the URI of From
+    #[arg(long, value_name = "URI")]
+    pub(crate) from: Option<String>,
+    /// Address that it comes from
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(crate) source: std::net::IpAddr,
+    /// Method
+    #[arg(long, value_name = "METHOD", default_value = "INVITE")]
+    pub(crate) method: String,
+    /// When it comes, in UTC: 2026-12-24T18:30:00 [default: now]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(crate) at: Option<u64>,
+    /// Use this configuration, with the files that it names, instead of asking the server
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+/// Seconds since 1970.
+fn moment(text: &str) -> Result<u64, String> {
+    let moment = humantime::parse_rfc3339_weak(text).map_err(|error| error.to_string())?;
+    let since = moment.duration_since(std::time::UNIX_EPOCH);
+    since
+        .map(|since| since.as_secs())
+        .map_err(|_| "is before 1970".to_owned())
+}
+
 #[derive(Debug, Args)]
 #[group(required = false, multiple = false)]
 pub(crate) struct RestartArgs {
@@ -450,6 +492,9 @@ mod tests {
             "tandem quarantine show 00ff",
             "tandem quarantine clear",
             "tandem quarantine clear 00ff --json",
+            "tandem route test 4930123",
+            "tandem route test sip:1@a.example --from sip:2@a.example --source 192.0.2.1 --method MESSAGE --at 2026-12-24T18:30:00 --json",
+            "tandem route test 1 -c a.toml",
             "tandem restart",
             "tandem restart --all",
             "tandem restart --worker 1",
@@ -480,6 +525,8 @@ mod tests {
             "tandem user add alice@a.example --ha1 00",
             "tandem user add alice@a.example --as 100@a.example",
             "tandem user add alice@a.example --password x --ha1 00112233445566778899aabbccddeeff",
+            "tandem route test",
+            "tandem route test 1 --at noon",
             "tandem frobnicate",
         ] {
             assert!(parse(line).is_err(), "{line}");

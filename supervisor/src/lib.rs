@@ -65,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => commands::stats(&control, &args),
         Command::User(command) => commands::user(&control, cli.places.state.as_deref(), &command),
         Command::Destinations(command) => commands::destinations(&control, &command),
+        Command::Route(command) => commands::route(&control, &command),
         Command::Quarantine(command) => commands::quarantine(&control, &command),
         Command::Registrations(command) => commands::registrations(&control, &command),
         Command::Audit(args) => commands::audit(&control, args.json),

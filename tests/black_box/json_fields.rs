@@ -125,6 +125,7 @@ fn every_field_is_listed_and_nothing_else() {
         ("destinations disable", destination.to_vec()),
         ("destinations drain", destination.to_vec()),
         ("destinations weight", [&destination[..], &["7"]].concat()),
+        ("route test", vec!["4930", "--json"]),
         ("quarantine list", vec!["--json"]),
         ("quarantine show", vec![&poisoned, "--json"]),
         ("quarantine clear", vec!["--json"]),

@@ -18,6 +18,7 @@ mod load;
 mod log;
 mod media;
 mod overload;
+mod prefix_routing;
 mod proxy_forking;
 mod proxy_rules;
 mod proxy_targets;

@@ -9,6 +9,7 @@ use stdx::hash::Key;
 use crate::{
     accounts::{self, Accounts},
     names::Names,
+    numbers::Tables,
 };
 
 /// One version of the configuration, shared by the reactors of a process.
@@ -18,10 +19,19 @@ pub struct Active {
     /// For each reactor to build its own router from.
     pub config: Arc<Config>,
     pub accounts: Arc<Accounts>,
+    pub tables: Arc<Tables>,
     pub hosts: Arc<dns::Hosts>,
     pub dns: dns::Settings,
     /// Those that there are listeners for.
     pub families: dns::Families,
+}
+
+/// What a configuration says, and what was made of it for all slots of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) config: Arc<Config>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) tables: Arc<Tables>,
 }
 
 /// Where the sockets of this process are bound, by listener id.
@@ -31,13 +41,17 @@ impl Active {
     /// Puts a configuration to work over the listeners that there are.
     pub(crate) fn new(
         version: u64,
-        config: Arc<Config>,
-        accounts: Arc<Accounts>,
+        given: Given,
         listeners: &Listeners,
         names: &Names,
         addresses: Addresses,
         dialog_key: Key,
     ) -> Self {
+        let Given {
+            config,
+            accounts,
+            tables,
+        } = given;
         let mut list: Vec<Listener> = listeners
             .iter()
             .map(|(&id, &address)| {
@@ -99,6 +113,7 @@ impl Active {
             settings: Arc::new(settings),
             config,
             accounts,
+            tables,
         }
     }
 }

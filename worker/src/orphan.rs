@@ -139,6 +139,13 @@ fn surrender(process: &Process, connection: BorrowedFd<'_>) -> anyhow::Result<()
             }
         })?;
     }
+    for (&image, file) in process.images.files() {
+        send(
+            connection,
+            &FromWorker::PrefixTable { image },
+            &[file.as_fd()],
+        )?;
+    }
     failpoint!("orphan.surrendering");
     Ok(send(connection, &FromWorker::Surrendered, &[])?)
 }

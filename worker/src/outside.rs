@@ -132,6 +132,7 @@ impl Outside {
             policy: Policy::new(
                 &begin.active.config,
                 Arc::clone(&begin.active.accounts),
+                &begin.active.tables,
                 begin.slot,
             ),
             reports: Reports::default(),
@@ -340,8 +341,12 @@ impl Outside {
         match command {
             Command::Apply(active, note) => {
                 slot.proxy().configure(Arc::clone(&active.settings));
-                self.policy =
-                    Policy::new(&active.config, Arc::clone(&active.accounts), self.number);
+                self.policy = Policy::new(
+                    &active.config,
+                    Arc::clone(&active.accounts),
+                    &active.tables,
+                    self.number,
+                );
                 self.keeper.forget();
                 self.look_at_destinations(slot.now(), slot.participant());
                 self.overload.configure(&active.config.overload);

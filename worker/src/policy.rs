@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use config::{Auth, Config, Router, Target as ConfigTarget};
-use proxy::{Admission, Answer, AskKind, CallPlan, Decision, Question, Target};
+use config::{Auth, Config, Matched, Router, Target as ConfigTarget};
+use proxy::{Admission, Answer, AskKind, Backup, CallPlan, Decision, Question, Target};
 use sip::{
     HeaderName, Method, NameAddr,
     uri::{Scheme, Uri},
@@ -15,6 +15,7 @@ use crate::{
     accounts::Accounts,
     calls::Calls,
     destinations::{Chosen, Groups},
+    numbers::{Lead, Numbers, Tables},
 };
 
 /// The configuration's rules, made ready for one thread.
@@ -25,16 +26,18 @@ pub struct Policy {
     /// Whose turn it is changes with each answer.
     groups: RefCell<Groups>,
     calls: Calls,
+    numbers: Numbers,
 }
 
 impl Policy {
     /// `slot` says where turns begin.
-    pub fn new(config: &Config, accounts: Arc<Accounts>, slot: u16) -> Self {
+    pub fn new(config: &Config, accounts: Arc<Accounts>, tables: &Tables, slot: u16) -> Self {
         Self {
             router: Router::new(config),
             accounts,
             groups: RefCell::new(Groups::new(config, slot)),
             calls: Calls::new(config),
+            numbers: Numbers::new(config, tables, None),
         }
     }
 
@@ -75,9 +78,7 @@ impl Policy {
                 let Ok(uri) = Uri::parse(line.uri) else {
                     return Admission::Allow;
                 };
-                let matched = self
-                    .router
-                    .matched(&asked(&uri, line.method_text, question));
+                let matched = self.matched(&self.asked(&uri, line.method_text, question));
                 if matched.is_some_and(|rule| rule.names_source) {
                     return Admission::Allow;
                 }
@@ -114,9 +115,7 @@ impl Policy {
         let (Some(line), Some(uri)) = (line, uri) else {
             return CallPlan::default();
         };
-        let matched = self
-            .router
-            .matched(&asked(&uri, line.method_text, question));
+        let matched = self.matched(&self.asked(&uri, line.method_text, question));
         self.calls
             .plan(&self.router, matched.as_ref(), &uri, question)
     }
@@ -135,8 +134,8 @@ impl Policy {
         if for_server && matches!(line.method, Method::Register | Method::Options) {
             return Decision::Location { known: false };
         }
-        let asked = asked(&uri, line.method_text, question);
-        let matched = self.router.matched(&asked);
+        let asked = self.asked(&uri, line.method_text, question);
+        let matched = self.matched(&asked);
         let (rule, recurse) = (
             matched.map(|matched| matched.to),
             matched.is_some_and(|matched| matched.recurse),
@@ -152,6 +151,9 @@ impl Policy {
             }
             Some(ConfigTarget::Location) => self.location(&uri),
             Some(ConfigTarget::Group(name)) => self.group(name, recurse, question),
+            Some(ConfigTarget::Prefix(name)) => {
+                self.by_number(name, line.uri, (&uri, &asked), recurse, question)
+            }
             Some(ConfigTarget::Uri(to)) => Decision::Targets(vec![Target {
                 recurse,
                 ..Target::uri(with_user_of(to, &uri))
@@ -163,6 +165,84 @@ impl Policy {
             None if uri.scheme == Scheme::Tel => Decision::Reject { code: 416 },
             None => Decision::Reject { code: 403 },
         }
+    }
+
+    /// What the rules are asked.
+    fn asked<'q>(
+        &self,
+        uri: &Uri<'q>,
+        method: &'q [u8],
+        question: &Question<'_>,
+    ) -> config::Question<'q> {
+        let source = question.source().ip();
+        // Whoever does not ask who calls need not look at From.
+        let caller = if self.router.asks_for_callers() {
+            let from = question.message.from().ok();
+            let from =
+                from.and_then(|from| Some((from.uri.user.unwrap_or_default(), from.uri.host?)));
+            self.router.caller(source, from)
+        } else {
+            None
+        };
+        config::Question {
+            domain: uri.host,
+            method,
+            user: uri.user.unwrap_or_default(),
+            source,
+            caller,
+        }
+    }
+
+    /// The first rule that matches and leads somewhere: a table may have nothing for a number.
+    fn matched(&self, asked: &config::Question<'_>) -> Option<Matched<'_>> {
+        self.router.each(asked, |rule, mismatch| {
+            mismatch.is_none()
+                && match rule.to {
+                    ConfigTarget::Prefix(table) => {
+                        let user = config::unescaped(asked.user);
+                        self.numbers.leads(table, &user, asked.caller)
+                    }
+                    _ => true,
+                }
+        })
+    }
+
+    /// To the groups that a table has for a number: the destinations of the first, then those of the next.
+    fn by_number(
+        &self,
+        table: &str,
+        request: &[u8],
+        (uri, asked): (&Uri<'_>, &config::Question<'_>),
+        recurse: bool,
+        question: &Question<'_>,
+    ) -> Decision {
+        let user = config::unescaped(asked.user);
+        let (names, number) = match self.numbers.lead(table, &user, asked.caller) {
+            Some(Lead::Groups { names, number }) => (names, number),
+            Some(Lead::Reject(code)) => return Decision::Reject { code },
+            None => return Decision::Reject { code: 404 },
+        };
+        let mut refused = Decision::Reject { code: 503 };
+        let mut whole: Option<Target> = None;
+        for name in names {
+            match self.group(name, recurse, question) {
+                Decision::Targets(targets) => {
+                    targets.into_iter().for_each(|target| match &mut whole {
+                        Some(whole) => whole.backups.extend(as_backups(target)),
+                        None => whole = Some(target),
+                    })
+                }
+                other => refused = other,
+            }
+        }
+        let Some(mut target) = whole else {
+            return refused;
+        };
+        target.backups.truncate(TRIED_IN_ALL_MAX - 1);
+        if let Some(number) = number {
+            target.uri = with_number(request, uri, &number);
+        }
+        Decision::Targets(vec![target])
     }
 
     fn location(&self, uri: &Uri<'_>) -> Decision {
@@ -211,6 +291,30 @@ impl Policy {
     }
 }
 
+/// Most destinations of several groups that one request is sent to, one after another.
+const TRIED_IN_ALL_MAX: usize = 24;
+
+/// A target's next hops as such of another one.
+fn as_backups(target: Target) -> impl Iterator<Item = Backup> {
+    let first = target.next_hop.map(|uri| Backup {
+        destination: target.destination,
+        ..Backup::uri(uri)
+    });
+    first.into_iter().chain(target.backups)
+}
+
+/// A Request-URI with another number in it; its parameters stay. `None`: it has no number.
+pub(crate) fn with_number(request: &[u8], uri: &Uri<'_>, number: &[u8]) -> Option<Vec<u8>> {
+    let user = uri.user?;
+    let colon = request.iter().position(|byte| *byte == b':')?;
+    let (scheme, rest) = request.split_at_checked(colon.checked_add(1)?)?;
+    let behind = rest.strip_prefix(user)?;
+    // What follows a semicolon in the user part are the number's own parameters (RFC 3966 §3).
+    let own = user.iter().position(|byte| *byte == b';');
+    let own = own.and_then(|at| user.get(at..)).unwrap_or_default();
+    Some([scheme, number, own, behind].concat())
+}
+
 /// A telephone number without what is only there to be looked at (RFC 3966 §5.1.1).
 fn plain_number(uri: &Uri<'_>) -> Vec<u8> {
     let number = uri.user.unwrap_or_default().iter().copied();
@@ -230,18 +334,8 @@ fn leads_past_us(question: &Question<'_>) -> bool {
         .any(|route| !is_ours(route.value))
 }
 
-/// What the rules are asked.
-fn asked<'q>(uri: &Uri<'q>, method: &'q [u8], question: &Question<'_>) -> config::Question<'q> {
-    config::Question {
-        domain: uri.host,
-        method,
-        user: uri.user.unwrap_or_default(),
-        source: question.source().ip(),
-    }
-}
-
 /// The URI of a rule; one that names no user gets that of the Request-URI, as a trunk wants it.
-fn with_user_of(to: &str, request: &Uri<'_>) -> Vec<u8> {
+pub(crate) fn with_user_of(to: &str, request: &Uri<'_>) -> Vec<u8> {
     let plain = to.as_bytes().to_vec();
     let (Ok(rule), Some(user)) = (Uri::parse(&plain), request.user) else {
         return plain;

@@ -29,11 +29,12 @@ use sync::Ordering;
 
 use crate::{
     accounts::Accounts,
-    active::{Active, Listeners},
+    active::{Active, Given, Listeners},
     addresses, carry,
     inbox::{AppliedNote, Channel, Command, Socket},
     lines,
     names::{self, Names},
+    numbers::Images,
     orphan, queries,
     records::Recorder,
     slot::{Begin, run_slot},
@@ -75,6 +76,8 @@ pub(crate) struct Process {
     config: Arc<Config>,
     /// Made as soon as the configuration is there, and not when a slot is taken over.
     accounts: Arc<Accounts>,
+    /// Tables of numbers.
+    pub(crate) images: Images,
     /// The configuration as it came, for a later supervisor.
     pub(crate) config_file: OwnedFd,
     pub(crate) version: u64,
@@ -237,6 +240,7 @@ fn start(
         arena,
         participant,
         accounts: Arc::new(Accounts::new(&config)),
+        images: Images::default(),
         names,
         addresses: Addresses::default(),
         config,
@@ -268,7 +272,7 @@ fn attach(arena: &Arena, aux: u16, incarnation: u64) -> anyhow::Result<bool> {
     Ok(arena.directory().attach(line, process, pid, start))
 }
 
-fn read_config(fd: &OwnedFd) -> anyhow::Result<Config> {
+pub(crate) fn read_config(fd: &OwnedFd) -> anyhow::Result<Config> {
     let file = std::fs::File::from(fd.try_clone().context("a descriptor can't be duplicated")?);
     // Every process has the same open file, so its position belongs to nobody: read by offset.
     let bytes = file.metadata().map(|about| about.len());
@@ -313,6 +317,10 @@ impl Process {
                 address,
                 from_slot,
             } => self.add_sockets(listener, (asked, address), from_slot, fds)?,
+            ToWorker::PrefixTable { image } => match fds.pop() {
+                Some(file) => self.images.add(image, file)?,
+                None => bail!("a table of numbers came without its descriptor"),
+            },
             ToWorker::RemoveListener { listener } => self.remove_listener(listener),
             ToWorker::Config { version } => {
                 let Some(fd) = fds.pop() else {
@@ -322,6 +330,7 @@ impl Process {
                 self.accounts = Arc::new(Accounts::new(&self.config));
                 self.config_file = fd;
                 self.version = version;
+                self.images.keep(&self.config);
                 self.names.configure(&self.config);
                 self.records.configure(&self.config.records);
                 self.apply();
@@ -383,7 +392,8 @@ impl Process {
             }
             ToWorker::Query { request } => {
                 if let Some(connection) = fds.pop() {
-                    queries::answer(&mut self.participant, &self.config, &request, connection);
+                    let rules = (self.config.as_ref(), self.images.tables().as_ref());
+                    queries::answer(&mut self.participant, rules, &request, connection);
                 }
             }
             ToWorker::Hail | ToWorker::Surrender | ToWorker::Adopt => {
@@ -459,8 +469,11 @@ impl Process {
             .collect();
         Arc::new(Active::new(
             self.version,
-            Arc::clone(&self.config),
-            Arc::clone(&self.accounts),
+            Given {
+                config: Arc::clone(&self.config),
+                accounts: Arc::clone(&self.accounts),
+                tables: Arc::clone(self.images.tables()),
+            },
             &listeners,
             &self.names,
             self.addresses.clone(),

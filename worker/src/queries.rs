@@ -17,8 +17,9 @@ use sip::uri::{Aor, Uri};
 use stdx::Instant;
 use tables::quarantine::CaseId;
 
-use crate::destinations;
 use tables::{LOCATION, Location, Quarantine, UpdateError};
+
+use crate::{destinations, explain, numbers::Tables};
 
 /// Rows looked at between two announcements of quiescence, so that a long list holds nothing up.
 const CHUNK: usize = 1024;
@@ -26,7 +27,7 @@ const CHUNK: usize = 1024;
 /// Answers one request; a client that goes away ends it.
 pub(crate) fn answer(
     participant: &mut Participant,
-    config: &Config,
+    (config, tables): (&Config, &Tables),
     request: &TableRequest,
     connection: OwnedFd,
 ) {
@@ -50,6 +51,9 @@ pub(crate) fn answer(
         TableRequest::DestinationChange { group, uri, change } => {
             destinations::change(participant, config, (group, uri), *change, &mut out)
         }
+        TableRequest::RouteTest(test) => explain::explain(config, tables, test)
+            .map_err(|message| failed(message, "write URIs like sip:+4930123@example.com"))
+            .and_then(|report| say(&mut out, &ClientReply::RouteTest(report))),
     };
     participant.offline();
     let last = match done {

@@ -7,7 +7,12 @@ use proxy::{Addresses, Answer, AskKind, Question, Settings};
 use stdx::hash::Key;
 
 pub use crate::active::Listeners;
-use crate::{accounts::Accounts, active::Active, names::Names, policy::Policy};
+use crate::{
+    accounts::Accounts,
+    active::{Active, Given},
+    names::Names,
+    policy::Policy,
+};
 
 /// The script-free router and the machine's settings, as every slot has them.
 #[derive(Debug)]
@@ -19,12 +24,16 @@ pub struct Rules {
 impl Rules {
     pub fn new(config: Arc<Config>, listeners: &Listeners, dialog_key: Key) -> Self {
         let accounts = Arc::new(Accounts::new(&config));
-        let policy = Policy::new(&config, Arc::clone(&accounts), 0);
+        let tables = Arc::default();
+        let policy = Policy::new(&config, Arc::clone(&accounts), &tables, 0);
         Self {
             active: Active::new(
                 1,
-                config,
-                accounts,
+                Given {
+                    config,
+                    accounts,
+                    tables,
+                },
                 listeners,
                 &Names::none(),
                 Addresses::default(),

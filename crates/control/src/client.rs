@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::{Kind, Message},
+    route::{RouteReport, RouteTest},
     status::StatusReport,
 };
 
@@ -66,6 +67,8 @@ pub enum TableRequest {
         uri: String,
         change: DestinationChange,
     },
+    /// Where a request would go, and why: one [`ClientReply::RouteTest`].
+    RouteTest(RouteTest),
 }
 
 /// What the operator wants of a destination.
@@ -106,6 +109,7 @@ pub enum ClientReply {
     /// How many users of `tandem user` the running server has.
     StoredUsers(u64),
     Destination(DestinationLine),
+    RouteTest(RouteReport),
 }
 
 /// What one walk over the whole arena found. While operations run, what is between two states looks wrong for a moment: only what several

@@ -8,6 +8,14 @@
 //!                                <----  Done | Refused | Failed, then exit
 //! ```
 //!
+//! One that compiles tables of numbers has nothing to do with the arena:
+//!
+//! ```text
+//!   Compile                      ---->
+//!                                <----  Compiled, for each table
+//!                                <----  Done | Failed, then exit
+//! ```
+//!
 //! Descriptors beside [`ToHelper::Begin`]: control memfd, data memfd, then what the task names.
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +38,15 @@ pub enum ToHelper {
     },
     /// The file that was [`FromHelper::Written`] has its name.
     Renamed,
+    /// Instead of `Begin`: compile tables of numbers. Descriptor: a memfd with the configuration that they are for.
+    Compile {
+        /// As of `Begin`.
+        supervisor: u32,
+        /// As of `Begin`. What is to be read is opened before.
+        user: Option<String>,
+        /// Which of the configuration's `[[prefix_table]]`.
+        tables: Vec<u16>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +92,16 @@ pub enum FromHelper {
     /// The task can't be done; of a restore the arena may have a part.
     Failed {
         message: String,
+    },
+    /// A table is ready. Descriptor: its image, in a sealed memfd.
+    Compiled {
+        table: u16,
+        /// Rules of its file.
+        lines: u32,
+        /// What the file was, to tell whether it is another one later.
+        stamp: [u64; 4],
+        /// Ready to be read by a person.
+        warnings: Vec<String>,
     },
 }
 

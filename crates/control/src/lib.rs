@@ -15,6 +15,7 @@
 pub mod client;
 pub mod codec;
 pub mod helper;
+pub mod route;
 pub mod status;
 pub mod stream;
 pub mod worker;
@@ -25,6 +26,7 @@ pub use client::{
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};
+pub use route::{RouteReport, RouteStep, RouteTest};
 pub use status::{
     ArenaStatus, ClassStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus,
     SnapshotStatus, StatusReport, SupervisorStatus, TableStatus, WorkerStatus,

@@ -3,6 +3,7 @@
 //! ```text
 //! supervisor                            worker (warm spare)
 //!   Hello, Doorbells*, Sockets*  ---->    attach the arena
+//!   PrefixTable*                 ---->
 //!                                <----  Ready
 //!   Assign                       ---->    run the slots (recover first, if told so)
 //!                                <----  Serving, once a slot
@@ -111,6 +112,8 @@ pub enum ToWorker {
     Import,
     /// To an orphan, at once after connecting: whoever says this first wants to adopt. It answers with [`FromWorker::Orphan`].
     Hail,
+    /// A compiled table of numbers, for configurations that come later and name it. Descriptor: its memfd.
+    PrefixTable { image: u64 },
 }
 
 /// An arena to be made, by whoever knows how its own program lays it out.
@@ -202,6 +205,8 @@ pub enum FromWorker {
     Imported { records: u64 },
     /// What was to be written out or read in is not there whole.
     CarryFailed { message: String },
+    /// As [`ToWorker::PrefixTable`], between `Estate` and `Surrendered`.
+    PrefixTable { image: u64 },
 }
 
 /// A message that workers died of.

@@ -420,6 +420,7 @@ fn variants_keep_their_numbers() {
         (ToWorker::Export, 13),
         (ToWorker::Import, 14),
         (ToWorker::Hail, 15),
+        (ToWorker::PrefixTable { image: 0 }, 16),
     ];
     for (message, wanted) in to_worker {
         assert_eq!(number(&message), wanted, "{message:?}");

@@ -97,7 +97,7 @@ pub struct Rule<'t> {
 
 impl<'t> Rule<'t> {
     /// Where it leads, in order.
-    pub fn targets(&self) -> impl Iterator<Item = Target> + 't {
+    pub fn targets(&self) -> impl Iterator<Item = Target> + use<'t> {
         let (words, _) = self.targets.as_chunks::<TARGET_BYTES>();
         words.iter().map(|word| match u32::from_le_bytes(*word) {
             word if word & REJECT != 0 => Target::Reject((word & 0xffff) as u16),

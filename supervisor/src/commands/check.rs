@@ -23,7 +23,13 @@ pub(crate) fn check(args: &CheckArgs) -> ExitCode {
         }
     };
     let problems = match config::load(&text, &name) {
-        Ok((_, warnings)) => warnings,
+        Ok((mut config, mut warnings)) => {
+            if let Some(directory) = args.config.parent() {
+                worker::compile::anchor(&mut config, directory);
+            }
+            warnings.extend(worker::compile::all(&mut config).1);
+            warnings
+        }
         Err(problems) => problems,
     };
     let errors = problems.iter().filter(|problem| problem.is_error()).count();
@@ -59,6 +65,7 @@ fn entry(problem: &Problem) -> Value {
     let place = problem.place.as_ref();
     json!({
         "severity": severity,
+        "file": place.map(|place| place.file.to_string()),
         "line": place.map(|place| place.line),
         "column": place.map(|place| place.column),
         "message": problem.message,

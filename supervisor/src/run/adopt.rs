@@ -33,6 +33,7 @@ use super::claim::{adopt_path, outlast};
 use super::fleet::ProcessId;
 use super::holder;
 use super::memory::Memory;
+use super::numbers::Files;
 use super::store::Kept;
 use super::trouble::Trouble;
 
@@ -57,6 +58,7 @@ pub(crate) struct Estate {
     /// By slot.
     pub(crate) doorbells: Vec<OwnedFd>,
     pub(crate) listeners: Vec<Sockets>,
+    pub(crate) tables: Files,
     /// `None`: the state directory's.
     pub(crate) secret: Option<Secret>,
 }
@@ -542,6 +544,7 @@ fn try_surrender(connection: &OwnedFd) -> io::Result<Estate> {
         adopt: Some(file()?),
         doorbells,
         listeners: Vec::new(),
+        tables: Files::new(),
         secret: Some(secret),
     };
     loop {
@@ -573,6 +576,9 @@ fn try_surrender(connection: &OwnedFd) -> io::Result<Estate> {
                     return Err(wrong());
                 }
                 last.fds.append(&mut fds);
+            }
+            (FromWorker::PrefixTable { image }, mut fds) => {
+                estate.tables.insert(image, fds.pop().ok_or_else(wrong)?);
             }
             (FromWorker::Surrendered, _) => break,
             _ => return Err(wrong()),

@@ -45,6 +45,7 @@ pub(crate) fn begin(mut ground: Ground<'_>, remains: Remains) -> Result<Supervis
         doorbells,
         listeners: sockets,
         secret,
+        tables,
         ..
     } = estate;
     let mut config = read_config(&config_file).map_err(|error| {
@@ -116,6 +117,7 @@ pub(crate) fn begin(mut ground: Ground<'_>, remains: Remains) -> Result<Supervis
         }),
         helpers,
         snapshots,
+        tables,
     };
     let mut supervisor = Supervisor::new(ground, parts)?;
     supervisor.take_in(config_version, orphans, silent, extras)?;
@@ -258,6 +260,7 @@ impl Supervisor {
                     return Ok(());
                 }
                 waiting.insert(id);
+                link.send_tables(&self.tables)?;
                 let version = self.config_version;
                 link.send(&ToWorker::Config { version }, &[self.config_file.as_fd()])
             });

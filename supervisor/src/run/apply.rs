@@ -209,6 +209,7 @@ impl Supervisor {
         self.listeners
             .iter()
             .try_for_each(|listener| link.send_listener(listener))?;
+        link.send_tables(&self.tables)?;
         tracing::debug!(pid = link.pid, "worker started");
         Ok(())
     }

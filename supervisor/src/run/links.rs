@@ -11,6 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use stdx::Instant;
 
 use super::fleet::ProcessId;
+use super::numbers::Files;
 use super::sockets::Listener;
 
 /// What a channel may hold unread, in bytes: messages are small, but a busy worker may be late.
@@ -185,6 +186,12 @@ impl Link {
             from_slot += chunk.len();
         }
         Ok(())
+    }
+
+    pub(crate) fn send_tables(&self, tables: &Files) -> io::Result<()> {
+        tables.iter().try_for_each(|(&image, file)| {
+            self.send(&ToWorker::PrefixTable { image }, &[file.as_fd()])
+        })
     }
 
     pub(crate) fn send_listener(&self, listener: &Listener) -> io::Result<()> {

@@ -22,6 +22,7 @@ mod links;
 mod maker;
 mod memory;
 mod notify;
+mod numbers;
 mod pages;
 mod pins;
 mod probe;
@@ -222,6 +223,14 @@ fn open(ground: Ground<'_>, config: Config) -> Result<Supervisor, Trouble> {
     limits::check_memory(&config)?;
     limits::raise_descriptors(config.slots(), config.workers.count, config.listen.len())?;
     let aux = aux_of(&config)?;
+    let ours = ground.images.get(fleet::Image(0));
+    let ours = ours.ok_or_else(|| Trouble::new("our own program is gone", ""))?;
+    let compiled = numbers::compile_all(&ours.executable, &ground.arguments.helper, config)?;
+    compiled
+        .notes
+        .iter()
+        .for_each(|note| tracing::info!("{note}"));
+    let (config, tables) = (compiled.config, compiled.files);
     let listeners = open_listeners(&config)?;
     let memory = Memory::create(&config, aux + helpers::PARTICIPANTS)?;
     let doorbells = (0..config.slots())
@@ -270,6 +279,7 @@ fn open(ground: Ground<'_>, config: Config) -> Result<Supervisor, Trouble> {
         left: None,
         helpers,
         snapshots,
+        tables,
     };
     Supervisor::new(ground, parts)
 }

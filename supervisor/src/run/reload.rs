@@ -25,6 +25,7 @@ use stdx::Instant;
 
 use super::clients::ClientId;
 use super::fleet::{Input, ProcessId, Ticket};
+use super::numbers::{self, Compiled, Files};
 use super::sockets::Listener;
 use super::supervisor::Supervisor;
 use super::switch::Purpose;
@@ -70,7 +71,7 @@ impl Supervisor {
 
     /// A reload that nobody waits for the result of.
     fn reload_unasked(&mut self, why: &str) {
-        let busy = self.reload.is_some() || self.upgrade.is_some() || self.switch.is_some();
+        let busy = self.is_reloading() || self.upgrade.is_some() || self.switch.is_some();
         if busy || !self.fleet.everybody_serves() {
             self.reload_again = true;
             return;
@@ -82,7 +83,7 @@ impl Supervisor {
     }
 
     pub(super) fn reload_by_client(&mut self, what: What, id: ClientId) {
-        if self.reload.is_some() {
+        if self.is_reloading() {
             return self.refuse(
                 id,
                 &Trouble::new("another reload is under way", "ask again in a moment"),
@@ -105,14 +106,14 @@ impl Supervisor {
         }
     }
 
-    fn reload_refused(&self, trouble: &Trouble) {
+    pub(super) fn reload_refused(&self, trouble: &Trouble) {
         tracing::error!("reload refused, the running configuration stays: {trouble}");
         notify::ready("reload refused: see the log");
     }
 
     fn begin_reload(&mut self, what: What, asker: Option<ClientId>) -> Result<(), Trouble> {
         notify::reloading();
-        let (asked, warnings) = match what {
+        let (mut asked, warnings) = match what {
             What::Everything => self.source.load()?,
             What::Users => {
                 let stored = self.source.load_users()?;
@@ -126,6 +127,35 @@ impl Supervisor {
         if asked.stored.is_empty() && !self.config.stored.is_empty() && self.source.lacks_users() {
             return Err(self.users_lost());
         }
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let has = |image| self.tables.contains_key(&image);
+        let left = match what {
+            What::Everything => numbers::carry_over(&self.config, &mut asked, has),
+            What::Users => Vec::new(),
+        };
+        if !left.is_empty() {
+            return self.compile(asked, left, warnings, asker);
+        }
+        let asked = Compiled {
+            config: asked,
+            files: Files::new(),
+            notes: Vec::new(),
+        };
+        self.take_config(asked, warnings, asker)
+    }
+
+    /// Puts a configuration that is right in effect.
+    pub(super) fn take_config(
+        &mut self,
+        asked: Compiled,
+        warnings: Vec<String>,
+        asker: Option<ClientId>,
+    ) -> Result<(), Trouble> {
+        let Compiled {
+            config: asked,
+            files,
+            notes: told,
+        } = asked;
         let diff = config::diff(&self.config, &asked);
         let live = config::merge_live(&self.config, &asked);
         if let Some(limit) = diff.limit_raised {
@@ -169,18 +199,24 @@ impl Supervisor {
         self.config_file = file;
         self.config = live;
         self.config_version += 1;
-        let waiting = self.send_config(&diff);
+        let waiting = self.send_config(&diff, &files);
+        self.tables.extend(files);
+        let named = |image: &u64| {
+            let mut tables = self.config.prefix_tables.iter();
+            tables.any(|table| table.image == *image)
+        };
+        self.tables.retain(|image, _| named(image));
         self.reload = Some(Reload {
             version: self.config_version,
             waiting,
             deadline: os::now().saturating_add(PATIENCE),
             asker,
-            notes: notes(&diff).into_iter().chain(self.shadowed()).collect(),
-            warnings: warnings
-                .iter()
-                .map(ToString::to_string)
-                .chain(self.unserved())
+            notes: told
+                .into_iter()
+                .chain(notes(&diff))
+                .chain(self.shadowed())
                 .collect(),
+            warnings: warnings.into_iter().chain(self.unserved()).collect(),
             removed,
             strays: BTreeSet::new(),
             limit_raised: diff.limit_raised,
@@ -296,8 +332,14 @@ impl Supervisor {
     /// Adopted workers serve by the configuration they had. Now the file counts, by the rules of every reload.
     pub(super) fn reload_after_adoption(&mut self) {
         match self.source.load() {
-            Ok((asked, _)) if config::diff(&self.config, &asked).is_empty() => {}
-            Ok(_) => self.reload_unasked("the file is not what the adopted workers serve by"),
+            Ok((mut asked, _)) => {
+                let has = |image| self.tables.contains_key(&image);
+                let left = numbers::carry_over(&self.config, &mut asked, has);
+                if left.is_empty() && config::diff(&self.config, &asked).is_empty() {
+                    return;
+                }
+                self.reload_unasked("the file is not what the adopted workers serve by");
+            }
             Err(trouble) => self.reload_refused(&trouble),
         }
     }
@@ -342,7 +384,7 @@ impl Supervisor {
     }
 
     /// Tells every process; gives those that will answer.
-    fn send_config(&mut self, diff: &Diff) -> BTreeSet<ProcessId> {
+    fn send_config(&mut self, diff: &Diff, tables: &Files) -> BTreeSet<ProcessId> {
         if diff.pin_changed {
             self.cores = pins::cores(
                 &self.config.workers.pin,
@@ -369,6 +411,7 @@ impl Supervisor {
                 .iter()
                 .filter(is_new)
                 .try_for_each(|listener| link.send_listener(listener))
+                .and_then(|()| link.send_tables(tables))
                 .and_then(|()| link.send(&message, &[self.config_file.as_fd()]));
             match sent {
                 Ok(()) => drop(waiting.insert(id)),

@@ -198,6 +198,7 @@ impl Supervisor {
                 // Not in a snapshot.
                 | TableRequest::Destinations { .. }
                 | TableRequest::DestinationChange { .. }
+                | TableRequest::RouteTest(_)
         );
         if !reads {
             self.snapshots.doubtful_until = os::now().saturating_add(COMMAND_TAKES);

@@ -58,6 +58,9 @@ impl Source {
         };
         let (mut config, warnings) = config::load_with(&text, &name, &self.overrides)
             .map_err(|problems| refused(&name, &problems))?;
+        if let Some(directory) = self.path.as_deref().and_then(Path::parent) {
+            worker::compile::anchor(&mut config, directory);
+        }
         config.stored = self.load_users()?;
         Ok((config, warnings))
     }

@@ -16,6 +16,7 @@ use super::adopt::{Estate, Sockets};
 use super::claim::outlast;
 use super::holder;
 use super::memory::Memory;
+use super::numbers::Files;
 use super::sockets::{Listener, RECEIVE_BYTES};
 use super::supervisor::Supervisor;
 use super::switch::Switch;
@@ -43,6 +44,7 @@ pub(crate) struct Kept {
     adopt: Option<OwnedFd>,
     bells: BTreeMap<u16, OwnedFd>,
     listeners: BTreeMap<u32, KeptListener>,
+    tables: Files,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
     let mut adopt = None;
     let (mut controls, mut datas) = (BTreeMap::new(), BTreeMap::new());
     let mut configs = BTreeMap::new();
+    let mut tables = Files::new();
     let mut bells = BTreeMap::new();
     let mut listeners: BTreeMap<u32, KeptListener> = BTreeMap::new();
     for (name, fd) in found {
@@ -83,6 +86,9 @@ fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
             ("adopt", None, None) => adopt = Some(fd),
             ("config", Some(version), None) => {
                 configs.insert(version.parse::<u64>().ok()?, fd);
+            }
+            ("table", Some(image), None) => {
+                tables.insert(image.parse::<u64>().ok()?, fd);
             }
             ("bell", Some(slot), None) => {
                 bells.insert(slot.parse::<u16>().ok()?, fd);
@@ -117,6 +123,7 @@ fn sort(found: Vec<(String, OwnedFd)>) -> Option<Kept> {
         adopt,
         bells,
         listeners,
+        tables,
     })
 }
 
@@ -145,6 +152,7 @@ impl Kept {
             adopt: self.adopt,
             doorbells,
             listeners,
+            tables: self.tables,
             secret: None,
         })
     }
@@ -234,6 +242,8 @@ impl Supervisor {
             wanted.push((format!("{CONTROL}-{number}"), control));
             wanted.push((format!("{DATA}-{number}"), data));
         }
+        let tables = self.tables.iter();
+        wanted.extend(tables.map(|(image, file)| (format!("table-{image}"), file.as_fd())));
         let bells = (0..).zip(&self.doorbells);
         wanted.extend(bells.map(|(slot, bell): (u16, _)| (format!("bell-{slot}"), bell.as_fd())));
         for listener in &self.listeners {

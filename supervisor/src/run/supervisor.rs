@@ -25,6 +25,7 @@ use super::images::Images;
 use super::links::Links;
 use super::memory::Memory;
 use super::notify;
+use super::numbers::{Compiling, Files};
 use super::pages::Pages;
 use super::pins;
 use super::questions::Questions;
@@ -65,6 +66,11 @@ pub(crate) struct Supervisor {
     pub(super) clients: Clients,
     pub(super) questions: Questions,
     pub(super) reload: Option<Reload>,
+    pub(super) compiling: Option<Compiling>,
+    /// Compiled tables of numbers, as the present configuration names them.
+    pub(super) tables: Files,
+    /// Highest number that was given to one.
+    pub(super) last_table: u64,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) switch: Option<Switch>,
     /// SIGHUP came during a reload or an upgrade, or before everything served.
@@ -112,6 +118,8 @@ pub(super) enum Token {
     Helper,
     /// Who makes another arena.
     Maker,
+    /// Who compiles tables of numbers.
+    Compiler,
 }
 
 impl Token {
@@ -126,6 +134,7 @@ impl Token {
             Self::HelperDeath => (6, 0),
             Self::Helper => (7, 0),
             Self::Maker => (8, 0),
+            Self::Compiler => (9, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -141,7 +150,8 @@ impl Token {
             5 => Self::Probe,
             6 => Self::HelperDeath,
             7 => Self::Helper,
-            _ => Self::Maker,
+            8 => Self::Maker,
+            _ => Self::Compiler,
         }
     }
 }
@@ -166,6 +176,7 @@ pub(crate) struct Parts {
     pub(crate) left: Option<Left>,
     pub(crate) helpers: Helpers,
     pub(crate) snapshots: Snapshots,
+    pub(crate) tables: Files,
 }
 
 impl Supervisor {
@@ -221,6 +232,9 @@ impl Supervisor {
             clients: Clients::default(),
             questions: Questions::default(),
             reload: None,
+            compiling: None,
+            tables: parts.tables,
+            last_table: 0,
             upgrade: None,
             switch: None,
             reload_again: false,
@@ -311,6 +325,7 @@ impl Supervisor {
             self.fleet.deadline(),
             self.clients.deadline(),
             self.reload.as_ref().map(|reload| reload.deadline),
+            self.compile_deadline(),
             self.upgrade_deadline(now),
             self.switch_deadline(),
             self.switch
@@ -341,6 +356,7 @@ impl Supervisor {
             Token::Client(id) => self.on_client(id),
             Token::Probe => self.on_probe(),
             Token::Maker => self.on_maker(),
+            Token::Compiler => self.on_compiler(),
             Token::HelperDeath => self.on_helper_death(),
             Token::Helper => self.on_helper_channel(),
         }
@@ -356,6 +372,7 @@ impl Supervisor {
         }
         self.watch_slots(now);
         self.expire_reload(now);
+        self.compile_on_time(now);
         self.expire_upgrade(now);
         self.expire_switch(now);
         self.clients.expire(now);
@@ -510,6 +527,7 @@ impl Supervisor {
             | FromWorker::Estate { .. }
             | FromWorker::Doorbells { .. }
             | FromWorker::Sockets { .. }
+            | FromWorker::PrefixTable { .. }
             | FromWorker::Surrendered => {
                 let pid = self.links.get(id).map_or(0, |link| link.pid);
                 tracing::error!(pid, "a worker says what does not belong here");
@@ -575,7 +593,9 @@ impl Supervisor {
         self.stop_at_once();
         notify::stopping();
         self.switch_failed("the server is stopping");
-        if let Some(asker) = self.reload.take().and_then(|reload| reload.asker) {
+        let compiling = self.compiling.take().and_then(|compiling| compiling.asker);
+        let reload = self.reload.take().and_then(|reload| reload.asker);
+        for asker in [compiling, reload].into_iter().flatten() {
             self.refuse(asker, &Trouble::new("the server is stopping", ""));
         }
         self.feed(Input::Stop);

@@ -58,7 +58,7 @@ impl Supervisor {
             Some("another upgrade is under way")
         } else if self.switch.is_some() {
             Some("the server is moving to another arena")
-        } else if self.reload.is_some() {
+        } else if self.is_reloading() {
             Some("a reload is under way")
         } else {
             None

@@ -6,6 +6,7 @@
 
 mod restore;
 mod snapshot;
+mod tables;
 
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -49,15 +50,28 @@ fn receive(channel: &OwnedFd, fds: &mut Vec<OwnedFd>) -> anyhow::Result<ToHelper
 
 fn serve(channel: &OwnedFd) -> anyhow::Result<()> {
     let mut fds = Vec::new();
-    let ToHelper::Begin {
-        supervisor,
-        aux,
-        recover_aux,
-        user,
-        task,
-    } = receive(channel, &mut fds)?
-    else {
-        bail!("the supervisor did not say what to do");
+    let (supervisor, aux, recover_aux, user, task) = match receive(channel, &mut fds)? {
+        ToHelper::Begin {
+            supervisor,
+            aux,
+            recover_aux,
+            user,
+            task,
+        } => (supervisor, aux, recover_aux, user, task),
+        ToHelper::Compile {
+            supervisor,
+            user,
+            tables: wanted,
+        } => {
+            give_way();
+            let config = fds
+                .pop()
+                .context("the task came without its configuration")?;
+            tables::compile(channel, &config, (supervisor, user.as_deref()), &wanted)?;
+            tell(channel, &FromHelper::Done);
+            return Ok(());
+        }
+        ToHelper::Renamed => bail!("the supervisor did not say what to do"),
     };
     if let Some(user) = &user {
         os::drop_privileges(user).with_context(|| format!("can't become the user {user}"))?;
@@ -68,8 +82,8 @@ fn serve(channel: &OwnedFd) -> anyhow::Result<()> {
         task,
         HelperTask::Restore | HelperTask::Snapshot { exact: true }
     );
-    if !awaited && let Err(error) = os::give_way(NICE) {
-        tracing::debug!(%error, "a helper runs at full priority");
+    if !awaited {
+        give_way();
     }
     let mut fds = fds.into_iter();
     let (Some(control), Some(data)) = (fds.next(), fds.next()) else {
@@ -124,6 +138,12 @@ fn serve(channel: &OwnedFd) -> anyhow::Result<()> {
     };
     tell(channel, &answer);
     Ok(())
+}
+
+fn give_way() {
+    if let Err(error) = os::give_way(NICE) {
+        tracing::debug!(%error, "a helper runs at full priority");
+    }
 }
 
 fn clock() -> ::snapshot::Clock {
