@@ -44,7 +44,7 @@ fields! {
     RequestUri "request_uri" "Request-URI, as the INVITE came",
     Domain "domain" "our domain that the call was routed by",
     Source "source" "address and port that the INVITE came from",
-    Target "target" "address and port where it was answered, or sent last",
+    Target "target" "address and port where it was answered; empty if nobody answered",
     Destination "destination" "group and destination that answered the call; empty if it went to no group, or was not answered",
     Start "start" "when the INVITE came, UTC",
     Answer "answer" "when the first 2xx came, UTC; empty if none did",

@@ -28,7 +28,7 @@ pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};
 pub use route::{RouteReport, RouteStep, RouteTest};
 pub use status::{
-    ArenaStatus, ClassStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus,
+    ArenaStatus, CdrStatus, ClassStatus, LatencyStatus, ListenerStatus, Rates, Role, SlotStatus,
     SnapshotStatus, StatusReport, SupervisorStatus, TableStatus, WorkerStatus,
 };
 pub use stream::{FrameBuffer, StreamError, read_message, write_message};

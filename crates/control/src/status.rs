@@ -25,6 +25,7 @@ pub struct StatusReport {
     pub transactions: u64,
     pub rates: Rates,
     pub snapshot: SnapshotStatus,
+    pub cdr: CdrStatus,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +154,21 @@ pub struct ClassStatus {
 pub struct Rates {
     /// Messages served a second, over the last second or so.
     pub messages_per_s: f64,
+}
+
+/// Records of calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CdrStatus {
+    /// `cdr.path`; `None`: no records are made.
+    pub path: Option<String>,
+    /// In the arena, to be written.
+    pub waiting: u64,
+    /// On the disk, since the arena began.
+    pub written: u64,
+    /// Calls that should have had one and have none.
+    pub lost: u64,
+    /// Attempts to write that failed.
+    pub failures: u64,
 }
 
 /// The file that registrations, dialogs and key-value pairs come back from after a stop or a power cut.

@@ -6,15 +6,16 @@
 mod common;
 
 use common::*;
-use shm::{Cursor, Participant, RowRef};
+use shm::{Cursor, Participant, ParticipantId, RowRef};
 use shm_testing::{Case, Pace, exhaust};
-use tables::Sweep;
 use tables::balancer::{Balancer, Mode, Resource, Statistics};
+use tables::calls::{self, End};
 use tables::connection::{ConnectionId, ConnectionState, Connections};
-use tables::dialog::{CreateError, DialogId, Dialogs};
+use tables::dialog::{CreateError, DialogId, Dialogs, EndCause, flag};
 use tables::kv::{Kv, Value};
 use tables::nonces::Used;
 use tables::quarantine::Quarantine;
+use tables::{Cdrs, Sweep};
 
 fn row(p: &mut Participant, name: &[u8]) -> RowRef {
     let found = Balancer(p).find(&resource(name)).expect("prepared");
@@ -131,6 +132,67 @@ fn dialogs() -> Vec<Case> {
             create(p, 2, None).expect("room");
         })
         .in_parts(),
+    ]
+}
+
+/// Before: the call that is to end is one that leaves a record.
+fn recorded(p: &mut Participant) {
+    warm(p);
+    let row = dialog(p);
+    let change = Dialogs(p).update(row, |d| {
+        d.flags |= flag::RECORDED | flag::RECORDED_UNANSWERED;
+        (true, ())
+    });
+    change.expect("there");
+}
+
+/// The call goes on, or its record is there, and no second one.
+fn on_record(p: &Participant) -> Result<(), String> {
+    counts(p)?;
+    let mut p = p
+        .arena()
+        .participant(ParticipantId(p.arena().participants() - 1));
+    p.online();
+    let goes_on = Dialogs(&mut p).find_id(DialogId([1; 16]), |_| ()).is_some();
+    match (goes_on, Cdrs(&mut p).waiting()) {
+        (true, 0 | 1) | (false, 1) => Ok(()),
+        other => Err(format!("goes on, records: {other:?}")),
+    }
+}
+
+fn end() -> End {
+    End {
+        cause: EndCause::Caller,
+        code: 0,
+        now: LATER,
+        keep_until: None,
+    }
+}
+
+fn cdr() -> Vec<Case> {
+    let case = |name, operate: fn(&mut Participant)| {
+        Case::new(name, prepare, operate)
+            .warm(recorded)
+            .check(on_record)
+            // The record is there before the dialog goes.
+            .in_parts()
+    };
+    vec![
+        case("cdr: a call ends", |p| {
+            let row = dialog(p);
+            calls::close(p, row, &end()).expect("there");
+        }),
+        case("cdr: a call ends and leaves a copy", |p| {
+            let row = dialog(p);
+            let end = End {
+                keep_until: Some(AFTERWARDS),
+                ..end()
+            };
+            calls::close(p, row, &end).expect("there");
+        }),
+        case("cdr: a position is noted", |p| {
+            Cdrs(p).set_position(b"here", NOW).expect("room");
+        }),
     ]
 }
 
@@ -412,6 +474,11 @@ fn location_survives_every_death() {
 #[test]
 fn dialog_survives_every_death() {
     all(dialogs());
+}
+
+#[test]
+fn the_end_of_a_call_survives_every_death() {
+    all(cdr());
 }
 
 #[test]

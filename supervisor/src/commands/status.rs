@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use control::{ClientReply, ClientRequest, SnapshotStatus, StatusReport};
+use control::{CdrStatus, ClientReply, ClientRequest, SnapshotStatus, StatusReport};
 
 use super::client::{Answers, Failure};
 use super::show;
@@ -55,6 +55,26 @@ fn snapshot(status: &SnapshotStatus) -> String {
     text + &format!("; every {}", show::span(period))
 }
 
+fn records(status: &CdrStatus) -> String {
+    let Some(path) = &status.path else {
+        return "off".to_owned();
+    };
+    let mut text = format!(
+        "{} written to {path}, {} waiting",
+        status.written, status.waiting
+    );
+    if status.lost > 0 {
+        text += &format!(", {} lost", status.lost);
+    }
+    if status.failures > 0 {
+        text += &format!(
+            "; {} failed, see the log",
+            show::count(status.failures, "attempt", "attempts")
+        );
+    }
+    text
+}
+
 fn print(report: &StatusReport) {
     show::heading(&format!(
         "Tandem {}, supervisor {}, up {}, {} sockets, configuration {}",
@@ -78,7 +98,8 @@ fn print(report: &StatusReport) {
         report.arena.pages,
         size(report.arena.bytes_huge)
     ));
-    show::out(&format!("snapshot: {}\n", snapshot(&report.snapshot)));
+    show::out(&format!("snapshot: {}", snapshot(&report.snapshot)));
+    show::out(&format!("records of calls: {}\n", records(&report.cdr)));
     let listeners = report.listeners.iter().map(|listener| {
         vec![
             listener.address.clone(),

@@ -44,6 +44,8 @@ pub(crate) struct MemoryUsage {
     pub(crate) arena: ArenaStatus,
     pub(crate) registrations: u64,
     pub(crate) dialogs: u64,
+    /// Records of calls that wait.
+    pub(crate) cdrs: u64,
     pub(crate) transactions: u64,
 }
 
@@ -261,6 +263,11 @@ impl Memory {
         }
     }
 
+    /// A counter of all participants.
+    pub(crate) fn counter(&self, counter: tables::Counter) -> u64 {
+        self.arena.counters().total(counter.cell())
+    }
+
     /// Counted now: milliseconds for a full arena, so only when somebody asks.
     pub(crate) fn usage(&self) -> MemoryUsage {
         let usage = self.arena.usage();
@@ -282,6 +289,7 @@ impl Memory {
         MemoryUsage {
             registrations: rows(LOCATION),
             dialogs: rows(DIALOG),
+            cdrs: rows(tables::CDR),
             transactions: rows(TRANSACTION),
             arena: ArenaStatus {
                 bytes_used: usage.bytes_used,

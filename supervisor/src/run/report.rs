@@ -1,8 +1,9 @@
 //! What `tandem status` is told.
 
 use control::status::{ListenerStatus, SupervisorStatus};
-use control::{ArenaStatus, Role, SlotStatus, StatusReport, WorkerStatus};
+use control::{ArenaStatus, CdrStatus, Role, SlotStatus, StatusReport, WorkerStatus};
 use stdx::Instant;
+use tables::Counter;
 
 use super::apply::incarnation;
 use super::fleet::{Process, ProcessId, State};
@@ -46,6 +47,18 @@ impl Supervisor {
                 messages_per_s: self.rates.messages_per_s,
             },
             snapshot: self.snapshot_status(now),
+            cdr: self.cdr_status(usage.cdrs),
+        }
+    }
+
+    fn cdr_status(&self, waiting: u64) -> CdrStatus {
+        let count = |counter| self.memory.counter(counter);
+        CdrStatus {
+            path: self.config.records.path.clone(),
+            waiting,
+            written: count(Counter::CdrsWritten),
+            lost: count(Counter::CdrsLost),
+            failures: count(Counter::CdrsFailed),
         }
     }
 

@@ -37,7 +37,7 @@ row! {
         pub end_at: U64,
         /// Where the INVITE came from.
         pub source: Address,
-        /// Where it was answered, or sent last.
+        /// Where it was answered.
         pub target: Address,
     }
 }
@@ -158,7 +158,7 @@ pub struct Cdr {
     pub destination: Vec<u8>,
     /// Where the INVITE came from.
     pub source: Option<SocketAddr>,
-    /// Where it was answered, or sent last.
+    /// Where it was answered.
     pub target: Option<SocketAddr>,
     /// The INVITE came.
     pub start_at: Instant,

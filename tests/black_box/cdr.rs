@@ -1,0 +1,286 @@
+//! Records of calls: one line for each call, whoever dies.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use blackbox::either;
+use blackbox::machine::{alone, eventually, free_port, fresh_address};
+use blackbox::server::{LIMIT, Server};
+use blackbox::storm::Dice;
+use serde_json::Value;
+
+use crate::load::Load;
+
+const CONFIG: &str = r#"
+[[listen]]
+address = "{ip}:{port}"
+
+[workers]
+count = 2
+reactors = 1
+pin = "none"
+
+[memory]
+limit = "64MiB"
+
+[overload]
+occupancy = 100
+
+[[domain]]
+name = "example.test"
+auth = "none"
+record_route = true
+
+[cdr]
+path = "{dir}/cdr/calls"
+"#;
+
+fn config(more: &str) -> String {
+    format!("{CONFIG}{more}\n")
+}
+
+/// Records by id, with how often each is there, of all files. Half a line is left out: somebody may be writing it.
+fn records(dir: &Path) -> HashMap<String, u32> {
+    let mut records = HashMap::new();
+    for entry in std::fs::read_dir(dir.join("cdr")).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|ending| ending == "lock") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        for line in whole.lines().filter(|line| !line.starts_with("id,")) {
+            let id = match line.strip_prefix("{\"id\":\"") {
+                Some(json) => json.split('"').next(),
+                None => line.split(',').next(),
+            };
+            *records.entry(id.expect("an id").to_owned()).or_insert(0) += 1;
+        }
+    }
+    records
+}
+
+/// So many calls were made: each has come into the file once, and nothing waits.
+#[track_caller]
+fn assert_each_once(server: &Server, calls: u64) {
+    eventually("a record of each call", LIMIT, || {
+        let there = records(server.dir()).len() as u64;
+        assert!(there <= calls, "{there} records of {calls} calls");
+        (there == calls && waiting(server)? == 0).then_some(())
+    });
+    let twice: Vec<_> = records(server.dir())
+        .into_iter()
+        .filter(|(_, times)| *times > 1)
+        .collect();
+    assert!(twice.is_empty(), "{twice:?}\n{}", server.log());
+}
+
+/// Records in the arena.
+fn waiting(server: &Server) -> Option<u64> {
+    server.try_status()?["cdr"]["waiting"].as_u64()
+}
+
+fn start(config: &str) -> Server {
+    let server = Server::spawn(config, &[]);
+    std::fs::create_dir(server.dir().join("cdr")).expect("a folder");
+    server.wait_ready();
+    server
+}
+
+#[test]
+fn a_call_leaves_a_record() {
+    let server = start(&config("format = \"json\""));
+    let load = Load::start(&server, 10, 1, &[]);
+    let before = std::time::SystemTime::now();
+    load.end().assert_no_call_failed();
+    assert_each_once(&server, 10);
+    let text = std::fs::read_to_string(server.dir().join("cdr/calls")).expect("the file");
+    for line in text.lines() {
+        let record: Value = serde_json::from_str(line).expect("JSON");
+        let has = |name: &str, part: &str| {
+            let value = record[name].as_str().unwrap_or_default();
+            assert!(value.contains(part), "{name} in {line}");
+        };
+        has("to", "@example.test");
+        has("request_uri", "sip:callee");
+        has("domain", "example.test");
+        has("source", &server.ip.to_string());
+        has("target", &server.ip.to_string());
+        has("cause", "caller");
+        has("start", "T");
+        has("end", "Z");
+        let duration = record["duration"].as_f64().expect("a number");
+        assert!((0.05..20.0).contains(&duration), "{line}");
+        assert!(!record["callee_tag"].as_str().unwrap_or_default().is_empty());
+        assert_eq!(record["code"], 0);
+    }
+    let status = server.status();
+    assert_eq!(status["cdr"]["written"], 10);
+    assert_eq!(status["cdr"]["lost"], 0);
+    assert!(before.elapsed().is_ok());
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_call_that_fails_leaves_one_if_it_is_wanted() {
+    let server = start(&config(""));
+    let (caller, callee) = (server.ua("caller"), server.ua("busy"));
+    assert_eq!(callee.register(300).status(), 200);
+    let fail = || {
+        let invite = caller.invite("sip:busy@example.test");
+        caller.send(&invite);
+        let got = callee.expect_request("INVITE");
+        callee.reply(&got, 486, "Busy Here", "callee");
+        let answer = caller.expect_final(&invite);
+        assert_eq!(answer.status(), 486);
+        caller.send(&caller.ack(&invite, &answer));
+    };
+    fail();
+    assert_each_once(&server, 1);
+    let text = std::fs::read_to_string(server.dir().join("cdr/calls")).expect("the file");
+    assert!(text.ends_with(",0.000,failed,486\n"), "{text}");
+    server.write_config(&config("failed_calls = false"));
+    server.reload();
+    fail();
+    server.write_config(&config(""));
+    server.reload();
+    fail();
+    assert_each_once(&server, 2);
+    assert!(server.stop().success());
+}
+
+/// The acceptance: as many records as calls, with a worker killed every second, be it one that serves or the spare, whoever of them writes.
+#[test]
+fn each_call_has_one_record_whoever_dies() {
+    let _alone = alone();
+    let mut dice = Dice::from_environment("records");
+    let server = start(&config("rotate_size = \"64KiB\""));
+    let (rate, seconds) = (either(100, 200), either(12, 50));
+    let mut load = Load::start(&server, rate, seconds, &[]);
+    let mut kills = 0;
+    let mut next = Instant::now() + Duration::from_millis(500);
+    while !load.is_over() {
+        if Instant::now() >= next {
+            next += Duration::from_secs(1);
+            let workers = server.workers();
+            if let Some(victim) = workers.get(dice.below(workers.len())) {
+                server.kill_worker(victim.pid);
+                kills += 1;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    load.end().assert_no_call_failed();
+    server.wait_ready();
+    let calls = u64::from(rate) * seconds;
+    assert_each_once(&server, calls);
+    println!("{calls} records of {calls} calls, {kills} kills");
+    assert!(kills >= 5, "only {kills} kills");
+    assert!(server.stop().success());
+}
+
+/// The supervisor's death holds up no record, and its successor begins none anew.
+#[test]
+fn records_are_written_without_a_supervisor() {
+    let _alone = alone();
+    let mut server = start(&config(""));
+    let load = Load::start(&server, 40, 5, &[]);
+    eventually("first records", LIMIT, || {
+        (records(server.dir()).len() > 20).then_some(())
+    });
+    server.kill_supervisor();
+    let then = records(server.dir()).len();
+    eventually("records without a supervisor", LIMIT, || {
+        (records(server.dir()).len() > then + 20).then_some(())
+    });
+    server.run_again();
+    server.wait_ready();
+    load.end().assert_no_call_failed();
+    assert_each_once(&server, 200);
+    assert!(server.stop().success());
+}
+
+/// What could not be written before a stop is written after the start; what was is not.
+#[test]
+fn records_wait_over_a_stop() {
+    let mut server = Server::spawn(&config(""), &[]);
+    server.wait_ready();
+    // There is no folder.
+    Load::start(&server, 20, 1, &[])
+        .end()
+        .assert_no_call_failed();
+    eventually("20 records wait", LIMIT, || {
+        (waiting(&server)? == 20).then_some(())
+    });
+    eventually("the operator is told", LIMIT, || {
+        server
+            .log()
+            .contains("records of calls wait in memory")
+            .then_some(())
+    });
+    server.run(&["stop"]);
+    assert!(server.wait_exit().success());
+    std::fs::create_dir(server.dir().join("cdr")).expect("a folder");
+    server.run_again();
+    server.wait_ready();
+    assert_each_once(&server, 20);
+    Load::start(&server, 10, 1, &[])
+        .end()
+        .assert_no_call_failed();
+    server.run(&["stop"]);
+    assert!(server.wait_exit().success());
+    server.run_again();
+    server.wait_ready();
+    assert_each_once(&server, 30);
+    assert!(server.stop().success());
+}
+
+/// A death at each step of whoever writes, one after the other.
+#[test]
+fn each_call_has_one_record_wherever_its_writer_dies() {
+    let points = failpoint::NAMES.iter().copied();
+    let ours = |name: &&str| name.starts_with("records.") || name.starts_with("calls.");
+    meet(&points.filter(ours).collect::<Vec<_>>(), "kill", "Kill");
+}
+
+/// A disk that is full now and then.
+#[test]
+fn what_can_not_be_written_is_tried_again() {
+    let points = [
+        "records.write.before",
+        "records.write.half",
+        "records.write.synced",
+    ];
+    meet(&points, "error", "Error");
+}
+
+/// Calls until each of these points has been met once.
+#[track_caller]
+fn meet(points: &[&str], kind: &str, said: &str) {
+    let _alone = alone();
+    let plan: Vec<String> = points
+        .iter()
+        .map(|point| format!("{point}={kind}@once"))
+        .collect();
+    let once = tempfile::tempdir().expect("a folder");
+    let ip = fresh_address();
+    let config = config("rotate_every = \"1s\"");
+    let server = Server::spawn_planned(ip, free_port(ip), &config, &plan.join(";"), once.path());
+    std::fs::create_dir(server.dir().join("cdr")).expect("a folder");
+    server.wait_ready();
+    let mut calls = 0;
+    eventually("every point", 5 * LIMIT, || {
+        Load::start(&server, 20, 3, &[])
+            .end()
+            .assert_no_call_failed();
+        calls += 60;
+        let log = server.log();
+        let met = |point: &&str| log.contains(&format!("failpoint {point}: {said}"));
+        points.iter().all(met).then_some(())
+    });
+    server.wait_ready();
+    assert_each_once(&server, calls);
+    println!("{} points, {calls} records", points.len());
+    assert!(server.stop().success());
+}
