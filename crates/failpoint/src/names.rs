@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = &[
     "proxy.broken.cancel_lost",
     "proxy.broken.circle",
     "proxy.broken.commit",
+    "proxy.broken.ending",
     "proxy.broken.next_group",
     "proxy.broken.next_hop",
     "proxy.broken.provisional",
