@@ -67,6 +67,9 @@ pub(crate) enum Command {
     /// Who is registered where
     #[command(subcommand)]
     Registrations(Registrations),
+    /// Calls on record: who talks to whom, since when; ending them
+    #[command(subcommand)]
+    Calls(Calls),
     /// Destinations of groups: their calls and health, and what is wanted of them
     #[command(subcommand)]
     Destinations(Destinations),
@@ -291,6 +294,62 @@ pub(crate) enum Quarantine {
         #[command(flatten)]
         json: JsonArg,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Calls {
+    /// Calls on record, the oldest first
+    List {
+        #[command(flatten)]
+        filter: CallFilterArgs,
+        /// At most so many calls
+        #[arg(long, value_name = "N")]
+        limit: Option<u32>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// All that is known of one call
+    Show {
+        /// Its id, as `list` shows it, or its Call-ID
+        id: String,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+    /// End calls: both parties get a BYE, one that rings is given up
+    End {
+        /// The id of one call, as `list` shows it, or its Call-ID
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// Every call that the filters let through
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        filter: CallFilterArgs,
+        #[command(flatten)]
+        json: JsonArg,
+    },
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct CallFilterArgs {
+    /// Calls of this domain
+    #[arg(long)]
+    pub(crate) domain: Option<String>,
+    /// Whose caller's or callee's URI, or Request-URI, contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) party: Option<String>,
+    /// In this state
+    #[arg(long, value_parser = ["early", "confirmed", "ending"])]
+    pub(crate) phase: Option<String>,
+    /// At a destination whose group or URI contains this
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) destination: Option<String>,
+    /// One of whose parties is at this IP address
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Option<std::net::IpAddr>,
+    /// That began so long ago at least, as 90s or 2h
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) longer_than: Option<std::time::Duration>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -64,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => commands::status(&control, args.json),
         Command::Stats(args) => commands::stats(&control, &args),
         Command::User(command) => commands::user(&control, cli.places.state.as_deref(), &command),
+        Command::Calls(command) => commands::calls(&control, &command),
         Command::Destinations(command) => commands::destinations(&control, &command),
         Command::Route(command) => commands::route(&control, &command),
         Command::Quarantine(command) => commands::quarantine(&control, &command),

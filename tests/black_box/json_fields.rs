@@ -99,6 +99,13 @@ fn every_field_is_listed_and_nothing_else() {
         .as_str()
         .expect("a registration")
         .to_owned();
+    let callee = server.ua("bob");
+    assert_eq!(callee.register(300).status(), 200);
+    phone.send(&phone.invite(&format!("sip:bob@{}", blackbox::server::DOMAIN)));
+    let call = eventually("a call", LIMIT, || {
+        let list = server.json(&["calls", "list"]);
+        list[0]["id"].as_str().map(str::to_owned)
+    });
     let wrong = server.state().with_file_name("wrong.toml");
     std::fs::write(&wrong, "no_such_key = 1\n").expect("a file");
     let wrong = wrong.display().to_string();
@@ -120,6 +127,9 @@ fn every_field_is_listed_and_nothing_else() {
         ("user list", vec!["--json"]),
         ("user remove", vec![&bob, "--json"]),
         ("user import", vec![&users, "--json"]),
+        ("calls list", vec!["--json"]),
+        ("calls show", vec![&call, "--json"]),
+        ("calls end", vec![&call, "--json"]),
         ("destinations list", vec!["--json"]),
         ("destinations enable", destination.to_vec()),
         ("destinations disable", destination.to_vec()),

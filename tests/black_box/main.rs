@@ -5,6 +5,7 @@ mod adoption;
 mod arena_carries;
 mod bad_input;
 mod balancing;
+mod calls;
 mod calls_per_second;
 mod cdr;
 mod cold_restart;

@@ -17,6 +17,7 @@
 mod accounts;
 mod active;
 mod addresses;
+mod call_lines;
 mod calls;
 mod carry;
 pub mod compile;

@@ -19,10 +19,10 @@ use tables::quarantine::CaseId;
 
 use tables::{LOCATION, Location, Quarantine, UpdateError};
 
-use crate::{destinations, explain, numbers::Tables};
+use crate::{call_lines, destinations, explain, numbers::Tables};
 
 /// Rows looked at between two announcements of quiescence, so that a long list holds nothing up.
-const CHUNK: usize = 1024;
+pub(crate) const CHUNK: usize = 1024;
 
 /// Answers one request; a client that goes away ends it.
 pub(crate) fn answer(
@@ -45,6 +45,8 @@ pub(crate) fn answer(
         TableRequest::QuarantineList => cases(participant, None, false, &mut out),
         TableRequest::QuarantineShow { id } => cases(participant, Some(id), false, &mut out),
         TableRequest::QuarantineClear { id } => cases(participant, id.as_deref(), true, &mut out),
+        TableRequest::Calls(filter) => call_lines::list(participant, filter, &mut out),
+        TableRequest::CallsEnd(filter) => call_lines::end(participant, filter, &mut out),
         TableRequest::Destinations { group } => {
             destinations::list(participant, config, group.as_deref(), &mut out)
         }

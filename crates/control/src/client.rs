@@ -59,6 +59,10 @@ pub enum TableRequest {
     QuarantineShow { id: String },
     /// Forget one of them, or all (`None`), so that they are served again: one [`ClientReply::Quarantine`] for each.
     QuarantineClear { id: Option<String> },
+    /// Calls on record, one [`ClientReply::Call`] each.
+    Calls(CallFilter),
+    /// Ends those calls: one [`ClientReply::Call`] for each that is to end now and was not before.
+    CallsEnd(CallFilter),
     /// Destinations of all groups, or of one: one [`ClientReply::Destination`] each.
     Destinations { group: Option<String> },
     /// Changes a destination, or all addresses of a name: one [`ClientReply::Destination`] for each of them.
@@ -110,6 +114,68 @@ pub enum ClientReply {
     StoredUsers(u64),
     Destination(DestinationLine),
     RouteTest(RouteReport),
+    Call(CallLine),
+}
+
+/// Which calls; `None` is any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallFilter {
+    /// The id of a call.
+    pub id: Option<String>,
+    pub call_id: Option<String>,
+    /// The domain that the call belongs to.
+    pub domain: Option<String>,
+    /// Found in the URI of the caller or of the callee, or in the Request-URI.
+    pub party: Option<String>,
+    /// `early`, `confirmed` or `ending`.
+    pub state: Option<String>,
+    /// Found in the group or the URI of the destination.
+    pub destination: Option<String>,
+    /// The address that the caller's or the callee's messages come from, without port.
+    pub address: Option<std::net::IpAddr>,
+    /// Begun so long ago at least. Unit: seconds.
+    pub longer_than_s: Option<u64>,
+    /// Stop after so many.
+    pub limit: Option<u32>,
+}
+
+/// A call on record: one of its dialogs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallLine {
+    pub id: String,
+    pub call_id: String,
+    /// `early`, `confirmed` or `ending`.
+    pub state: String,
+    /// One of several dialogs of the same INVITE, and not the first.
+    pub forked: bool,
+    pub domain: String,
+    pub caller: String,
+    pub callee: String,
+    pub request_uri: String,
+    pub caller_tag: String,
+    pub callee_tag: Option<String>,
+    /// Contact: the remote target.
+    pub caller_contact: Option<String>,
+    pub callee_contact: Option<String>,
+    pub caller_address: Option<String>,
+    pub callee_address: Option<String>,
+    /// Group and URI of the destination that it has a seat at.
+    pub destination: Option<String>,
+    /// Since the INVITE.
+    pub age_ms: u64,
+    /// Since the first 2xx.
+    pub answered_ms: Option<u64>,
+    /// Session timer in force.
+    pub session_s: Option<u32>,
+    /// Until it is over, if nobody refreshes it.
+    pub session_left_s: Option<u64>,
+    /// Until the longest duration is over.
+    pub duration_left_s: Option<u64>,
+    /// Probes in a row that the caller left unanswered.
+    pub caller_missed: u16,
+    pub callee_missed: u16,
+    /// What counts it: kind and name.
+    pub counted: Vec<String>,
 }
 
 /// What one walk over the whole arena found. While operations run, what is between two states looks wrong for a moment: only what several

@@ -21,8 +21,9 @@ pub mod stream;
 pub mod worker;
 
 pub use client::{
-    AuditReport, ClientReply, ClientRequest, ConfiguredUser, ContactLine, DestinationChange,
-    DestinationLine, QuarantineLine, RegistrationLine, StatLine, TableRequest, UsersLine,
+    AuditReport, CallFilter, CallLine, ClientReply, ClientRequest, ConfiguredUser, ContactLine,
+    DestinationChange, DestinationLine, QuarantineLine, RegistrationLine, StatLine, TableRequest,
+    UsersLine,
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};

@@ -1,6 +1,7 @@
 //! Commands that ask a running server, and what they print.
 
 mod audit;
+mod calls;
 mod check;
 mod client;
 mod destinations;
@@ -20,6 +21,7 @@ use control::{ClientReply, ClientRequest};
 use nix::poll::{PollFd, PollFlags, poll};
 
 pub(crate) use audit::audit;
+pub(crate) use calls::calls;
 pub(crate) use check::check;
 pub(crate) use destinations::destinations;
 pub(crate) use quarantine::quarantine;

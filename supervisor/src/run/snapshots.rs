@@ -195,6 +195,7 @@ impl Supervisor {
             TableRequest::RegistrationsList { .. }
                 | TableRequest::RegistrationsShow { .. }
                 | TableRequest::Audit
+                | TableRequest::Calls(_)
                 // Not in a snapshot.
                 | TableRequest::Destinations { .. }
                 | TableRequest::DestinationChange { .. }

@@ -201,6 +201,13 @@ impl EndCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct DialogId(pub [u8; 16]);
 
+/// 32 hexadecimal digits.
+impl std::fmt::Display for DialogId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
 /// One of the two parties.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Side {
