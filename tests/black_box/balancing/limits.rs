@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use blackbox::{
+    either,
     machine::{eventually, fresh_address, shared},
     server::{DEFAULT, LIMIT, Server},
 };
@@ -71,7 +72,7 @@ fn four_slots_race_for_the_last_place() {
     let _shared = shared();
     let sites = [Site::start(), Site::start()];
     let server = four_slots(&sites);
-    for round in 0..8 {
+    for round in 0..either(8, 100) {
         let all = race(&server);
         assert_eq!(
             up(&all),
@@ -102,7 +103,7 @@ fn deaths_do_not_add_places() {
     let _shared = shared();
     let sites = [Site::start(), Site::start()];
     let server = four_slots(&sites);
-    for round in 0..4 {
+    for round in 0..either(4, 40) {
         let all = std::thread::scope(|scope| {
             let racing = scope.spawn(|| race(&server));
             // In the middle of it, one worker after another.

@@ -3,6 +3,7 @@
 mod deaths;
 mod flows;
 mod full;
+mod probing;
 mod questions;
 mod random;
 mod slots;
