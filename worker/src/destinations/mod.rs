@@ -12,6 +12,8 @@ mod commands;
 mod groups;
 mod keeper;
 mod reports;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use commands::{change, list};
 pub(crate) use groups::{Chosen, Groups};
