@@ -36,13 +36,14 @@ impl Step<'_, '_> {
             return served;
         };
         let way = Way::by(message, value.value, &via, datagram.source, self.key);
-        let intake = match Intake::of(message, &way, self.key, &self.settings) {
+        let mut intake = match Intake::of(message, &way, self.key, &self.settings) {
             Ok(intake) => intake,
             Err(refusal) => {
                 self.refuse(message, datagram, &way, &refusal);
                 return served;
             }
         };
+        self.know_by_names(message, &mut intake);
         // A CANCEL is looked up by its INVITE: nobody has a question about its own transaction, it is answered at once, and again
         // for a retransmission.
         let written = key::lookup_key(message, &via, self.key, &mut self.room.key);

@@ -7,7 +7,7 @@ use sip::{HeaderName, Message, NameAddr};
 use stdx::hash::hash64;
 use tables::{
     Balancer, Counter, Dialogs,
-    balancer::Resource,
+    balancer::{Mode, Resource, ResourceKind},
     dialog::{CountIn, CreateError, DIALOG_COUNTS_MAX, Dialog, DialogId, Side, flag},
 };
 
@@ -131,7 +131,13 @@ impl Step<'_, '_> {
     fn resources(&mut self, plan: &CallPlan) -> Option<Vec<CountIn>> {
         let mut counts = Vec::with_capacity(plan.limits.len());
         for limit in plan.limits.iter().take(DIALOG_COUNTS_MAX) {
+            // There are as many users as anybody can think of: theirs go when nobody counts in them any more.
+            let mode = match limit.key.kind() {
+                Some(ResourceKind::User) => Mode::Removed,
+                _ => Mode::Enabled,
+            };
             let new = Resource {
+                mode,
                 created_at: Some(self.env.now),
                 ..Resource::default()
             };

@@ -16,6 +16,7 @@ use crate::{
         session::{SessionAsk, TooSmall},
     },
     context::Context,
+    intake::Intake,
     step::{Hand, Step},
 };
 
@@ -66,6 +67,29 @@ impl Step<'_, '_> {
                 least: header.session_min.get(),
             }
         })
+    }
+
+    /// Some phones leave out parameters that they do not know, `td` too. Who names us in his Route, the Call-ID and both tags of a dialog that is on record, is within it.
+    pub(crate) fn know_by_names(&mut self, message: &Message<'_>, intake: &mut Intake) {
+        if intake.route.place.is_some() || intake.route.ours == 0 {
+            return;
+        }
+        let (Ok(from), Ok(to), Ok(call_id)) = (message.from(), message.to(), message.call_id())
+        else {
+            return;
+        };
+        let (Some(from_tag), Some(to_tag)) = (from.tag(), to.tag()) else {
+            return;
+        };
+        let dialogs = Dialogs(self.env.arena);
+        let place = dialogs.find(call_id, from_tag, to_tag, |view, _| {
+            // One that is not answered has no tag that only its parties know.
+            (!view.callee_tag().is_empty()).then(|| view.place())
+        });
+        if let Some(place) = place.flatten() {
+            intake.route.place = Some(place);
+            intake.within_dialog = true;
+        }
     }
 
     /// A request other than ACK within a dialog, before it goes on. False: it was refused.

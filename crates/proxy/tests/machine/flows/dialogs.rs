@@ -942,3 +942,87 @@ fn the_same_call_passes_twice() {
         "#]],
     );
 }
+
+#[test]
+fn a_phone_that_leaves_parameters_out() {
+    check_in(
+        &mut World::new(1),
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 180
+        alice: PRACK . / Route: <sip:10.9.9.9:5060;lr>
+        bob: 200 INVITE
+        alice: ACK / Route: <sip:10.9.9.9:5060;lr>
+        bob: INFO . / Route: <sip:10.9.9.9:5060;lr>
+        alice: 200
+        bob: INFO . / Route: <sip:10.9.9.9:5060;lr> / To: <sip:alice@example.org>;tag=made-up
+        bob: INFO . / Route: <sip:10.9.9.9:5060;lr> / Call-ID: made-up
+        alice: BYE . / Route: <sip:10.9.9.9:5060;lr>
+        calls
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: INVITE sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                alice < 100 INVITE
+            bob: 180
+                alice < 180 INVITE
+            alice: PRACK . / Route: <sip:10.9.9.9:5060;lr>
+                alice < 403 PRACK
+            bob: 200 INVITE
+                alice < 200 INVITE
+            alice: ACK / Route: <sip:10.9.9.9:5060;lr>
+                bob < ACK sip:bob@10.0.0.2:5060
+            bob: INFO . / Route: <sip:10.9.9.9:5060;lr>
+                alice < INFO sip:alice@10.0.0.1:5060
+            alice: 200
+                bob < 200 INFO
+            bob: INFO . / Route: <sip:10.9.9.9:5060;lr> / To: <sip:alice@example.org>;tag=made-up
+                bob < 403 INFO
+            bob: INFO . / Route: <sip:10.9.9.9:5060;lr> / Call-ID: made-up
+                bob < 403 INFO
+            alice: BYE . / Route: <sip:10.9.9.9:5060;lr>
+                bob < BYE sip:bob@10.0.0.2:5060
+            calls
+        "#]],
+    );
+}
+
+/// Whoever is called has a count of his own, which goes when he is called no more.
+#[test]
+fn counts_of_users_go() {
+    let mut world = World::new(1);
+    world.policy.user_calls_max = Some(1);
+    check_in(
+        &mut world,
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        carol: INVITE sip:bob@example.org
+        carol: ACK
+        bob: 486
+        alice: ACK
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: INVITE sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                alice < 100 INVITE
+            carol: INVITE sip:bob@example.org
+                carol < 486 INVITE
+            carol: ACK
+            bob: 486
+                bob < ACK sip:bob@10.0.0.2:5060
+                alice < 486 INVITE
+            alice: ACK
+        "#]],
+    );
+    let key = crate::world::policy::callee("sip:bob@example.org");
+    let participant = &mut world.slots[0].participant;
+    assert!(Balancer(participant).find(&key).is_some());
+    Balancer(participant).reap(shm::Cursor::default(), usize::MAX);
+    assert!(Balancer(participant).find(&key).is_none());
+}

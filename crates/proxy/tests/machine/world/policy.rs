@@ -17,8 +17,15 @@ pub fn every_call() -> ResourceKey {
     ResourceKey::of(ResourceKind::Profile, b"every call")
 }
 
+/// What calls to this URI count in.
+pub fn callee(uri: &str) -> ResourceKey {
+    ResourceKey::of(ResourceKind::User, uri.as_bytes())
+}
+
 #[derive(Debug, Default)]
 pub struct Policy {
+    /// Calls at most to each Request-URI.
+    pub user_calls_max: Option<u64>,
     /// Calls are not on record.
     pub untracked: bool,
     /// How calls are treated.
@@ -64,7 +71,7 @@ impl Policy {
                         .map(Arc::new)
                 }))
             }
-            AskKind::Route => Answer::Routed(self.route(question, settings), self.plan()),
+            AskKind::Route => Answer::Routed(self.route(question, settings), self.plan(question)),
             AskKind::Resolve { branch } => Answer::Resolved(
                 question
                     .next_hop(branch)
@@ -74,16 +81,22 @@ impl Policy {
     }
 
     /// Every call is on record, and counted.
-    fn plan(&self) -> CallPlan {
-        let limit = Limit {
-            key: every_call(),
-            calls_max: self.calls_max,
+    fn plan(&self, question: &Question<'_>) -> CallPlan {
+        let limit = |key, calls_max| Limit {
+            key,
+            calls_max,
             code: 486,
         };
+        let uri = question.message.request().map(|line| line.uri);
+        let of_callee = self.user_calls_max.zip(uri).map(|(most, uri)| {
+            let uri = String::from_utf8_lossy(uri);
+            limit(callee(&uri), Some(most))
+        });
+        let limits = [limit(every_call(), self.calls_max)];
         CallPlan {
             class: (!self.untracked).then(|| Arc::new(self.class.clone())),
             media: None,
-            limits: vec![limit],
+            limits: limits.into_iter().chain(of_callee).collect(),
         }
     }
 
