@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use blackbox::binary::tandem;
 use blackbox::either;
 use blackbox::machine::{alone, eventually, free_port, fresh_address};
 use blackbox::server::{LIMIT, Server};
@@ -233,6 +234,59 @@ fn records_wait_over_a_stop() {
     server.run_again();
     server.wait_ready();
     assert_each_once(&server, 30);
+    assert!(server.stop().success());
+}
+
+/// Processes and arenas come and go, and whatever waits moves with them.
+#[test]
+fn records_go_on_over_restarts_moves_and_upgrades() {
+    let _alone = alone();
+    let server = start(&config(""));
+    let load = Load::start(&server, 40, 8, &[]);
+    server.run(&["restart", "--all"]);
+    server.wait_ready();
+    let larger = config("").replace("64MiB", "96MiB");
+    server.write_config(&larger);
+    server.reload();
+    server.wait_ready();
+    assert_eq!(server.status()["arena"]["limit"].as_u64(), Some(96 << 20));
+    let program = tandem().to_str().expect("UTF-8");
+    eventually("an upgrade", LIMIT, || {
+        let upgraded = server.command(&["upgrade", program]);
+        upgraded.status.success().then_some(())
+    });
+    server.wait_ready();
+    load.end().assert_no_call_failed();
+    assert_each_once(&server, 320);
+    assert!(server.stop().success());
+}
+
+/// What is in the file stays the truth when memory has lost its last moments: no call that comes back from the snapshot is written again.
+#[test]
+fn a_power_cut_makes_no_record_twice() {
+    let _alone = alone();
+    let mut server = start(&config("").replace("64MiB\"", "64MiB\"\nsnapshot = \"1s\""));
+    for round in 1..=3 {
+        let load = Load::start(&server, 40, 30, &[]);
+        eventually("records, and a snapshot in their midst", LIMIT, || {
+            let age = server.try_status()?["snapshot"]["age_ms"].as_u64()?;
+            let written = records(server.dir()).len();
+            (written > 60 * round && age > 200).then_some(())
+        });
+        server.power_cut();
+        // Callers and callees are cut off too.
+        drop(load);
+        let before = records(server.dir()).len();
+        server.run_again();
+        server.wait_ready();
+        let load = Load::start(&server, 20, 1, &[]);
+        load.end().assert_no_call_failed();
+        eventually("the next records", LIMIT, || {
+            (records(server.dir()).len() >= before + 20 && waiting(&server)? == 0).then_some(())
+        });
+        let twice = records(server.dir());
+        assert!(twice.values().all(|times| *times == 1), "{}", server.log());
+    }
     assert!(server.stop().success());
 }
 

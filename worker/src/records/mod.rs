@@ -143,7 +143,8 @@ impl Recorder {
     /// How long may be waited before the next [`turn`](Self::turn), unless the bell rings.
     pub(crate) fn wait(&self) -> Duration {
         match self.asked.as_ref().map(|asked| &asked.state) {
-            None | Some(State::Waiting) => LOOK_ANYWAY,
+            None => Duration::MAX,
+            Some(State::Waiting) => LOOK_ANYWAY,
             Some(State::Grace(..)) => GRACE,
             Some(_) => LOOK,
         }
