@@ -507,3 +507,309 @@ fn two_engines() {
     });
     one.expect_no_calls();
 }
+
+/// Kills every worker that serves, so that no slot has the process that it had.
+fn kill_all_workers(server: &Server) {
+    for worker in server.signalling() {
+        server.kill_worker(worker.pid);
+    }
+}
+
+#[test]
+fn every_worker_dies_in_mid_call() {
+    let _shared = shared();
+    let mut world = World::new("");
+    let call = world.call();
+    kill_all_workers(&world.server);
+    world.talk(&call);
+    // What was known of the call is known: bob's offer goes to the same engine, and alice sees nothing of him.
+    world.bobs = Party::new(blackbox::machine::fresh_address());
+    let reinvite = world
+        .bob
+        .in_dialog_back("INVITE", 1, &call.offered, &call.bobs)
+        .with("Contact", format!("<{}>", world.bob.contact()));
+    let reinvite = with_sdp(reinvite, &world.bobs.sdp());
+    world.bob.send_routed(&reinvite);
+    let offered = world.alice.expect_request("INVITE");
+    let from_alice = hidden(&offered.0, &world.engine, &world.bobs);
+    kill_all_workers(&world.server);
+    answer(&world.alice, &offered, 200, "x", &world.alices.sdp());
+    let answered = world.bob.expect_final(&reinvite);
+    let from_bob = hidden(&answered, &world.engine, &world.alices);
+    let ack = world
+        .bob
+        .in_dialog_back("ACK", 1, &call.offered, &call.bobs);
+    world.bob.send_routed(&ack);
+    world.alice.expect_request("ACK");
+    talk((&world.alices, from_alice), (&world.bobs, from_bob));
+    assert_eq!(world.engine.calls(), [call.invite.call_id()]);
+    world.hang_up(&call);
+    world.engine.expect_no_calls();
+}
+
+/// Workers die while an offer, an answer and a delete are with an engine that says nothing yet.
+#[test]
+fn every_worker_dies_in_mid_question() {
+    let _shared = shared();
+    let world = World::new("timeout = \"10s\"\ndown_after = 100\n");
+    let (alice, bob) = (&world.alice, &world.bob);
+    world.engine.freeze();
+    let invite = with_sdp(alice.invite(&bob.aor()), &world.alices.sdp());
+    alice.send(&invite);
+    // It is on record, and the question has been sent.
+    alice.expect_status(&invite, 100);
+    kill_all_workers(&world.server);
+    world.server.wait_ready();
+    world.engine.thaw();
+    let offered = bob.expect_request("INVITE");
+    let from_bob = hidden(&offered.0, &world.engine, &world.alices);
+
+    world.engine.freeze();
+    let bobs = answer(bob, &offered, 200, "b", &world.bobs.sdp());
+    eventually("the answer is with the engine", LIMIT, || {
+        (world.server.counter("media.questions") >= 2).then_some(())
+    });
+    kill_all_workers(&world.server);
+    world.server.wait_ready();
+    world.engine.thaw();
+    // As a phone does for the lack of an ACK (RFC 3261 section 13.3.1.4).
+    let answered = eventually("alice hears the answer", LIMIT, || {
+        bob.peer.send(&bobs, offered.1);
+        let (message, _) = alice.peer.receive(Duration::from_millis(300))?;
+        (message.status() == 200).then_some(message)
+    });
+    let from_alice = hidden(&answered, &world.engine, &world.bobs);
+    alice.send_routed(&alice.ack(&invite, &answered));
+    bob.expect_request("ACK");
+    talk((&world.alices, from_alice), (&world.bobs, from_bob));
+
+    world.engine.freeze();
+    let bye = alice.in_dialog("BYE", 9, &invite, &answered);
+    alice.send_routed(&bye);
+    let got = bob.expect_request("BYE");
+    bob.reply(&got, 200, "OK", "b");
+    assert_eq!(alice.expect_final(&bye).status(), 200);
+    kill_all_workers(&world.server);
+    world.server.wait_ready();
+    world.engine.thaw();
+    world.engine.expect_no_calls();
+    eventually("freed", LIMIT, || {
+        (world.server.counter("media.freed") == 1).then_some(())
+    });
+}
+
+/// The engine stops in mid-load: its calls get what is configured in time, and others do not notice.
+#[test]
+fn an_engine_stops_in_mid_load() {
+    let _alone = blackbox::machine::alone();
+    let engine = Engine::start();
+    let more = "\n[[domain]]\nname = \"plain.test\"\nauth = \"none\"\n";
+    let timeout = "timeout = \"500ms\"\non_failure = \"reject:503\"\n";
+    let server = Server::start_with(&config(&[engine.address], &format!("{timeout}{more}")));
+    let ua = |user: &str, domain: &str| Ua::new(server.ip, server.address(), user, domain);
+    let (carol, dave) = (ua("carol", "plain.test"), ua("dave", "plain.test"));
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    for ua in [&bob, &dave] {
+        assert_eq!(ua.register(600).status(), 200);
+    }
+    // From the INVITE to the failure that the callee answers with.
+    let plain_call = || {
+        let invite = carol.invite(&dave.aor());
+        let began = std::time::Instant::now();
+        carol.send(&invite);
+        let offered = dave.expect_request("INVITE");
+        dave.reply(&offered, 486, "Busy Here", "d");
+        let answer = carol.expect_final(&invite);
+        let took = began.elapsed();
+        assert_eq!(answer.status(), 486);
+        carol.send(&carol.ack(&invite, &answer));
+        took
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let load = || {
+        let order = std::sync::atomic::Ordering::Relaxed;
+        let mut open = std::collections::HashMap::new();
+        let mut worst = Duration::ZERO;
+        let (mut well, mut refused) = (0_u32, 0_u32);
+        let mut next = std::time::Instant::now();
+        while !done.load(order) || !open.is_empty() {
+            if !done.load(order) && std::time::Instant::now() >= next {
+                next += Duration::from_millis(5);
+                let invite = alice.invite(&bob.aor());
+                open.insert(
+                    invite.call_id().to_owned(),
+                    (invite.clone(), std::time::Instant::now()),
+                );
+                alice.send(&invite);
+            }
+            while let Some(offered) = bob.peer.receive_now() {
+                if offered.0.method() == "INVITE" {
+                    bob.reply(&offered, 486, "Busy Here", "b");
+                }
+            }
+            while let Some((message, _)) = alice.peer.receive_now() {
+                if message.status() < 200 {
+                    continue;
+                }
+                if let Some((invite, began)) = open.remove(message.call_id()) {
+                    worst = worst.max(began.elapsed());
+                    match message.status() {
+                        486 => well += 1,
+                        503 => refused += 1,
+                        other => panic!("{other}"),
+                    }
+                    alice.send(&alice.ack(&invite, &message));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        (well, refused, worst)
+    };
+    std::thread::scope(|scope| {
+        let load = scope.spawn(load);
+        // One every 5 ms, for two seconds.
+        let measure = || {
+            let mut took = Vec::new();
+            for _ in 0..400 {
+                took.push(plain_call());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            took.sort_unstable();
+            (took[200], took[395])
+        };
+        let before = measure();
+        engine.freeze();
+        let limit = Duration::from_millis(100);
+        let (median, p99) = blackbox::stalls::undisturbed(limit, || {
+            let measured = measure();
+            assert!(measured.1 < limit, "{measured:?}");
+            measured
+        });
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (well, refused, worst) = load.join().expect("the load");
+        println!(
+            "engine stopped: calls without media {before:?} before, {median:?} (p99 {p99:?}) after; of those with media {well} went, {refused} were refused, the slowest after {worst:?}"
+        );
+        assert!(well > 0 && refused > 0, "{well}, {refused}");
+        assert!(worst < Duration::from_millis(1500), "{worst:?}");
+    });
+    engine.thaw();
+    engine.expect_no_calls();
+}
+
+/// A rule goes before its group, that before the domain; who is chosen by none of them has no engine.
+#[test]
+fn who_chooses_the_engines() {
+    let _shared = shared();
+    let engines = [Engine::start(), Engine::start(), Engine::start()];
+    let sets: String = ["of-domain", "of-group", "of-rule"]
+        .iter()
+        .zip(&engines)
+        .map(|(name, engine)| {
+            let address = engine.address;
+            format!("[[media]]\nname = \"{name}\"\nengines = [{{ address = \"{address}\" }}]\n")
+        })
+        .collect();
+    let server = Server::start();
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    let to = bob.peer.address;
+    server.write_config(&format!(
+        "{DEFAULT}media = \"of-domain\"\n{sets}[[domain]]\nname = \"plain.test\"\nauth = \"none\"\n\
+         [[group]]\nname = \"out\"\ndestinations = [{{ uri = \"sip:{to}\" }}]\nmedia = \"of-group\"\n\
+         [[route]]\nmatch = {{ user = \"^7\" }}\nto = \"uri:sip:{to}\"\n\
+         [[route]]\nmatch = {{ user = \"^8\" }}\nto = \"group:out\"\n\
+         [[route]]\nmatch = {{ user = \"^9\" }}\nto = \"group:out\"\nmedia = \"of-rule\"\n"
+    ));
+    server.run(&["reload"]);
+    let party = Party::new(blackbox::machine::fresh_address());
+    let relay_of = |uri: &str, caller: &str| {
+        let mut invite = with_sdp(alice.invite(uri), &party.sdp());
+        let tag = invite.from_tag().unwrap_or_default();
+        invite.set("From", format!("<sip:alice@{caller}>;tag={tag}"));
+        alice.send(&invite);
+        let offered = bob.expect_request("INVITE");
+        bob.reply(&offered, 486, "Busy Here", "b");
+        let answer = alice.expect_final(&invite);
+        alice.send(&alice.ack(&invite, &answer));
+        media_address(&offered.0.body).ip()
+    };
+    let expected = [
+        ("sip:71@example.test", "example.test", engines[0].ip),
+        // Of nobody here, called by one of ours.
+        ("tel:71", "example.test", engines[0].ip),
+        ("sip:71@plain.test", "plain.test", party_ip(&party)),
+        ("sip:81@plain.test", "plain.test", engines[1].ip),
+        ("sip:81@example.test", "example.test", engines[1].ip),
+        ("sip:91@example.test", "example.test", engines[2].ip),
+    ];
+    for (uri, caller, ip) in expected {
+        assert_eq!(relay_of(uri, caller), ip, "{uri} by {caller}");
+    }
+    for engine in &engines {
+        engine.expect_no_calls();
+    }
+}
+
+fn party_ip(party: &Party) -> std::net::Ipv4Addr {
+    match party.address.ip() {
+        std::net::IpAddr::V4(ip) => ip,
+        std::net::IpAddr::V6(ip) => panic!("{ip}"),
+    }
+}
+
+/// Each side is spoken to as it is configured, whoever offers.
+#[test]
+fn two_sides() {
+    let _shared = shared();
+    let (outside, inside) = (
+        blackbox::machine::fresh_address(),
+        blackbox::machine::fresh_address(),
+    );
+    let engine = Engine::start_at(&[format!("out/{outside}"), format!("in/{inside}")]);
+    let sides = "caller = { interface = \"out\", ice = \"force\" }\ncallee = { interface = \"in\", ice = \"remove\" }\n";
+    let server = Server::start_with(&config(&[engine.address], sides));
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    assert_eq!(bob.register(600).status(), 200);
+    let (alices, bobs) = (Party::new(server.ip), Party::new(server.ip));
+    let ice = format!(
+        "{}a=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=candidate:1 1 UDP 2130706431 {} {} typ host\r\n",
+        alices.sdp(),
+        alices.address.ip(),
+        alices.address.port()
+    );
+    let candidates = |message: &Message| {
+        let text = String::from_utf8_lossy(&message.body).into_owned();
+        text.matches("a=candidate").count()
+    };
+    let invite = with_sdp(alice.invite(&bob.aor()), &ice);
+    alice.send(&invite);
+    let offered = bob.expect_request("INVITE");
+    assert_eq!(media_address(&offered.0.body).ip(), inside);
+    assert_eq!(candidates(&offered.0), 0);
+    let bobs_answer = answer(&bob, &offered, 200, "b", &bobs.sdp());
+    let answered = alice.expect_final(&invite);
+    assert_eq!(media_address(&answered.body).ip(), outside);
+    assert!(candidates(&answered) > 0);
+    alice.send_routed(&alice.ack(&invite, &answered));
+    bob.expect_request("ACK");
+    // The callee offers.
+    let reinvite = bob
+        .in_dialog_back("INVITE", 1, &offered.0, &bobs_answer)
+        .with("Contact", format!("<{}>", bob.contact()));
+    let reinvite = with_sdp(reinvite, &bobs.sdp());
+    bob.send_routed(&reinvite);
+    let offered_back = alice.expect_request("INVITE");
+    assert_eq!(media_address(&offered_back.0.body).ip(), outside);
+    assert!(candidates(&offered_back.0) > 0);
+    answer(&alice, &offered_back, 200, "x", &ice);
+    let answered_back = bob.expect_final(&reinvite);
+    assert_eq!(media_address(&answered_back.body).ip(), inside);
+    assert_eq!(candidates(&answered_back), 0);
+    bob.send_routed(&bob.in_dialog_back("ACK", 1, &offered.0, &bobs_answer));
+    alice.expect_request("ACK");
+    let bye = alice.in_dialog("BYE", 9, &invite, &answered);
+    alice.send_routed(&bye);
+    let got = bob.expect_request("BYE");
+    bob.reply(&got, 200, "OK", "b");
+    engine.expect_no_calls();
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::machine::{eventually, free_port, fresh_address, need};
+use crate::machine::{eventually, free_port, fresh_address, need, process};
 use crate::peer::unique;
 
 /// A running rtpengine with an address of its own.
@@ -17,6 +17,7 @@ pub struct Engine {
     pub ip: Ipv4Addr,
     /// Where it listens for `ng`.
     pub address: SocketAddr,
+    interfaces: Vec<String>,
     dir: tempfile::TempDir,
 }
 
@@ -24,11 +25,21 @@ impl Engine {
     /// Starts one; answers when this returns.
     #[track_caller]
     pub fn start() -> Self {
+        Self::start_at(&[])
+    }
+
+    /// The same with these interfaces, each as `NAME/ADDRESS`, in place of one at its own address.
+    #[track_caller]
+    pub fn start_at(interfaces: &[String]) -> Self {
         need("rtpengine");
         let ip = fresh_address();
         let mut engine = Self {
             child: None,
             ip,
+            interfaces: match interfaces {
+                [] => vec![ip.to_string()],
+                interfaces => interfaces.to_vec(),
+            },
             address: (ip, free_port(ip)).into(),
             dir: tempfile::Builder::new()
                 .prefix("tandem-rtpengine-")
@@ -47,7 +58,7 @@ impl Engine {
             .args(["--config-file=none", "--foreground", "--log-stderr"])
             .args(["--table=-1", "--num-threads=1", "--log-level=6"])
             .args(["--delete-delay=0", "--port-min=30000", "--port-max=39999"])
-            .arg(format!("--interface={}", self.ip))
+            .args(self.interfaces.iter().map(|at| format!("--interface={at}")))
             .arg(format!("--listen-ng={}", self.address))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -89,9 +100,10 @@ impl Engine {
     /// Call-IDs of the calls that it has.
     #[track_caller]
     pub fn calls(&self) -> Vec<String> {
-        let reply = self
-            .ask(b"d7:command4:list5:limit5:10000e")
-            .expect("rtpengine answers");
+        let list = b"d7:command4:list5:limit5:10000e";
+        let reply = eventually("rtpengine answers", Duration::from_secs(20), || {
+            self.ask(list)
+        });
         let reply = ng::bencode::Value::parse(&reply).expect("bencode");
         let calls = reply
             .dictionary()
@@ -113,15 +125,22 @@ impl Engine {
         });
     }
 
-    fn signal(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) -> i32 {
         let pid = self.child.as_ref().expect("it runs").id();
         let pid = i32::try_from(pid).expect("a pid");
         kill(Pid::from_raw(pid), signal).expect("our own child");
+        pid
     }
 
     /// From now on it says nothing, and its sockets take what comes.
+    #[track_caller]
     pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
+        let pid = self.signal(Signal::SIGSTOP);
+        eventually("rtpengine stands still", Duration::from_secs(5), || {
+            process(pid)
+                .filter(|process| process.state == 'T')
+                .map(|_| ())
+        });
     }
 
     pub fn thaw(&self) {

@@ -177,6 +177,7 @@ impl Media {
                 Token::Free(row) => self.freed(now, row, &answer.outcome, participant),
             }
         }
+        self.count(participant);
     }
 
     /// Looks for calls that are over and whose engine does not know it, a few rows at a time.
