@@ -429,7 +429,7 @@ pub(crate) const PROBE: Section = Section {
 pub(crate) const PASSIVE: Section = Section {
     name: "group.passive",
     header: "passive of a [[group]]",
-    doc: "What requests say of a destination: one that is not answered within `proxy.hop_timeout`, does not leave this machine, or gets one of `codes` has failed.",
+    doc: "What requests say of a destination: one that is not answered within `proxy.hop_timeout` (where no other destination is left, within Timer B or F: 32 s), does not leave this machine, or gets one of `codes` has failed.",
     keys: &[
         Key {
             name: "down_after",

@@ -148,11 +148,17 @@ impl Chooser {
                 self.take_turns(candidates);
             }
         }
-        self.ranked.sort_unstable_by(|a, b| {
+        let better = |a: &Ranked, b: &Ranked| {
             (a.tier.cmp(&b.tier))
                 .then(a.cost.total_cmp(&b.cost))
                 .then(a.turn.cmp(&b.turn))
-        });
+        };
+        // Only the first few have to be in order.
+        if self.ranked.len() > ORDER_MAX {
+            self.ranked.select_nth_unstable_by(ORDER_MAX, better);
+            self.ranked.truncate(ORDER_MAX);
+        }
+        self.ranked.sort_unstable_by(better);
         let mut order = Order {
             places: [0; ORDER_MAX],
             len: 0,
