@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, fmt, rc::Rc, sync::Arc, time::Duration};
 
 use proxy::{
-    Account, Admission, Algorithms, Answer, AskKind, CallPlan, Decision, Question, Settings, Target,
+    Account, Admission, Algorithms, Answer, AskKind, CallPlan, Decision, Limit, Question, Settings,
+    Target,
 };
+use tables::balancer::{ResourceKey, ResourceKind};
+
 use sip::{
     HeaderName, Method, NameAddr,
     uri::{Host, Uri},
@@ -14,6 +17,25 @@ use stdx::Rng;
 use crate::names::Names;
 
 /// What the outside says, and when. Chances are of a thousand.
+/// What every call counts in.
+pub(crate) fn every_call() -> ResourceKey {
+    ResourceKey::of(ResourceKind::Profile, b"every call")
+}
+
+/// Every call is on record, and counted.
+fn plan() -> CallPlan {
+    let limit = Limit {
+        key: every_call(),
+        calls_max: None,
+        code: 503,
+    };
+    CallPlan {
+        class: Some(Arc::default()),
+        limits: vec![limit],
+        ..CallPlan::default()
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Users of the first domain must prove themselves; each one's password is [`password`].
@@ -121,7 +143,7 @@ impl Policy {
                         .map(Arc::new)
                 }))
             }
-            AskKind::Route => Answer::Routed(self.route(question), CallPlan::default()),
+            AskKind::Route => Answer::Routed(self.route(question), plan()),
             // The resolver's business.
             AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }

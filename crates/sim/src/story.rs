@@ -8,7 +8,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use stdx::{Instant, Rng};
-use tables::{Counter, LOCATION, Location, QUARANTINE, Quarantine, TRANSACTION};
+use tables::{
+    Balancer, Counter, DIALOG, Dialogs, LOCATION, Location, QUARANTINE, Quarantine, TRANSACTION,
+    dialog::DialogState,
+};
 
 use crate::{
     death::{Aim, POISON, POISONED},
@@ -560,6 +563,42 @@ impl Story {
         self.collect();
     }
 
+    /// The books have every call that is counted, and no call that has ended. Clears them.
+    fn check_books(&mut self, excused: bool) {
+        let now = self.world.now();
+        let Some(participant) = self.world.participant() else {
+            return;
+        };
+        let mut rows = Vec::new();
+        participant.rows(DIALOG, |record| {
+            let view = tables::dialog::View::new(&record);
+            let state = view.map(|view| (view.state, view.take().call_id));
+            rows.push((record.row, state));
+        });
+        let resource = Balancer(participant).find(&crate::policy::every_call());
+        let counted = resource.as_ref().map_or(0, |found| found.live);
+        let mut wrong = Vec::new();
+        if counted != rows.len() as u64 {
+            wrong.push(format!(
+                "{counted} calls are counted, {} are on record",
+                rows.len()
+            ));
+        }
+        for (row, state) in rows {
+            match state {
+                // Its BYE was cut off, or nobody was to send one.
+                Some((DialogState::Confirmed, _)) if excused => {}
+                other => wrong.push(format!("in the books still: {other:?}")),
+            }
+            Dialogs(participant).end(row);
+        }
+        if let Some(found) = resource {
+            // Nothing counts in it any more.
+            let _ = Balancer(participant).remove(found.row, now);
+        }
+        self.outcome.wrong.append(&mut wrong);
+    }
+
     /// Everybody goes; nothing is left.
     fn fourth_part(&mut self) {
         let begun = self.world.now();
@@ -572,6 +611,10 @@ impl Story {
         self.live(begun + Duration::from_secs(150));
         self.check_registrations();
         self.collect();
+        let talking: usize = self.phones.iter().map(|(_, phone)| phone.talking()).sum();
+        // A call whose caller was cut off, or that strangers began, may hang.
+        let excused = self.cut || self.hostile.is_some() || self.jumped;
+        self.check_books(excused);
         // Suspects wait for their time, which is long.
         if let Some(participant) = self.world.participant() {
             Quarantine(participant).clear(None);
@@ -597,9 +640,6 @@ impl Story {
             .filter(|(_, count)| *count > 0)
             .collect();
         self.fault_all("blocks are left", &blocks);
-        let talking: usize = self.phones.iter().map(|(_, phone)| phone.talking()).sum();
-        // A call whose caller was cut off, or that strangers began, may hang.
-        let excused = self.cut || self.hostile.is_some() || self.jumped;
         if talking > 0 && !excused {
             self.outcome.wrong.push(format!("{talking} dialogs stand"));
         }

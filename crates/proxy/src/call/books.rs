@@ -41,7 +41,8 @@ impl Step<'_, '_> {
             (
                 view.place(),
                 view.header.seat,
-                view.has(flag::HIDDEN) || shifted,
+                // A further one would be made anew by a copy of its 2xx.
+                view.has(flag::HIDDEN) || view.has(flag::FORK) || shifted,
             )
         });
         let (place, seat, kept) = seen?;

@@ -219,6 +219,12 @@ impl Dialogs<'_> {
         dialog.flags |= flag::FORK;
         dialog.callee.tag = callee_tag.to_vec();
         change(&mut dialog);
+        // A copy of its 2xx that comes after its end.
+        let tags = Some((&dialog.caller.tag[..], callee_tag));
+        let ended = key::ended(dialog.place, tags);
+        if let Some(row) = self.0.find(DIALOG, &ended, |record| record.row) {
+            return Err(CreateError::Exists(row));
+        }
         let key = key::further(&dialog.call_id, &dialog.caller.tag, callee_tag);
         let still = |by: &CountedBy| {
             let resource = by.row?;

@@ -165,6 +165,11 @@ fn what_is_left_of_an_ended_dialog() {
     let place = row.pack();
     Dialogs(&mut p).confirm(row, b"a", at(1), |_| ()).unwrap();
     let second = Dialogs(&mut p).fork(row, b"b", |_| ()).unwrap();
+    let third = Dialogs(&mut p).fork(row, b"c", |_| ()).unwrap();
+    assert!(Dialogs(&mut p).end_keeping(third, at(40)).is_some());
+    // A copy of its 2xx makes no other one.
+    let again = Dialogs(&mut p).fork(row, b"c", |_| ());
+    assert!(matches!(again, Err(CreateError::Exists(_))), "{again:?}");
     let find = |p: &mut Participant, from: &[u8], to: &[u8]| {
         Dialogs(p).at_place(place, b"call 1", from, to, |view, sender| {
             (view.state, view.callee_tag().to_vec(), sender)
@@ -186,7 +191,7 @@ fn what_is_left_of_an_ended_dialog() {
             Some((left.0, left.1, Sender::Callee))
         );
     }
-    assert_eq!(find(&mut p, b"caller", b"c"), None);
+    assert_eq!(find(&mut p, b"caller", b"d"), None);
     // The same names may begin anew.
     let again = Dialogs(&mut p).create(early(1), &[]).unwrap();
     assert_ne!(again.pack(), place);

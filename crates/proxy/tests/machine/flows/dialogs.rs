@@ -231,9 +231,11 @@ fn two_phones_answer() {
                 alice < BYE sip:alice@10.0.0.1:5060
             calls
                 Confirmed alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.2:5060 0
+                Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.3:5060 0
             bob: BYE .
                 alice < BYE sip:alice@10.0.0.1:5060
             calls
+                Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.3:5060 0
         "#]],
     );
 }
