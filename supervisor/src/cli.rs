@@ -315,6 +315,14 @@ pub(crate) enum Calls {
         #[command(flatten)]
         json: JsonArg,
     },
+    /// Calls on record, then whatever happens to calls: begun, answered, ended
+    Follow {
+        /// End after so many lines
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        #[command(flatten)]
+        json: JsonArg,
+    },
     /// End calls: both parties get a BYE, one that rings is given up
     End {
         /// The id of one call, as `list` shows it, or its Call-ID

@@ -151,6 +151,48 @@ fn a_call_that_fails_leaves_one_if_it_is_wanted() {
     assert!(server.stop().success());
 }
 
+/// The stream that records are made from, as an operator sees it: each call's events once and in order, from all slots.
+#[test]
+fn what_happens_to_calls_can_be_followed() {
+    let server = start(&config(""));
+    let (calls, lines) = (40, 3 * 40);
+    let limit = lines.to_string();
+    std::thread::scope(|scope| {
+        let following =
+            scope.spawn(|| server.run(&["calls", "follow", "--json", "--limit", &limit]));
+        eventually("a follower", LIMIT, || {
+            let threads = |pid: i32| {
+                let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+                tasks.into_iter().flatten().flatten().any(|task| {
+                    std::fs::read_to_string(task.path().join("comm"))
+                        .is_ok_and(|name| name.trim() == "follow")
+                })
+            };
+            server
+                .workers()
+                .iter()
+                .any(|w| threads(w.pid))
+                .then_some(())
+        });
+        Load::start(&server, 40, 1, &[])
+            .end()
+            .assert_no_call_failed();
+        let said = following.join().expect("it ends after so many lines");
+        let mut seen: HashMap<String, Vec<String>> = HashMap::new();
+        for line in said.lines() {
+            let event: Value = serde_json::from_str(line).expect("JSON");
+            let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+            seen.entry(text("id")).or_default().push(text("event"));
+        }
+        assert_eq!(seen.len(), calls, "{said}");
+        let wanted = ["begun", "answered", "ended"];
+        assert!(seen.values().all(|events| events == &wanted), "{said}");
+    });
+    let recorded = records(server.dir());
+    assert_eq!(recorded.len(), calls);
+    assert!(server.stop().success());
+}
+
 /// The acceptance: as many records as calls, with a worker killed every second, be it one that serves or the spare, whoever of them writes.
 #[test]
 fn each_call_has_one_record_whoever_dies() {

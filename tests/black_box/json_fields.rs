@@ -129,6 +129,7 @@ fn every_field_is_listed_and_nothing_else() {
         ("user import", vec![&users, "--json"]),
         ("calls list", vec!["--json"]),
         ("calls show", vec![&call, "--json"]),
+        ("calls follow", vec!["--limit", "1", "--json"]),
         ("calls end", vec![&call, "--json"]),
         ("destinations list", vec!["--json"]),
         ("destinations enable", destination.to_vec()),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use control::{CallFilter, CallLine, ClientReply};
+use control::{CallEventLine, CallFilter, CallLine, ClientReply};
 use shm::{Cursor, Participant, RowRef};
 use stdx::Instant;
 use tables::{
@@ -21,6 +21,20 @@ pub(crate) fn list(
 ) -> Answered {
     walk(participant, filter, |_, _, line| {
         say(out, &ClientReply::Call(line))
+    })
+}
+
+/// Calls on record, as what happened last.
+pub(crate) fn on_record(participant: &mut Participant, out: &mut impl Write) -> Answered {
+    let unix_ms = u64::try_from(os::unix_now().as_millis()).unwrap_or(u64::MAX);
+    walk(participant, &CallFilter::default(), |_, _, line| {
+        let line = CallEventLine {
+            event: "on record".to_owned(),
+            unix_ms,
+            id: Some(line.id),
+            ..CallEventLine::default()
+        };
+        say(out, &ClientReply::CallEvent(Some(line)))
     })
 }
 

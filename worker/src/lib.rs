@@ -10,6 +10,7 @@
 //! - `log`, `lines`: what the machine notes, as lines, and how they are written without anybody waiting for it.
 //! - `records`: records of calls, from the arena into a file.
 //! - [`rules`]: the configuration put to work without a process, for simulations.
+//! - `follow`: what happens to calls, as a stream for the command line.
 //! - `queries`: table commands of the command line.
 
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod carry;
 pub mod compile;
 mod destinations;
 pub mod explain;
+mod follow;
 pub mod helper;
 mod inbox;
 mod lines;

@@ -19,7 +19,7 @@ use tables::quarantine::CaseId;
 
 use tables::{LOCATION, Location, Quarantine, UpdateError};
 
-use crate::{call_lines, destinations, explain, numbers::Tables};
+use crate::{call_lines, destinations, explain, follow, numbers::Tables};
 
 /// Rows looked at between two announcements of quiescence, so that a long list holds nothing up.
 pub(crate) const CHUNK: usize = 1024;
@@ -31,6 +31,9 @@ pub(crate) fn answer(
     request: &TableRequest,
     connection: OwnedFd,
 ) {
+    if matches!(request, TableRequest::CallsFollow) {
+        return follow_calls(participant, connection);
+    }
     let mut out = BufWriter::new(File::from(connection));
     participant.online();
     let done = match request {
@@ -46,6 +49,8 @@ pub(crate) fn answer(
         TableRequest::QuarantineShow { id } => cases(participant, Some(id), false, &mut out),
         TableRequest::QuarantineClear { id } => cases(participant, id.as_deref(), true, &mut out),
         TableRequest::Calls(filter) => call_lines::list(participant, filter, &mut out),
+        // Of those that end, which this is not.
+        TableRequest::CallsFollow => Ok(()),
         TableRequest::CallsEnd(filter) => call_lines::end(participant, filter, &mut out),
         TableRequest::Destinations { group } => {
             destinations::list(participant, config, group.as_deref(), &mut out)
@@ -65,6 +70,33 @@ pub(crate) fn answer(
     // A client that does not read its answer has gone.
     let _ = write_message(&mut out, &last);
     let _ = out.flush();
+}
+
+/// What is on record, and then whatever happens, by a thread of its own.
+fn follow_calls(participant: &mut Participant, connection: OwnedFd) {
+    let mut out = BufWriter::new(File::from(connection));
+    // Before the look at the table, so that nothing falls between them.
+    let follower = shm::Follower::new(participant.arena());
+    let place = follow::Place::take().ok_or_else(|| {
+        failed(
+            "too many follow calls already",
+            "end one of the other `tandem calls follow`",
+        )
+    });
+    participant.online();
+    let told = call_lines::on_record(participant, &mut out);
+    participant.offline();
+    let begun = told.and(place).and_then(|place| {
+        let gone = |_| failed("the client is gone", "");
+        let file = out.get_ref().try_clone().map_err(gone)?;
+        out.flush().map_err(gone)?;
+        follow::start(place, follower, file.into())
+            .map_err(|error| failed(format!("no thread to follow calls: {error}"), ""))
+    });
+    if let Err(Failure { message, remedy }) = begun {
+        let _ = write_message(&mut out, &ClientReply::Error { message, remedy });
+        let _ = out.flush();
+    }
 }
 
 pub(crate) type Answered = Result<(), Failure>;

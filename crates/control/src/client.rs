@@ -63,6 +63,8 @@ pub enum TableRequest {
     Calls(CallFilter),
     /// Ends those calls: one [`ClientReply::Call`] for each that is to end now and was not before.
     CallsEnd(CallFilter),
+    /// Calls on record, one [`ClientReply::CallEvent`] each, and then whatever happens to calls, until the client goes away.
+    CallsFollow,
     /// Destinations of all groups, or of one: one [`ClientReply::Destination`] each.
     Destinations { group: Option<String> },
     /// Changes a destination, or all addresses of a name: one [`ClientReply::Destination`] for each of them.
@@ -115,6 +117,23 @@ pub enum ClientReply {
     Destination(DestinationLine),
     RouteTest(RouteReport),
     Call(CallLine),
+    /// `None`: nothing has happened for a while.
+    CallEvent(Option<CallEventLine>),
+}
+
+/// Something that happened to a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallEventLine {
+    /// `on record` (of what is there when one begins to follow), `begun`, `answered`, `ended`, or `missing`: something may have happened that was not told.
+    pub event: String,
+    /// Unit: ms since 1970.
+    pub unix_ms: u64,
+    /// Of the call.
+    pub id: Option<String>,
+    /// Why it ended.
+    pub cause: Option<String>,
+    /// Of the final response to a call that was not answered, else 0; of those that ended.
+    pub code: Option<u16>,
 }
 
 /// Which calls; `None` is any.

@@ -21,9 +21,9 @@ pub mod stream;
 pub mod worker;
 
 pub use client::{
-    AuditReport, CallFilter, CallLine, ClientReply, ClientRequest, ConfiguredUser, ContactLine,
-    DestinationChange, DestinationLine, QuarantineLine, RegistrationLine, StatLine, TableRequest,
-    UsersLine,
+    AuditReport, CallEventLine, CallFilter, CallLine, ClientReply, ClientRequest, ConfiguredUser,
+    ContactLine, DestinationChange, DestinationLine, QuarantineLine, RegistrationLine, StatLine,
+    TableRequest, UsersLine,
 };
 pub use codec::{CodecError, Kind, Message, PROTOCOL_VERSION, decode, encode};
 pub use helper::{FromHelper, HelperTask, Restored, ToHelper, Written};

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use control::{CallFilter, CallLine, ClientReply, ClientRequest, TableRequest};
+use control::{CallEventLine, CallFilter, CallLine, ClientReply, ClientRequest, TableRequest};
 
-use super::client::{Failure, ask_worker};
-use super::{FAILED, show};
+use super::client::{Answers, Failure, ask_worker};
+use super::{FAILED, NO_SERVER, show};
 use crate::cli::{CallFilterArgs, Calls};
 
 pub(crate) fn calls(control: &Path, command: &Calls) -> ExitCode {
@@ -36,6 +37,7 @@ pub(crate) fn calls(control: &Path, command: &Calls) -> ExitCode {
                 lines.iter().for_each(one);
             }
         }),
+        Calls::Follow { limit, json } => follow(control, *limit, json.json),
         Calls::End {
             id,
             all: _,
@@ -63,6 +65,54 @@ fn of(args: &CallFilterArgs) -> CallFilter {
         longer_than_s: args.longer_than.map(|time| time.as_secs()),
         ..CallFilter::default()
     }
+}
+
+/// Until somebody ends it, or so many lines were written. The worker that tells may die: another one goes on, from what is on record then.
+fn follow(control: &Path, limit: Option<u64>, json: bool) -> Result<(), Failure> {
+    const PAUSE: Duration = Duration::from_millis(100);
+    let mut left = limit.unwrap_or(u64::MAX);
+    loop {
+        let request = ClientRequest::Table(TableRequest::CallsFollow);
+        let mut answers = Answers::ask(control, &request)?;
+        loop {
+            if left == 0 {
+                return Ok(());
+            }
+            match answers.next() {
+                Ok(Some(ClientReply::CallEvent(Some(line)))) => {
+                    left -= 1;
+                    event(&line, json);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(failure) if failure.code == NO_SERVER => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn event(line: &CallEventLine, json: bool) {
+    if json {
+        show::out(&serde_json::json!(line).to_string());
+        return;
+    }
+    let of_day = line.unix_ms / 1000 % 86_400;
+    let (h, m, s) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let mut text = format!(
+        "{h:02}:{m:02}:{s:02}.{:03}Z {:<9} {}",
+        line.unix_ms % 1000,
+        line.event,
+        line.id.as_deref().unwrap_or("-")
+    );
+    if let Some(cause) = &line.cause {
+        text += &format!(" {cause}");
+    }
+    if let Some(code) = line.code.filter(|code| *code != 0) {
+        text += &format!(" {code}");
+    }
+    show::out(&text);
 }
 
 /// The call of this id, or of this Call-ID, which several dialogs may have.
