@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stdx::Rng;
 
-use crate::world::{World, agent};
+use crate::world::{World, agent, engine};
 
 /// What everybody has heard, each thing once: to whom, and the text with branches and tags named alike.
 type Heard = BTreeSet<(String, String)>;
@@ -712,5 +712,63 @@ fn over_the_limit() {
         bob: 200
         ",
         |world| world.policy.calls_max = Some(1),
+    );
+}
+
+/// Copies of the answers stand for those that a phone sends for the lack of an ACK (RFC 3261 section 13.3.1.4), and those of the ACK for what it
+/// hears again: a response that waits for an engine is lost with the worker, and an ACK has no transaction.
+#[test]
+fn calls_through_a_media_engine() {
+    let sdp = "Content-Type: application/sdp / body";
+    check_with(
+        &format!(
+            "
+            bob: REGISTER
+            alice: INVITE sip:bob@example.org / {sdp} alice
+            bob: 183 / {sdp} bob
+            +500ms
+            bob: again 183
+            +500ms
+            bob: again 183
+            +500ms
+            bob: 200 / {sdp} bob
+            +500ms
+            bob: again 200
+            +500ms
+            bob: again 200
+            +500ms
+            alice: ACK
+            +1s
+            bob: BYE .
+            alice: 200
+            "
+        ),
+        engine::relay,
+    );
+    // The offer in the answer.
+    check_with(
+        &format!(
+            "
+            bob: REGISTER
+            alice: INVITE sip:bob@example.org
+            bob: 200 / {sdp} bob
+            +500ms
+            bob: again 200
+            +500ms
+            bob: again 200
+            +500ms
+            alice: ACK / {sdp} alice
+            +500ms
+            bob: again 200
+            alice: again ACK
+            +500ms
+            bob: again 200
+            alice: again ACK
+            +1s
+            alice: BYE .
+            bob: 200
+            "
+        ),
+        engine::relay,
     );
 }

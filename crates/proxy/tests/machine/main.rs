@@ -3,6 +3,7 @@
 mod deaths;
 mod flows;
 mod full;
+mod media;
 mod probing;
 mod questions;
 mod random;

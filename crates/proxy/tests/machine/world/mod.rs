@@ -5,11 +5,12 @@
 //! everything on the heap, and an heir recovers the slot, adopts its records, serves the journal and goes on.
 
 pub mod agent;
+pub mod engine;
 pub mod policy;
 mod script;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -17,13 +18,14 @@ use std::{
 };
 
 use proxy::{
-    Ask, ContextId, Datagram, Disposition, Domain, Env, Input, Listener, Outputs, Proxy, Settings,
+    Ask, ContextId, Datagram, Disposition, Domain, Env, Input, Listener, MediaAsk, Outputs, Proxy,
+    Settings,
 };
 use shm::{Arena, Cursor, Layout, Participant, ParticipantId, TableId};
 use stdx::Instant;
 use tables::{
-    Balancer, Counter, DIALOG, Dialogs, LOCATION, TABLES, TRANSACTION, balancer::ResourceKind,
-    dialog::DialogState,
+    Balancer, Counter, DIALOG, Dialogs, LOCATION, MEDIA, TABLES, TRANSACTION,
+    balancer::ResourceKind, dialog::DialogState,
 };
 
 use agent::Agent;
@@ -53,6 +55,8 @@ pub struct World {
     looped: Vec<Packet>,
     /// What did not leave, and is to be told with the next turn.
     failed: Vec<(usize, u32, SocketAddr, Option<usize>)>,
+    /// Questions to the media engine that it has not answered, and whose they are.
+    media: VecDeque<(usize, MediaAsk)>,
     /// What was said about hops is shown.
     pub hops: bool,
     log: String,
@@ -190,6 +194,7 @@ impl World {
             ghosts: Vec::new(),
             looped: Vec::new(),
             failed: Vec::new(),
+            media: VecDeque::new(),
             hops: false,
             log: String::new(),
             shown: Vec::new(),
@@ -303,6 +308,12 @@ impl World {
         for &(deadline, id) in &slot.out.arms {
             slot.wheel.insert((deadline, id.pack()));
         }
+        let place = usize::from(slot.number);
+        self.media
+            .extend(slot.out.media.drain(..).map(|ask| (place, ask)));
+        for id in slot.out.media_ended.drain(..) {
+            engine::free(&mut slot.participant, id);
+        }
         let hops = std::mem::take(&mut slot.out.hops);
         assert!(slot.out.asks.is_empty(), "every question was taken");
         slot.out.clear();
@@ -377,6 +388,7 @@ impl World {
             // An heir waits a little for signs that requests went out, before it sends them again; so does the script.
             self.pass(Duration::from_millis(150));
         }
+        self.run_engine();
     }
 
     /// The kernel says that a datagram did not leave.
@@ -489,6 +501,7 @@ impl World {
         // What the kernel said to the dead worker.
         self.failed.retain(|failed| failed.0 != slot);
         it.held.clear();
+        self.media.retain(|waiting| waiting.0 != slot);
         it.out = Outputs::default();
         it.proxy = Proxy::new(number, self.arena.key(), Arc::clone(&self.settings));
         let mut env = Env {
@@ -735,6 +748,10 @@ impl World {
         };
         let again = if again { " again" } else { "" };
         self.note(&format!("{name} < {summary}{by}{again}"));
+        if self.shown.iter().any(|show| show == "Body") {
+            let body = wire.text.split_once("\r\n\r\n").map_or("", |parts| parts.1);
+            self.log.push_str(&format!("        Body: {body}\n"));
+        }
         for show in self.shown.clone() {
             for value in agent::headers(&wire.text, &show) {
                 let value = self.symbolic(value);
@@ -815,6 +832,7 @@ impl World {
     /// After time enough for every timer nothing may be left.
     pub fn quiet(&mut self) {
         self.policy.held.clear();
+        self.run_engine();
         for slot in 0..self.slots.len() {
             self.release(slot, false);
         }
@@ -835,6 +853,7 @@ impl World {
         let (counted, dialogs) = self.calls();
         assert_eq!(counted, dialogs, "calls are counted as they are");
         self.check_seats();
+        self.check_media();
         let answered = {
             let mut answered = 0;
             self.slots[0].participant.rows(DIALOG, |record| {
@@ -902,11 +921,13 @@ impl World {
         self.died = 0;
         self.policy = Policy::default();
         self.failed.clear();
+        self.media.clear();
         self.hops = false;
         for agent in &mut self.agents {
             agent.start_over();
         }
         self.forget(LOCATION);
+        self.forget(MEDIA);
         let mut rows = Vec::new();
         self.slots[0]
             .participant

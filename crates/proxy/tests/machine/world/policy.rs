@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use proxy::{
-    Account, Admission, Answer, AskKind, CallClass, CallPlan, Decision, Limit, Question, Settings,
-    Target,
+    Account, Admission, Answer, AskKind, CallClass, CallPlan, Decision, Limit, MediaSet, Question,
+    Settings, Target,
 };
 use sip::{
     Method,
@@ -48,6 +48,8 @@ pub struct Policy {
     pub rejects: BTreeMap<&'static str, u16>,
     /// Kinds of questions that are answered only when the test says so.
     pub held: Vec<String>,
+    /// The engines of every call.
+    pub media: Option<Arc<MediaSet>>,
 }
 
 /// Users that exist, registered or not.
@@ -95,7 +97,7 @@ impl Policy {
         let limits = [limit(every_call(), self.calls_max)];
         CallPlan {
             class: (!self.untracked).then(|| Arc::new(self.class.clone())),
-            media: None,
+            media: self.media.clone(),
             limits: limits.into_iter().chain(of_callee).collect(),
         }
     }

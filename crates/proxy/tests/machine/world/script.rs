@@ -12,6 +12,7 @@
 //! +500ms            show Via, Route        count          time; headers to show; counters since the last count
 //! hold Route, Resolve        answer 2                     questions held back, and their answers
 //! release        release backwards                        all of them
+//! hold Media        engine        engine silent           questions to the media engine held back, and its answer to the oldest
 //! hops                                                    what is found out about hops is shown from here on
 //! calls        end                                        the dialogs on record; the operator ends them all
 //! die                                                     the worker of slot 0 dies, an heir takes over
@@ -55,6 +56,8 @@ impl World {
             self.release(0, order == " backwards");
         } else if line == "die" {
             self.die(0);
+        } else if let Some(how) = line.strip_prefix("engine") {
+            self.obey_engine(how.trim());
         } else if line == "calls" {
             self.show_calls();
         } else if line == "end" {
