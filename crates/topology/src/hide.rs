@@ -18,7 +18,7 @@ use crate::{
 /// The parameter of our Via that carries a [`ViaToken`].
 pub const VIA_PARAM: &[u8] = b"th";
 /// The parameter by which a Record-Route of ours is known.
-const OWN_ROUTE_PARAM: &str = "td";
+const OWN_ROUTE_PARAM: &[u8] = b"td";
 
 /// Why a message was not hidden. What was written of it is no whole message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +40,11 @@ pub enum Known {
     /// Both sides know it by the same Call-ID.
     Plain,
     /// It is hidden, and the one that is pointed to is this party of it.
-    Hidden { pointed: Side },
+    Hidden {
+        pointed: Side,
+        /// Of its [`Policy`].
+        key: u8,
+    },
 }
 
 /// Looks a call up by its Call-ID, the tag of the one that is pointed to, and the other's.
@@ -79,6 +83,8 @@ pub struct Sent<'s, 'm> {
     pub raw: &'s Message<'m>,
     /// It is not within a dialog.
     pub initial: bool,
+    /// It is one of our own, made in the name of the other party as the call's record has it.
+    pub own: bool,
     pub contacts: Contacts,
     /// Our Via says how a response goes on.
     pub via: bool,
@@ -123,9 +129,11 @@ impl Hide<'_> {
             .call_id()
             .map_err(|_| unreadable(HeaderName::CallId))?;
         let call_id = match self.towards {
-            Side::Callee => CallId::hidden(self.sealer, call_id).ok_or(HideError::TooLong)?,
+            Side::Callee => {
+                CallId::hidden(self.sealer, self.policy.key, call_id).ok_or(HideError::TooLong)?
+            }
             Side::Caller if sent.initial => {
-                CallId::hidden(self.sealer, call_id).ok_or(HideError::TooLong)?
+                CallId::hidden(self.sealer, self.policy.key, call_id).ok_or(HideError::TooLong)?
             }
             Side::Caller => call_id.to_vec(),
         };
@@ -142,7 +150,9 @@ impl Hide<'_> {
         if sent.initial && forms_dialog && sent.contacts == Contacts::Tokens {
             let (own, peer) = self.hidden_parties(copy_of, &marks);
             let routes = joined(copy_of, HeaderName::RecordRoute);
-            self.record_route(own, peer, routes, out)?;
+            let count = |message: &Message<'_>| message.values(HeaderName::RecordRoute).count();
+            let ours = count(copy_of).saturating_sub(count(sent.raw));
+            self.record_route(own, peer, ours, routes, out)?;
         }
         for header in copy_of.headers() {
             let is_first = copy_of
@@ -152,7 +162,7 @@ impl Hide<'_> {
                 HeaderName::Via | HeaderName::RecordRoute | HeaderName::ContentLength => {}
                 HeaderName::Route => copy(&header, copy_of, out),
                 HeaderName::CallId => write_line(&header, &call_id, out),
-                HeaderName::From | HeaderName::To if sent.initial => {
+                HeaderName::From | HeaderName::To if sent.initial || sent.own => {
                     let mut value = Vec::new();
                     self.identity(header.value, &marks, &mut value);
                     write_line(&header, &value, out);
@@ -322,6 +332,7 @@ impl Hide<'_> {
         &self,
         own: Vec<u8>,
         peer: Vec<u8>,
+        ours: usize,
         routes: Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<(), HideError> {
@@ -330,13 +341,17 @@ impl Hide<'_> {
             policy: self.policy,
             own,
             peer,
+            ours: u8::try_from(ours).map_err(|_| HideError::TooLong)?,
             routes,
         });
         out.extend_from_slice(b"Record-Route: <");
         if !self.own_uri(&target, out) {
             return Err(HideError::TooLong);
         }
-        out.extend_from_slice(b";lr>\r\n");
+        // Known for one of ours by its last parameter.
+        out.extend_from_slice(b";lr;");
+        out.extend_from_slice(OWN_ROUTE_PARAM);
+        out.extend_from_slice(b">\r\n");
         Ok(())
     }
 
@@ -352,31 +367,25 @@ impl Hide<'_> {
         for value in raw.values(HeaderName::RecordRoute) {
             match Target::of_value(self.sealer, value.value) {
                 Some(Target::Routes(routes)) if routes.side == self.towards => {
-                    hidden = Some(routes.routes);
+                    hidden = Some(routes);
                 }
                 _ if hidden.is_none() => theirs.push(value.value),
                 _ => {}
             }
         }
-        let list = hidden.as_deref().unwrap_or(answer.own_routes);
-        let list: Vec<&[u8]> = split_list(list).collect();
-        let (initial, of_sender) = match &answer.origin {
-            Origin::Request { message, .. } => (
-                message.to().is_ok_and(|to| to.tag().is_none()),
-                message.values(HeaderName::RecordRoute).count(),
-            ),
-            Origin::Token(token) => {
-                let ours = list.iter().take_while(|value| is_own_route(value)).count();
-                (token.initial, list.len().saturating_sub(ours))
-            }
+        let initial = match &answer.origin {
+            Origin::Request { message, .. } => message.to().is_ok_and(|to| to.tag().is_none()),
+            Origin::Token(token) => token.initial,
         };
         // Those of the sender are only in a token.
-        let of_sender = match &hidden {
-            Some(_) => of_sender.min(list.len()),
-            None => 0,
+        let (list, ours) = match &hidden {
+            Some(routes) => (routes.routes.as_slice(), usize::from(routes.ours)),
+            None => (answer.own_routes, usize::MAX),
         };
-        let ours_end = list.len().saturating_sub(of_sender);
-        let (ours, senders) = list.split_at_checked(ours_end).unwrap_or((&list, &[]));
+        let list: Vec<&[u8]> = split_list(list).collect();
+        let (ours, senders) = list
+            .split_at_checked(ours.min(list.len()))
+            .unwrap_or((&list, &[]));
         if initial && answer.contacts == Contacts::Tokens && !ours.is_empty() {
             // From the sender's side the nearest comes first.
             let routes: Vec<&[u8]> = ours
@@ -403,6 +412,7 @@ impl Hide<'_> {
             self.record_route(
                 seen(HeaderName::To).unwrap_or_default(),
                 seen(HeaderName::From).unwrap_or_default(),
+                ours.len(),
                 text,
                 out,
             )?;
@@ -438,7 +448,8 @@ impl Hide<'_> {
             Origin::Token(token) => {
                 let call_id = raw.call_id().map_err(|_| unreadable)?;
                 if token.towards == Side::Caller && !token.initial {
-                    return CallId::hidden(self.sealer, call_id).ok_or(HideError::TooLong);
+                    return CallId::hidden(self.sealer, self.policy.key, call_id)
+                        .ok_or(HideError::TooLong);
                 }
                 match CallId::open(self.sealer, call_id) {
                     Some(CallId::Hidden(call_id)) => Ok(call_id),
@@ -470,6 +481,13 @@ impl Hide<'_> {
         match given {
             // What this side gave us once, and what it will know again.
             Some(Target::Contact { side, uri: of, .. }) if side == self.towards => uri = of,
+            // One that we gave leads here from everywhere.
+            Some(_) if elsewhere => {
+                uri.extend_from_slice(b"sip:");
+                uri.extend_from_slice(address.uri.user.unwrap_or_default());
+                uri.push(b'@');
+                uri.extend_from_slice(self.own);
+            }
             _ if !address.uri.is_sip() || elsewhere && self.is_open(&address.uri) => {
                 uri.extend_from_slice(address.uri.text);
             }
@@ -569,6 +587,7 @@ impl Hide<'_> {
                     policy: self.policy,
                     own: Vec::new(),
                     peer: Vec::new(),
+                    ours: 0,
                     routes: joined(message, HeaderName::ServiceRoute),
                 });
                 value.push(b'<');
@@ -595,6 +614,14 @@ impl Hide<'_> {
             }
         }
         true
+    }
+
+    /// The URI of a party as the other side knows it.
+    pub fn party(&self, uri: &[u8]) -> Vec<u8> {
+        sip::Uri::parse(uri)
+            .ok()
+            .and_then(|uri| self.identity_uri(&uri, &Marks::default()))
+            .unwrap_or_else(|| uri.to_vec())
     }
 
     fn body_of(&self, message: &Message<'_>, marks: &Marks) -> Vec<u8> {
@@ -737,10 +764,6 @@ fn origin_party(header: &Header<'_>, origin: &Origin<'_, '_>, name: HeaderName) 
     out
 }
 
-fn is_own_route(value: &[u8]) -> bool {
-    NameAddr::parse(value).is_ok_and(|address| address.uri.param(OWN_ROUTE_PARAM).is_some())
-}
-
 /// The values of a header, one after another.
 fn joined(message: &Message<'_>, name: HeaderName) -> Vec<u8> {
     let mut out = Vec::new();
@@ -754,7 +777,7 @@ fn joined(message: &Message<'_>, name: HeaderName) -> Vec<u8> {
 }
 
 /// The values of a list of addresses.
-fn split_list(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn split_list(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = list.trim_ascii();
     std::iter::from_fn(move || {
         if rest.is_empty() {

@@ -70,6 +70,9 @@ pub struct Policy {
     pub agents: bool,
     /// Bodies stay as they are: SDP, and all others.
     pub bodies: bool,
+    /// Id of the key that the call's Call-ID is sealed with (see [`Sealer::id`](crate::Sealer::id)): the same from its beginning to its end. Of a key that is not there:
+    /// the newest.
+    pub key: u8,
 }
 
 impl Policy {
@@ -80,6 +83,7 @@ impl Policy {
             | (self.unknown as u16) << 2
             | u16::from(self.agents) << 4
             | u16::from(self.bodies) << 5
+            | u16::from(self.key) << 8
     }
 
     /// What [`Policy::encode`] made; what is not understood hides more.
@@ -102,6 +106,7 @@ impl Policy {
             },
             agents: bits & 1 << 4 != 0,
             bodies: bits & 1 << 5 != 0,
+            key: (bits >> 8) as u8,
         }
     }
 }

@@ -38,11 +38,13 @@ impl Hide<'_> {
                 Known::Plain
                 | Known::Hidden {
                     pointed: Side::Caller,
+                    ..
                 } => Some(call_id.to_vec()),
-                Known::No
-                | Known::Hidden {
+                Known::No => CallId::hidden(self.sealer, self.policy.key, call_id),
+                Known::Hidden {
                     pointed: Side::Callee,
-                } => CallId::hidden(self.sealer, call_id),
+                    key,
+                } => CallId::hidden(self.sealer, key, call_id),
             },
         }
     }

@@ -34,10 +34,6 @@ pub struct Leg {
     pub own: Vec<u8>,
     /// The URI of the other party as this one knows it; empty: as it came.
     pub peer: Vec<u8>,
-    /// Values of the Route header that came that are left out: the tokens themselves.
-    pub skip_first: usize,
-    /// The last one was a contact, put there by a strict router.
-    pub skip_last: bool,
 }
 
 /// Whether a request may have a token of ours: cheap, for those that have none.
@@ -67,18 +63,18 @@ impl Tokens {
             let last = message.values(HeaderName::Route).last()?;
             Target::of_value(sealer, last.value)
         };
-        let (contact, routes, skip_first, skip_last) = match (of_uri, of_route) {
-            (Some(Target::Routes(routes)), _) => (last(), Some(routes), 0, true),
-            (contact, Some(Target::Routes(routes))) => (contact, Some(routes), 1, false),
+        let (contact, routes) = match (of_uri, of_route) {
+            (Some(Target::Routes(routes)), _) => (last(), Some(routes)),
+            (contact, Some(Target::Routes(routes))) => (contact, Some(routes)),
             // A loose router of ours before a contact.
-            (contact, _) => (contact, None, 0, false),
+            (contact, _) => (contact, None),
         };
         let mut leg = match contact {
             Some(Target::Record {
                 side,
                 policy,
                 place,
-            }) if routes.is_none() => {
+            }) => {
                 return Some(Self::Record {
                     side,
                     policy,
@@ -97,8 +93,6 @@ impl Tokens {
                 routes,
                 own: Vec::new(),
                 peer: Vec::new(),
-                skip_first,
-                skip_last,
             },
             _ => {
                 let routes = routes.as_ref()?;
@@ -109,8 +103,6 @@ impl Tokens {
                     routes: Vec::new(),
                     own: Vec::new(),
                     peer: Vec::new(),
-                    skip_first,
-                    skip_last: false,
                 }
             }
         };
@@ -158,7 +150,7 @@ pub fn restore(sealer: &Sealer, message: &Message<'_>, leg: &Leg, out: &mut Vec<
         match header.name {
             HeaderName::Route => {
                 if !routed {
-                    write_routes(message, leg, out);
+                    write_routes(leg, out);
                 }
                 routed = true;
             }
@@ -176,24 +168,17 @@ pub fn restore(sealer: &Sealer, message: &Message<'_>, leg: &Leg, out: &mut Vec<
         }
     }
     if !routed {
-        write_routes(message, leg, out);
+        write_routes(leg, out);
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(message.body());
 }
 
-fn write_routes(message: &Message<'_>, leg: &Leg, out: &mut Vec<u8>) {
-    let all = message.values(HeaderName::Route).count();
-    let left = all.saturating_sub(usize::from(leg.skip_last));
-    let others = message
-        .values(HeaderName::Route)
-        .take(left)
-        .skip(leg.skip_first)
-        .map(|value| value.value);
-    let own = Some(leg.routes.as_slice()).filter(|routes| !routes.is_empty());
-    for value in own.into_iter().chain(others) {
+/// The way there. What else stands in Route leads nowhere that we have said: it would let a party see where the other one is.
+fn write_routes(leg: &Leg, out: &mut Vec<u8>) {
+    if !leg.routes.is_empty() {
         out.extend_from_slice(b"Route: ");
-        unfold(value, out);
+        unfold(&leg.routes, out);
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -32,6 +32,11 @@ impl std::fmt::Debug for SealKey {
 }
 
 impl SealKey {
+    /// Tells keys apart, mostly.
+    pub fn id(&self) -> u8 {
+        self.id
+    }
+
     /// The key of a secret of any length, which may serve other purposes too.
     pub fn of_secret(secret: &[u8]) -> Self {
         let derive = |what: &[u8]| -> [u8; KEY_BYTES] {
@@ -63,12 +68,24 @@ impl Sealer {
         }
     }
 
+    /// The id of the newest key.
+    pub fn id(&self) -> u8 {
+        self.newest.id
+    }
+
     /// Appends the token of `plain`; false, and nothing was done, if that is too long.
     pub(crate) fn seal(&self, plain: &[u8], out: &mut Vec<u8>) -> bool {
+        self.seal_by(self.newest.id, plain, out)
+    }
+
+    /// The same by the key with this id, or the newest.
+    pub(crate) fn seal_by(&self, id: u8, plain: &[u8], out: &mut Vec<u8>) -> bool {
         if plain.len() > SEALED_BYTES_MAX {
             return false;
         }
-        let SealKey { id, key } = &self.newest;
+        let known = self.older.iter().find(|key| key.id == id);
+        let by = known.filter(|_| self.newest.id != id);
+        let SealKey { id, key } = by.unwrap_or(&self.newest);
         let mut cipher = Aes128Siv::new(key.into());
         let Ok(sealed) = cipher.encrypt([[*id]], plain) else {
             return false;

@@ -41,21 +41,21 @@ impl CallId {
         }
     }
 
-    /// What the callee knows a call as whose caller has named it `call_id`. `None`: it is too long.
-    pub fn hidden(sealer: &Sealer, call_id: &[u8]) -> Option<Vec<u8>> {
-        Self::write(sealer, HIDDEN, call_id)
+    /// What the callee knows a call as whose caller has named it `call_id`, by the key with this id. `None`: it is too long.
+    pub fn hidden(sealer: &Sealer, key: u8, call_id: &[u8]) -> Option<Vec<u8>> {
+        Self::write(sealer, key, HIDDEN, call_id)
     }
 
     /// A name for a third party, that stands for exactly this one.
     pub fn pointer(sealer: &Sealer, call_id: &[u8]) -> Option<Vec<u8>> {
-        Self::write(sealer, POINTER, call_id)
+        Self::write(sealer, sealer.id(), POINTER, call_id)
     }
 
-    fn write(sealer: &Sealer, kind: u8, call_id: &[u8]) -> Option<Vec<u8>> {
+    fn write(sealer: &Sealer, key: u8, kind: u8, call_id: &[u8]) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         // Each of ours wraps another one; a call that comes by again and again ends here.
-        (call_id.len() <= CALL_ID_MAX && sealer.seal(&[&[kind], call_id].concat(), &mut out))
-            .then_some(out)
+        let plain = [&[kind], call_id].concat();
+        (call_id.len() <= CALL_ID_MAX && sealer.seal_by(key, &plain, &mut out)).then_some(out)
     }
 
     /// What was sealed at first, whatever number of times.
@@ -106,6 +106,8 @@ pub struct Routes {
     pub own: Vec<u8>,
     /// The URI of the other side, as it is known on this side.
     pub peer: Vec<u8>,
+    /// How many of the routes, at their beginning, are our own.
+    pub ours: u8,
     /// The value of a Route header.
     pub routes: Vec<u8>,
 }
@@ -136,6 +138,7 @@ impl Target {
                 policy,
                 own: from.text()?,
                 peer: from.text()?,
+                ours: from.byte()?,
                 routes: from.0.to_vec(),
             }),
             _ => return None,
@@ -173,6 +176,7 @@ impl Target {
                 begin(ROUTES, routes.side, routes.policy, &mut plain);
                 text(&routes.own, &mut plain)?;
                 text(&routes.peer, &mut plain)?;
+                plain.push(routes.ours);
                 plain.extend_from_slice(&routes.routes);
             }
         }
@@ -211,6 +215,13 @@ impl ViaToken {
             to: from.text()?,
             vias: from.0.to_vec(),
         })
+    }
+
+    /// The topmost of the Vias.
+    pub fn first_via(&self) -> &[u8] {
+        crate::hide::split_list(&self.vias)
+            .next()
+            .unwrap_or_default()
     }
 
     /// Appends the token; false, and nothing was done, if it is too long.
@@ -289,6 +300,7 @@ mod tests {
                 policy,
                 own: b"sip:alice@a".to_vec(),
                 peer: Vec::new(),
+                ours: 1,
                 routes: b"<sip:p1;lr>, <sip:p2;lr>".to_vec(),
             }),
         ];
@@ -315,7 +327,7 @@ mod tests {
     #[test]
     fn call_ids_wrap_and_unwrap() {
         let sealer = Sealer::new(SealKey::of_secret(b"k"), []);
-        let first = CallId::hidden(&sealer, b"x@a").unwrap();
+        let first = CallId::hidden(&sealer, 0, b"x@a").unwrap();
         let second = CallId::pointer(&sealer, &first).unwrap();
         assert_eq!(
             CallId::open(&sealer, &second),
@@ -329,7 +341,7 @@ mod tests {
         // A loop ends.
         let mut call_id = b"x@a".to_vec();
         let wraps = std::iter::from_fn(|| {
-            call_id = CallId::hidden(&sealer, &call_id)?;
+            call_id = CallId::hidden(&sealer, 0, &call_id)?;
             Some(())
         });
         assert!((5..100).contains(&wraps.count()));

@@ -111,6 +111,7 @@ impl Border {
         let sent = Sent {
             raw: &message,
             initial,
+            own: false,
             contacts: Contacts::Tokens,
             via: self.by_via,
             source: IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -3,7 +3,7 @@
 use sip::HeaderName as H;
 
 use super::border::{Border, Passed, assert_clean, value, values};
-use crate::{Identities, Mode, Policy};
+use crate::{Identities, Mode, Policy, SealKey, Sealer};
 
 /// An INVITE of `a` through two of its proxies.
 fn invite() -> String {
@@ -323,6 +323,28 @@ fn a_hidden_target_of_a_transfer_or_redirection_is_reached_by_a_token() {
     );
 }
 
+/// A party that adds to the Route set it was given.
+#[test]
+fn nobody_makes_us_show_a_target_to_others() {
+    let border = Border::new(Mode::Stateless);
+    let (passed, back) = call(&border);
+    for (got, is_callee, own) in [(&back, false, 2), (&passed.text, true, 2)] {
+        let request = within(
+            got,
+            "INFO",
+            is_callee,
+            "Route: <sip:spy.example.net;lr>\r\n",
+        );
+        let through = border.request(&request);
+        assert!(
+            !through.text.contains("spy.example.net"),
+            "{}",
+            through.text
+        );
+        assert_eq!(values(&through.text, H::Route).len(), own);
+    }
+}
+
 #[test]
 fn a_registration_passes_and_its_contact_is_reached() {
     let border = Border::new(Mode::Stateless);
@@ -390,6 +412,27 @@ fn identities_stay_where_they_are_to_stay() {
     assert_eq!(
         value(&back, H::From),
         "\"Alice\" <sip:alice@a.inside.net>;tag=ta"
+    );
+}
+
+#[test]
+fn calls_keep_their_key() {
+    let mut border = Border::new(Mode::Stateless);
+    border.policy.key = border.sealer.id();
+    let (passed, back) = call(&border);
+    let old = border.sealer.clone();
+    border.sealer = Sealer::new(SealKey::of_secret(b"newer"), [SealKey::of_secret(b"test")]);
+    assert_ne!(border.sealer.id(), old.id());
+    let bye = border.request(&within(&back, "BYE", false, ""));
+    assert_eq!(value(&bye.text, H::CallId), value(&passed.text, H::CallId));
+    let update = border.request(&within(&passed.text, "UPDATE", true, ""));
+    assert_eq!(value(&update.text, H::CallId), "callida@10.77.1.1");
+    // A new call has the new key.
+    border.policy.key = border.sealer.id();
+    let (again, _) = call(&border);
+    assert_ne!(
+        value(&again.text, H::CallId),
+        value(&passed.text, H::CallId)
     );
 }
 
