@@ -35,6 +35,7 @@ pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
     crate::caller::check(draft);
     crate::period::check(draft);
     crate::prefix_table::check(draft, clean);
+    crate::topology::check(draft, clean);
     routes(reader, draft, clean);
 }
 

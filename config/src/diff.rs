@@ -56,6 +56,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("auth", old.authentication != new.authentication);
     table("dns", old.dns != new.dns);
     table("cdr", old.records != new.records);
+    table("topology", old.topology != new.topology);
     named(&mut diff, "user", &old.users, &new.users, |user| {
         format!("{}@{}", user.name, user.domain)
     });

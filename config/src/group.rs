@@ -25,6 +25,8 @@ pub struct Group {
     pub destinations: Vec<Destination>,
     /// The `[[media]]` of calls that it gets.
     pub media: Option<String>,
+    /// Whether calls that it gets are hidden; `None`: nothing is said.
+    pub topology_hiding: Option<crate::topology::Hiding>,
     /// `None`: destinations are not probed.
     pub probe: Option<Probe>,
     pub passive: Passive,
@@ -140,6 +142,7 @@ pub(crate) fn one_group(table: &Table<'_>) -> Group {
         hash: table.text("hash", hash_of).unwrap_or_default(),
         destinations: destinations(table, policy),
         media: crate::media::chosen(table),
+        topology_hiding: crate::topology::chosen(table),
         probe: table
             .inner("probe", "group.probe")
             .map(|probe| one_probe(&probe)),
@@ -300,6 +303,7 @@ pub(crate) const GROUP: Section = Section {
             example: r#"destinations = [{ uri = "sip:192.0.2.10:5060" }]"#,
         },
         crate::media::MEDIA_KEY,
+        crate::topology::TOPOLOGY_KEY,
         Key {
             name: "probe",
             value: "table",

@@ -35,6 +35,7 @@ mod problem;
 mod reader;
 mod reference;
 mod router;
+mod topology;
 mod uri;
 mod users;
 mod value;

@@ -19,6 +19,7 @@ pub use crate::group::{DESTINATIONS_MAX, Destination, Group, HashOf, Passive, Po
 pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
 pub use crate::period::{Date, Dates, Hours, Period};
 pub use crate::prefix_table::PrefixTable;
+pub use crate::topology::{Hiding, KEY_BYTES, Topology, UnknownHeaders};
 
 /// Most slots of one server: workers times reactors.
 pub const SLOTS_MAX: u16 = 256;
@@ -50,6 +51,7 @@ pub struct Config {
     pub callers: Vec<Caller>,
     pub periods: Vec<Period>,
     pub prefix_tables: Vec<PrefixTable>,
+    pub topology: Topology,
     /// First match wins; what none matches goes to [`Config::fallback`].
     pub routes: Vec<Route>,
 }
@@ -430,6 +432,8 @@ pub struct Domain {
     /// The `[[media]]` of its calls.
     pub media: Option<String>,
     pub calls: DomainCalls,
+    /// Whether its calls are hidden; `None`: nothing is said.
+    pub topology_hiding: Option<Hiding>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -449,6 +453,8 @@ pub struct Route {
     pub media: Option<String>,
     /// The `[[profile]]` that they count in.
     pub profile: Option<String>,
+    /// Whether calls that it leads are hidden.
+    pub topology_hiding: Option<Hiding>,
 }
 
 /// What a request must be for its route; `None` is anything.

@@ -10,7 +10,7 @@ use crate::{
     model::*,
     period, prefix_table,
     reader::{Reader, Table},
-    value,
+    topology, value,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,6 +66,7 @@ pub(crate) fn parse<'r>(
     let callers = reader.tables(root, "caller");
     let periods = reader.tables(root, "period");
     let prefix_tables = reader.tables(root, "prefix_table");
+    let topology = reader.table(root, "topology");
     let routes = reader.tables(root, "route");
     let config = Config {
         listen: if listen.is_empty() {
@@ -108,6 +109,7 @@ pub(crate) fn parse<'r>(
         callers: callers.iter().map(caller::one).collect(),
         periods: periods.iter().map(period::one).collect(),
         prefix_tables: prefix_tables.iter().map(prefix_table::one).collect(),
+        topology: topology::topology(&topology),
         routes: routes.iter().map(one_route).collect(),
     };
     Draft {
@@ -453,6 +455,7 @@ fn one_domain(table: &Table<'_>) -> Domain {
         recurse: table.boolean("recurse").unwrap_or(false),
         media: media::chosen(table),
         calls: calls::of_domain(table),
+        topology_hiding: topology::chosen(table),
     }
 }
 
@@ -480,6 +483,7 @@ fn one_route(table: &Table<'_>) -> Route {
         recurse,
         media: media::chosen(table),
         profile: calls::chosen(table),
+        topology_hiding: topology::chosen(table),
     }
 }
 

@@ -7,7 +7,7 @@ use sip::uri::Host;
 
 use crate::{
     caller::Callers,
-    model::{Config, Domain, Match, Network, Target},
+    model::{Config, Domain, Hiding, Match, Network, Target},
     value,
 };
 
@@ -35,6 +35,7 @@ struct Rule {
     recurse: bool,
     media: Option<String>,
     profile: Option<String>,
+    topology_hiding: Option<Hiding>,
 }
 
 /// What a rule asks about a request.
@@ -64,6 +65,8 @@ pub struct Matched<'r> {
     pub media: Option<&'r str>,
     /// The `[[profile]]` that they count in.
     pub profile: Option<&'r str>,
+    /// Whether it hides calls.
+    pub topology_hiding: Option<Hiding>,
 }
 
 impl Router {
@@ -96,6 +99,7 @@ impl Router {
                     recurse: route.recurse,
                     media: route.media.clone(),
                     profile: route.profile.clone(),
+                    topology_hiding: route.topology_hiding,
                 })
             });
         let domains = config
@@ -168,6 +172,7 @@ impl Router {
                 recurse: rule.recurse,
                 media: rule.media.as_deref(),
                 profile: rule.profile.as_deref(),
+                topology_hiding: rule.topology_hiding,
             };
             take(&matched, rule.mismatch(domain, &user, question)).then_some(matched)
         })

@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, cdr, user, domain, group, calls, profile, caller, period, prefix_table, media, route
+              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, cdr, user, domain, group, calls, profile, caller, period, prefix_table, topology, media, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1
@@ -1497,5 +1497,103 @@ media = "relay"
             10 | media = "relay"
                |         ^^^^^^^
                = help: remove it, or `record = false` in [calls]"#]],
+    );
+}
+
+#[test]
+fn topology() {
+    check(
+        r#"
+[topology]
+identities = "hide"
+host = "a b"
+mode = "dialog"
+
+[[domain]]
+name = "example.com"
+topology_hiding = "always"
+
+[[route]]
+to = "dns"
+topology_hiding = 1
+"#,
+        expect![[r#"
+            error: `topology.identities` has an unknown value "hide"
+             --> tandem.toml:3:14
+              |
+            3 | identities = "hide"
+              |              ^^^^^^
+              = help: write "own" or "keep"
+
+            error: `topology.host` is not a host name or address
+             --> tandem.toml:4:8
+              |
+            4 | host = "a b"
+              |        ^^^^^
+              = help: write a host name, like example.com; international names in their xn-- form
+
+            error: `topology.mode` does not exist in this version
+             --> tandem.toml:5:1
+              |
+            5 | mode = "dialog"
+              | ^^^^
+              = help: remove it; docs/settings.md lists every key that exists
+
+            error: `domain.topology_hiding` has an unknown value "always"
+             --> tandem.toml:9:19
+              |
+            9 | topology_hiding = "always"
+              |                   ^^^^^^^^
+              = help: write "dialog" or "stateless"
+
+            error: `route.topology_hiding` must be a string, not an integer
+              --> tandem.toml:13:19
+               |
+            13 | topology_hiding = 1
+               |                   ^
+               = help: write for example: topology_hiding = true"#]],
+    );
+    // What media tell is warned of where it is to be hidden, and only there.
+    check(
+        r#"
+[[media]]
+name = "relay"
+engines = [{ address = "192.0.2.20:2223" }]
+
+[[domain]]
+name = "example.com"
+topology_hiding = true
+
+[[domain]]
+name = "example.org"
+topology_hiding = "stateless"
+media = "relay"
+
+[[route]]
+match = { domain = "example.net" }
+to = "dns"
+topology_hiding = false
+"#,
+        expect![[r#"
+            warning: `domain.name` "example.com" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`
+             --> tandem.toml:7:8
+              |
+            7 | name = "example.com"
+              |        ^^^^^^^^^^^^^
+              = help: add a [[user]] with a name like "alice@example.com", or run `tandem user add alice@example.com`
+
+            warning: `domain.topology_hiding` hides signalling, but has no media relay: SDP still tells each side the address that the other one has its media at
+             --> tandem.toml:8:19
+              |
+            8 | topology_hiding = true
+              |                   ^^^^
+              = help: add media = "NAME" of a [[media]] here, or say bodies = "keep" in [topology] if SDP is to stay as it is
+
+            warning: `domain.name` "example.org" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`
+              --> tandem.toml:11:8
+               |
+            11 | name = "example.org"
+               |        ^^^^^^^^^^^^^
+               = help: add a [[user]] with a name like "alice@example.org", or run `tandem user add alice@example.org`"#]],
     );
 }
