@@ -77,6 +77,7 @@ pub fn settings() -> Settings {
         registrar: registrar::Policy::default(),
         auth: proxy::AuthPolicy::default(),
         dialog_key: stdx::hash::Key([9; 16]),
+        hiding: proxy::Hiding::of_key(&stdx::hash::Key([9; 16])),
         branches_max: 8,
         forking: proxy::Forking::default(),
         media: Vec::new(),

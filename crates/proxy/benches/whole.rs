@@ -48,6 +48,7 @@ impl World {
             timer_c: Duration::from_secs(190),
             registrar: registrar::Policy::default(),
             dialog_key: stdx::hash::Key([9; 16]),
+            hiding: proxy::Hiding::of_key(&stdx::hash::Key([9; 16])),
             auth: proxy::AuthPolicy::default(),
             branches_max: 12,
             forking: proxy::Forking::default(),

@@ -144,6 +144,8 @@ pub struct Destination {
 pub struct CallPlan {
     /// `None`: the call has no dialog record, and so no limits.
     pub class: Option<Arc<CallClass>>,
+    /// Neither side is to learn of the other's network; `None`: nothing is hidden. For requests that begin no call too.
+    pub hide: Option<topology::Mode>,
     /// What it counts in; [`tables::dialog::DIALOG_COUNTS_MAX`] of them at most, the rest is not looked at.
     pub limits: Vec<Limit>,
     /// The engines that relay its media.

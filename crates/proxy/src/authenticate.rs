@@ -34,7 +34,7 @@ impl Step<'_, '_> {
         if self.is_refused(context, hand, self.source_key(context)) {
             return;
         }
-        match digest::present(&hand.message, &realm, &self.settings, key, now) {
+        match digest::present(hand.raw(), &realm, &self.settings, key, now) {
             Presented::Usable(found, _) => {
                 let user = digest::plain(found.username);
                 let user_key = self.user_key(context, &realm, &user);
@@ -87,14 +87,14 @@ impl Step<'_, '_> {
     ) {
         let (key, now, also) = (self.key, self.env.now, context.offers);
         let realm = std::mem::take(&mut context.realm);
-        let presented = digest::present(&hand.message, &realm, &self.settings, key, now);
+        let presented = digest::present(hand.raw(), &realm, &self.settings, key, now);
         let Presented::Usable(found, made) = presented else {
             // The answer was so late that the nonce is not fresh any more.
             self.env.count(Counter::AuthStale);
             return self.challenge(context, hand, &realm, also, true);
         };
         let user = digest::plain(found.username);
-        match digest::check(&hand.message, &found, &realm, account) {
+        match digest::check(hand.raw(), &found, &realm, account) {
             Checked::Wrong => {
                 self.on_wrong_password(context, &realm, &user);
                 self.challenge(context, hand, &realm, also, false);
@@ -102,7 +102,7 @@ impl Step<'_, '_> {
             checked => {
                 // Without `qop` there is no count: such a nonce is good for one request.
                 let count = found.count().unwrap_or(1);
-                let request = digest::fingerprint(key, context, &hand.message);
+                let request = digest::fingerprint(key, context, hand.raw());
                 let nonces = Nonces::of(self.env.arena.board());
                 let used = nonces.take(now, made.millis, made.hash, count, request);
                 let counter = match used {

@@ -14,6 +14,7 @@ use crate::{
     addresses::Interface,
     ask::{CallPlan, Destination, Target},
     call::CallRef,
+    hidden::Hidden,
     media::Waits,
     settings::Settings,
 };
@@ -214,6 +215,8 @@ pub struct Context {
     pub asked: u16,
     /// The call on record that it belongs to.
     pub(crate) call: Option<CallRef>,
+    /// The other side is not to see what came.
+    pub(crate) hidden: Option<Hidden>,
     /// What becomes of the call that it may begin; until that is on record.
     pub(crate) plan: Option<CallPlan>,
     /// Differs from the record in the arena.
@@ -278,6 +281,7 @@ impl Context {
             cancelled: false,
             asked: 0,
             call: None,
+            hidden: None,
             plan: None,
             dirty: true,
             turn: 0,

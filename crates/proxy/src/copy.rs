@@ -1,6 +1,6 @@
 //! The request as it goes to one target (§16.6 steps 1 to 8).
 
-use std::io::Write;
+use std::{io::Write, net::SocketAddr};
 
 use sip::{HeaderName, Patch, PatchError};
 
@@ -10,6 +10,8 @@ use crate::{
     branch::Branch,
     call::{CallRef, place},
     digest,
+    hidden::Hidden,
+    intake,
     route::{self, StrictRoutes},
     step::{Hand, Step},
 };
@@ -17,7 +19,7 @@ use crate::{
 /// Max-Forwards of a request that has none (§16.6 step 3).
 const MAX_FORWARDS: &[u8] = b"70";
 /// Longest Via or Record-Route value of ours. The configuration's check excludes a host that does not fit.
-const VALUE_BYTES_MAX: usize = 400;
+pub(crate) const VALUE_BYTES_MAX: usize = 400;
 
 /// Where one copy of a request goes.
 #[derive(Clone, Copy)]
@@ -31,22 +33,35 @@ pub(crate) struct Copy<'c> {
     pub(crate) breadth: Option<usize>,
     /// The call on record that it belongs to.
     pub(crate) call: Option<CallRef>,
+    pub(crate) hidden: Option<Hidden>,
+    /// The request is kept until it is answered.
+    pub(crate) kept: bool,
+    /// Where it came from.
+    pub(crate) source: SocketAddr,
+}
+
+/// Why there is no copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CopyError {
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    #[error(transparent)]
+    Hide(#[from] topology::HideError),
 }
 
 impl Step<'_, '_> {
     /// Appends the copy to the outputs; after an error a part of it may be there.
-    pub(crate) fn write_copy(
-        &mut self,
-        hand: &Hand<'_>,
-        copy: &Copy<'_>,
-    ) -> Result<(), PatchError> {
+    pub(crate) fn write_copy(&mut self, hand: &Hand<'_>, copy: &Copy<'_>) -> Result<(), CopyError> {
+        let start = self.out.bytes.len();
         let mut patch = Patch::reusing(hand.message, std::mem::take(&mut self.room.patch));
         let result = self.patch_copy(&mut patch, hand, copy);
         if result.is_ok() {
             patch.write(&mut self.out.bytes);
         }
         self.room.patch = patch.into_space();
-        result
+        result?;
+        self.hide_copy(start, hand, copy)?;
+        Ok(())
     }
 
     fn patch_copy(
@@ -100,7 +115,8 @@ impl Step<'_, '_> {
             digest::take_credentials(patch, &self.settings)?;
         }
         // Step 4.
-        if hand.intake.record_route {
+        let hides = copy.hidden.is_some_and(|hidden| hidden.initial);
+        if hand.intake.record_route || hides && intake::may_begin_dialog(message) {
             self.push_record_route(patch, message, copy)?;
         }
         if let Some(call) = &copy.call {
@@ -154,13 +170,16 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    fn write_sent_by(&self, by: Interface, out: &mut &mut [u8]) -> std::io::Result<()> {
+    pub(crate) fn write_sent_by(&self, by: Interface, out: &mut &mut [u8]) -> std::io::Result<()> {
         self.settings.write_sent_by(by, out)
     }
 }
 
 /// What `write` writes into the room given; cut where that ends.
-fn gathered(room: &mut [u8], write: impl FnOnce(&mut &mut [u8]) -> std::io::Result<()>) -> &[u8] {
+pub(crate) fn gathered(
+    room: &mut [u8],
+    write: impl FnOnce(&mut &mut [u8]) -> std::io::Result<()>,
+) -> &[u8] {
     let whole = room.len();
     let mut rest = &mut *room;
     // Only a lack of room can fail.

@@ -86,7 +86,8 @@ impl Step<'_, '_> {
         decision: Decision,
         plan: CallPlan,
     ) {
-        if context.is_invite() && hand.intake.record_route {
+        context.hidden = self.begin_hidden(context, hand, plan.hide);
+        if context.is_invite() && (hand.intake.record_route || context.hidden.is_some()) {
             context.plan = Some(plan);
         }
         match decision {

@@ -76,6 +76,10 @@ impl Step<'_, '_> {
                 }
             }
         }
+        if context.hidden.is_some() && context.request.is_none() {
+            // What came, for its answers: what is sent tells nothing of it.
+            context.request = store(self.env, hand.raw().bytes(), AllocClass::New);
+        }
         if let Some(plan) = context.plan.take()
             && !self.begin_call(context, hand, &plan)
         {
@@ -173,7 +177,8 @@ impl Step<'_, '_> {
     /// Lets go of the stored request, once what was sent says as much.
     pub(crate) fn forget_request(&mut self, context: &mut Context) {
         let sent = context.branches.iter().any(|branch| branch.sent.is_some());
-        if sent && !context.waits() && !context.may_go_on() {
+        let kept = context.waits() || context.may_go_on() || context.hidden.is_some();
+        if sent && !kept {
             let request = context.request.take();
             self.release(request);
         }
@@ -213,6 +218,9 @@ impl Step<'_, '_> {
             came_in_by: context.listener,
             breadth: breadth_of_each(hand, open_branches(context)),
             call: context.call,
+            hidden: context.hidden,
+            kept: context.request.is_some(),
+            source: context.source,
             branch: BranchText {
                 place: Place::Transaction { row, number },
                 listener: Some(context.listener.id),
@@ -317,6 +325,9 @@ impl Step<'_, '_> {
             came_in_by,
             breadth: None,
             call: self.call_of_ack(hand),
+            hidden: hand.hidden.map(|(_, hidden)| hidden),
+            kept: false,
+            source: hand.way.to,
             branch: BranchText {
                 place: Place::Stateless { derived },
                 listener: Some(came_in_by.id),

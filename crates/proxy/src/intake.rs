@@ -12,6 +12,7 @@ use stdx::{
     text::{write_decimal, write_ip},
 };
 use tables::Counter;
+use topology::token::CallId;
 
 use crate::{
     branch::Branch,
@@ -162,7 +163,7 @@ impl Intake {
         Ok(Self {
             fold: match line.method {
                 Method::Ack => 0,
-                _ => fold(message, key, cseq.number, line.uri, &from, &to),
+                _ => fold(message, key, cseq.number, line.uri, &from, &to, settings),
             },
             answered_here: to.tag() == Some(&way.tag),
             bare_uri: bare_uri(&uri, settings),
@@ -209,6 +210,12 @@ fn bare_uri(uri: &Uri<'_>, settings: &Settings) -> Option<Vec<u8>> {
         }
     }
     Some(bare)
+}
+
+/// Whether a request may begin a dialog (§12.1, RFC 6665 §4.4.1).
+pub(crate) fn may_begin_dialog(message: &Message<'_>) -> bool {
+    let method = message.request().map(|line| line.method);
+    method.is_some_and(begins_dialog) && message.to().is_ok_and(|to| to.tag().is_none())
 }
 
 fn begins_dialog(method: Method) -> bool {
@@ -323,7 +330,14 @@ fn fold(
     uri: &[u8],
     from: &NameAddr<'_>,
     to: &NameAddr<'_>,
+    settings: &Settings,
 ) -> u64 {
+    // A call that we hid and that comes back is the same one (see `hidden`).
+    let sealed = message
+        .first(HeaderName::CallId)
+        .map(|header| header.value)
+        .filter(|call_id| topology::token::may_be(call_id))
+        .and_then(|call_id| CallId::innermost(&settings.hiding.sealer, call_id));
     let value = |name| message.first(name).map_or(&b""[..], |header| header.value);
     // We take away two Route values at most, so that a third line is the last that can decide.
     let mut routes = message.all(HeaderName::Route).map(|header| header.value);
@@ -334,7 +348,10 @@ fn fold(
             b"fold",
             to.tag().unwrap_or_default(),
             from.tag().unwrap_or_default(),
-            value(HeaderName::CallId),
+            match &sealed {
+                Some(call_id) => call_id,
+                None => value(HeaderName::CallId),
+            },
             &cseq.to_be_bytes(),
             uri,
             route(),

@@ -9,6 +9,7 @@
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
 //! - `call`: dialogs on record, from the INVITE to the end; seats, session timers, what time and the operator want of calls.
 //! - `media`: a message with SDP waits for the engine that relays the call.
+//! - `hidden`: what neither side of a call is to learn of the other (see `topology`).
 //! - `branch`, `call::place`: what we put into Via and Record-Route, and know again; `addresses`: which of our addresses those name.
 //!
 //! `NOTES.md` has the life of a request as a diagram.
@@ -40,6 +41,7 @@ mod copy;
 mod decide;
 mod digest;
 mod forward;
+mod hidden;
 mod hops;
 mod intake;
 mod io;
@@ -70,6 +72,7 @@ pub use ask::{
 pub use auth::Algorithms;
 pub use context::ContextId;
 pub use digest::local_name;
+pub use hidden::Hiding;
 pub use io::{
     Datagram, Disposition, Env, HopState, Input, Note, Outcome, OutcomeKind, Outputs, Send,
 };

@@ -28,6 +28,7 @@ use crate::{
     ask::{Backup, Destination, Target},
     call::{CallRef, Role, session::SessionAsk},
     context::{Branch, Cancel, Client, Context, ContextId, Kept, Origin, Rest, Row, Server, Stage},
+    hidden::Hidden,
     settings::Settings,
 };
 
@@ -90,6 +91,7 @@ const CONTACTS: u8 = 4;
 const LOCAL: u8 = 8;
 const GROUP_DESTINATIONS: u8 = 16;
 const CALL: u8 = 32;
+const HIDDEN: u8 = 64;
 /// Those of a branch.
 const REST: u8 = 1;
 const HOP_AT: u8 = 2;
@@ -108,7 +110,8 @@ fn encode_plan(context: &Context, to: &mut Writer<'_>) {
         | part(CONTACTS, context.contacts.is_some())
         | part(LOCAL, context.listener.ip.is_some())
         | part(GROUP_DESTINATIONS, in_groups().any(Target::has_destination))
-        | part(CALL, context.call.is_some());
+        | part(CALL, context.call.is_some())
+        | part(HIDDEN, context.hidden.is_some());
     if parts == 0 {
         return;
     }
@@ -135,6 +138,9 @@ fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     }
     if let Some(call) = &context.call {
         to.call(call);
+    }
+    if let Some(hidden) = context.hidden {
+        to.out.extend_from_slice(&hidden.encode());
     }
 }
 
@@ -164,6 +170,10 @@ fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Option<()> {
     }
     if parts & CALL != 0 {
         context.call = Some(from.call()?);
+    }
+    if parts & HIDDEN != 0 {
+        let bytes = [from.byte()?, from.byte()?, from.byte()?, from.byte()?];
+        context.hidden = Some(Hidden::decode(bytes)?);
     }
     Some(())
 }
@@ -673,6 +683,7 @@ mod tests {
             timer_c: Duration::from_secs(190),
             registrar: registrar::Policy::default(),
             dialog_key: stdx::hash::Key([9; 16]),
+            hiding: crate::hidden::Hiding::of_key(&stdx::hash::Key([9; 16])),
             branches_max: 12,
             forking: Forking::default(),
             media: Vec::new(),

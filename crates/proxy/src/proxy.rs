@@ -11,6 +11,7 @@ use tables::Counter;
 use crate::{
     ask::AskId,
     context::{Context, ContextId, Contexts},
+    hidden::Restored,
     hops::Flights,
     intake::{Intake, Way},
     io::{Datagram, Disposition, Env, Input, Outputs},
@@ -50,6 +51,8 @@ pub(crate) struct AtHand {
     pub(crate) id: ContextId,
     way: Way,
     intake: Intake,
+    /// What it is without our tokens.
+    restored: Option<Box<Restored>>,
 }
 
 /// What a request that has come is.
@@ -67,8 +70,18 @@ pub(crate) enum Found {
 }
 
 impl AtHand {
-    pub(crate) fn new(id: ContextId, way: Way, intake: Intake) -> Self {
-        Self { id, way, intake }
+    pub(crate) fn new(
+        id: ContextId,
+        way: Way,
+        intake: Intake,
+        restored: Option<Box<Restored>>,
+    ) -> Self {
+        Self {
+            id,
+            way,
+            intake,
+            restored,
+        }
     }
 }
 
@@ -176,10 +189,8 @@ impl Proxy {
         let (layout, read) = (self.layout.take(), self.at_hand.take());
         let hand = match (&layout, &read) {
             (Some(layout), Some(read)) if read.id == id => {
-                layout.message(datagram.bytes).map(|message| Hand {
-                    message,
-                    way: &read.way,
-                    intake: &read.intake,
+                layout.message(datagram.bytes).map(|message| {
+                    Hand::of(message, read.restored.as_deref(), &read.way, &read.intake)
                 })
             }
             _ => None,
@@ -352,6 +363,12 @@ impl Question<'_> {
     /// The configuration that the request began with.
     pub fn settings(&self) -> &Settings {
         &self.context.settings
+    }
+
+    /// Whether the request goes where a token of ours in it says (see `hidden`): no rule need lead it there. Its Request-URI and Route are
+    /// as they came.
+    pub fn is_addressed(&self) -> bool {
+        self.context.hidden.is_some()
     }
 
     /// Where the request came from.

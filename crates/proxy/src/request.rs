@@ -12,6 +12,7 @@ use transaction::{
 use crate::{
     ask::AskKind,
     context::{Context, ContextId, Origin, Server, Stage},
+    hidden::{Came, Restored},
     intake::{self, Intake, Refusal, Way},
     io::{Datagram, Disposition},
     proxy::{AtHand, Found},
@@ -36,14 +37,22 @@ impl Step<'_, '_> {
             return served;
         };
         let way = Way::by(message, value.value, &via, datagram.source, self.key);
-        let mut intake = match Intake::of(message, &way, self.key, &self.settings) {
+        let came = self.restore(message, datagram.listener);
+        let restored = came.restored().and_then(Restored::message);
+        let intake = Intake::of(
+            restored.as_ref().unwrap_or(message),
+            &way,
+            self.key,
+            &self.settings,
+        );
+        let mut intake = match intake {
             Ok(intake) => intake,
             Err(refusal) => {
                 self.refuse(message, datagram, &way, &refusal);
                 return served;
             }
         };
-        self.know_by_names(message, &mut intake);
+        self.know_by_names(restored.as_ref().unwrap_or(message), &mut intake);
         // A CANCEL is looked up by its INVITE: nobody has a question about its own transaction, it is answered at once, and again
         // for a retransmission.
         let written = key::lookup_key(message, &via, self.key, &mut self.room.key);
@@ -58,8 +67,10 @@ impl Step<'_, '_> {
         }
         match (line.method, owner) {
             (Method::Ack, owner) => {
-                let begun = self.on_ack(message, datagram, &way, &intake, owner);
-                let begun = begun.map(|id| Found::Begun(AtHand::new(id, way, intake)));
+                let hand = Hand::of(*message, came.restored(), &way, &intake);
+                let begun = self.on_ack(&hand, datagram, owner);
+                let begun = begun
+                    .map(|id| Found::Begun(AtHand::new(id, way, intake, came.into_restored())));
                 return (Disposition::Served, begun.unwrap_or(Found::Done));
             }
             (Method::Cancel, owner) => {
@@ -67,27 +78,28 @@ impl Step<'_, '_> {
                 return served;
             }
             (_, Owner::Mine(id)) => {
-                let hand = Hand {
-                    message: *message,
-                    way: &way,
-                    intake: &intake,
-                };
+                let hand = Hand::of(*message, came.restored(), &way, &intake);
                 self.on_retransmission(id, &hand);
                 return (Disposition::Served, Found::Copy);
             }
             (_, Owner::Nobody | Owner::Other(_)) => {}
         }
+        if matches!(came, Came::Lost) {
+            self.refuse(
+                message,
+                datagram,
+                &way,
+                &Refusal::new(481, Counter::HiddenLost),
+            );
+            return served;
+        }
         if let Err(refusal) = intake::validate(message, &way, &intake, self.key) {
             self.refuse(message, datagram, &way, &refusal);
             return served;
         }
-        let hand = Hand {
-            message: *message,
-            way: &way,
-            intake: &intake,
-        };
+        let hand = Hand::of(*message, came.restored(), &way, &intake);
         let id = self.begin(&hand, line.method, datagram);
-        let begun = AtHand::new(id, way, intake);
+        let begun = AtHand::new(id, way, intake, came.into_restored());
         (Disposition::Served, Found::Begun(begun))
     }
 
@@ -141,6 +153,7 @@ impl Step<'_, '_> {
         let Some(mut context) = self.take(id) else {
             return id;
         };
+        context.hidden = hand.hidden.map(|(_, hidden)| hidden);
         if hand.intake.within_dialog {
             // The dialog was let in and routed when it began: its Route set says where this goes (§16.4, §16.5).
             context.stage = Stage::Routing;
@@ -243,10 +256,8 @@ impl Step<'_, '_> {
     /// context that it began, if its way must be asked for.
     fn on_ack(
         &mut self,
-        message: &Message<'_>,
+        hand: &Hand<'_>,
         datagram: &Datagram<'_>,
-        way: &Way,
-        intake: &Intake,
         owner: Owner,
     ) -> Option<ContextId> {
         if let Owner::Mine(id) = owner
@@ -267,6 +278,7 @@ impl Step<'_, '_> {
                 return None;
             }
         }
+        let intake = hand.intake;
         if intake.answered_here {
             // For an answer that we gave without a transaction.
             self.env.count(Counter::RequestAbsorbed);
@@ -276,12 +288,7 @@ impl Step<'_, '_> {
             self.env.count(Counter::AckUnmatched);
             return None;
         }
-        let hand = Hand {
-            message: *message,
-            way,
-            intake,
-        };
-        self.forward_ack(&hand, datagram)
+        self.forward_ack(hand, datagram)
     }
 
     /// A CANCEL (§9.2, §16.10). It is answered here, and its INVITE's branches are cancelled.

@@ -36,7 +36,7 @@ impl Step<'_, '_> {
             return Disposition::Served;
         };
         let cancel = cseq.method == Method::Cancel;
-        // Only what we sent by ourselves has nobody else's Via.
+        // Only what we sent by ourselves, and what is hidden, has nobody else's Via.
         let ours_alone = vias.next().is_none();
         if let Place::Transaction { row, number } = branch.place {
             match self.env.arena.with(row, |record| record.owner) {
@@ -53,7 +53,8 @@ impl Step<'_, '_> {
                         self.contexts.put(other);
                     }
                     if let Some(mut context) = same {
-                        if ours_alone && !cancel && !context.is_own() {
+                        let shows_none = context.is_own() || context.hidden.is_some();
+                        if ours_alone && !cancel && !shows_none {
                             self.contexts.put(context);
                             self.env.count(Counter::ResponseForeign);
                             return Disposition::Served;
@@ -80,7 +81,7 @@ impl Step<'_, '_> {
             self.on_probed(resource, branch.fold, status.code);
             return Disposition::Served;
         }
-        if ours_alone && !cancel {
+        if ours_alone && !cancel && self.hidden_way(message).is_none() {
             self.env.count(Counter::ResponseForeign);
             return Disposition::Served;
         }
@@ -382,7 +383,13 @@ impl Step<'_, '_> {
                 .bytes
                 .extend_from_slice(self.env.arena.block(block));
         }
+        if let Some(hidden) = context.hidden.filter(|_| is_redirection) {
+            self.write_hidden_contacts(context, hidden, message);
+        }
         for &name in names {
+            if is_redirection && context.hidden.is_some() {
+                break;
+            }
             for header in message.all(name) {
                 self.out
                     .bytes

@@ -37,6 +37,7 @@ pub struct Settings {
     pub forking: Forking,
     /// Every `[[media]]`.
     pub media: Vec<Arc<MediaSet>>,
+    pub hiding: crate::hidden::Hiding,
 }
 
 /// How a request goes from one target or hop to the next.

@@ -12,6 +12,7 @@ use crate::{
     ask::{Ask, AskId, AskKind},
     call,
     context::{Context, ContextId, Contexts, Stage},
+    hidden::{Came, Hidden, Restored},
     hops::Flights,
     intake::{Intake, Way},
     io::{Datagram, Env, Outputs, Send},
@@ -51,9 +52,38 @@ pub(crate) struct Step<'s, 'e> {
 /// A request as it came, and what was read of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Hand<'m> {
+    /// As it is to be read: what was hidden of it is restored.
     pub(crate) message: Message<'m>,
+    /// As it came, where that differs, and how it is hidden.
+    pub(crate) hidden: Option<(Message<'m>, Hidden)>,
     pub(crate) way: &'m Way,
     pub(crate) intake: &'m Intake,
+}
+
+impl<'m> Hand<'m> {
+    /// The request as it came: what its answers are made of.
+    pub(crate) fn raw(&self) -> &Message<'m> {
+        match &self.hidden {
+            Some((raw, _)) => raw,
+            None => &self.message,
+        }
+    }
+
+    /// With what tokens have said of it.
+    pub(crate) fn of(
+        raw: Message<'m>,
+        restored: Option<&'m Restored>,
+        way: &'m Way,
+        intake: &'m Intake,
+    ) -> Self {
+        let hidden = restored.and_then(|restored| Some((restored.message()?, restored.hidden)));
+        Self {
+            message: hidden.map_or(raw, |(message, _)| message),
+            hidden: hidden.map(|(_, hidden)| (raw, hidden)),
+            way,
+            intake,
+        }
+    }
 }
 
 /// Numbers of resolve questions begin here.
@@ -168,15 +198,18 @@ impl Step<'_, '_> {
         let block = context.request?;
         self.with_stored(block, |step, message| {
             let way = Way::of(message, context.source, step.key)?;
-            let mut intake = Intake::of(message, &way, step.key, &step.settings).ok()?;
+            let came = step.restore(message, context.listener);
+            let restored = match &came {
+                Came::Lost => return None,
+                came => came.restored(),
+            };
+            let read = restored.and_then(Restored::message);
+            let read = read.as_ref().unwrap_or(message);
+            let mut intake = Intake::of(read, &way, step.key, &step.settings).ok()?;
             if context.is_own() {
                 call::own::leads_past_us(&mut intake);
             }
-            let hand = Hand {
-                message: *message,
-                way: &way,
-                intake: &intake,
-            };
+            let hand = Hand::of(*message, restored, &way, &intake);
             Some(work(step, context, &hand))
         })
         .flatten()

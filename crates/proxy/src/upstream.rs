@@ -11,6 +11,7 @@ use crate::{
     addresses::Interface,
     context::{Branch, Cancel, Context, Kept, Row, Server, Stage},
     forward::as_addressed,
+    hidden::Hidden,
     io::Datagram,
     local::{self, Local},
     request::Respond,
@@ -165,7 +166,7 @@ impl Step<'_, '_> {
             return;
         }
         self.reply_by(
-            &hand.message,
+            hand.raw(),
             context.listener,
             hand.way,
             code,
@@ -284,7 +285,12 @@ impl Step<'_, '_> {
 
     /// A final answer is out: what only served to find it is not needed any more.
     fn let_go(&mut self, context: &mut Context) {
-        let request = context.request.take();
+        // A 2xx to INVITE comes again, and goes to where the request came from.
+        let kept = context.is_invite() && context.hidden.is_some_and(Hidden::needs_request);
+        let request = match kept {
+            true => None,
+            false => context.request.take(),
+        };
         let challenges = context.challenges.take();
         let contacts = context.contacts.take();
         context.stop_here();
@@ -326,6 +332,10 @@ impl Step<'_, '_> {
 
     /// Appends a response as it goes to whoever sent the request.
     pub(crate) fn write_upwards(&mut self, context: &Context, message: &Message<'_>) {
+        if let Some(hidden) = context.hidden {
+            self.write_upwards_hidden(context, hidden, message);
+            return;
+        }
         let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
         let done = patch
             .remove_first_value(HeaderName::Via)
@@ -337,6 +347,23 @@ impl Step<'_, '_> {
             patch.write(&mut self.out.bytes);
         }
         self.room.patch = patch.into_space();
+    }
+
+    fn write_upwards_hidden(&mut self, context: &Context, hidden: Hidden, message: &Message<'_>) {
+        let Some(call) = &context.call else {
+            self.write_hidden(context, hidden, message);
+            return;
+        };
+        let mut text = Vec::new();
+        let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
+        if Self::patch_response(call, &mut patch).is_ok() {
+            patch.write(&mut text);
+        }
+        self.room.patch = patch.into_space();
+        let mut layout = sip::Layout::new();
+        if let Ok(message) = sip::parse(&text, &mut layout) {
+            self.write_hidden(context, hidden, &message);
+        }
     }
 
     /// Appends a response without its top Via, which is ours.
@@ -389,7 +416,7 @@ impl Step<'_, '_> {
                 skip_via: false,
                 headers,
             };
-            local::write(&hand.message, &local, out);
+            local::write(hand.raw(), &local, out);
         };
         if let Some(hand) = hand {
             local(hand, &mut self.out.bytes);
@@ -430,6 +457,8 @@ impl Step<'_, '_> {
         let to = next
             .and_then(|value| sip::Via::parse(value.value).ok())
             .and_then(|via| crate::route::response_address(&via));
+        let hidden = self.hidden_way(message);
+        let to = hidden.or(to);
         let Some(to) = to else {
             self.env.count(Counter::ReplySuppressed);
             return;
@@ -443,7 +472,12 @@ impl Step<'_, '_> {
             return;
         };
         let start = self.out.bytes.len();
-        self.write_without_top_via(message);
+        match hidden {
+            Some(_) => {
+                self.pass_hidden(message, listener, datagram.source);
+            }
+            None => self.write_without_top_via(message),
+        }
         if self.queue_from(start, listener, to) {
             self.env.count(Counter::ResponseStateless);
         }

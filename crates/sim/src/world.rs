@@ -59,6 +59,7 @@ impl Default for Config {
                 registrar: registrar::Policy::default(),
                 auth: proxy::AuthPolicy::default(),
                 dialog_key: stdx::hash::Key([9; 16]),
+                hiding: proxy::Hiding::of_key(&stdx::hash::Key([9; 16])),
                 branches_max: 12,
                 forking: proxy::Forking::default(),
                 media: Vec::new(),

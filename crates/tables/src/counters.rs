@@ -160,6 +160,8 @@ counters! {
     DestinationsUp "destinations.up" "times that a destination came up again",
     GroupFull "destinations.group_full" "requests answered 503 because all destinations of their group that were up were full",
     GroupDown "destinations.group_down" "requests answered 503 because no destination of their group was up and enabled",
+    HiddenLost "topology.lost" "requests within hidden calls answered 481: the record that they name is gone, or they are forged",
+    HiddenSpoilt "topology.spoilt" "messages of hidden calls not passed on: they could not be hidden, mostly for their length",
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::{
         session::{SessionAsk, TooSmall},
     },
     context::{Context, Row},
+    hidden,
     step::{Hand, Step},
     upstream::RETRY_AFTER,
 };
@@ -50,6 +51,7 @@ impl Step<'_, '_> {
         if plan.media.is_some() {
             dialog.flags |= flag::MEDIA;
         }
+        hidden::note(&mut dialog, context);
         let origin = dialog.origin;
         let mut done = Err(CreateError::Full);
         for _ in 0..TRIES_MAX {

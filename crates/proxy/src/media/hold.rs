@@ -12,6 +12,7 @@ use crate::{
     ask::Target,
     call::Role,
     context::{Branch, Context, ContextId, Stage},
+    hidden::{Came, Restored},
     intake::{Intake, Way},
     io::Datagram,
     step::{Hand, RESOLVE_BASE, Step},
@@ -335,12 +336,15 @@ impl Step<'_, '_> {
             layout.read(&text).ok()?;
             let message = layout.message(&text)?;
             let way = Way::of(&message, context.source, self.key)?;
-            let intake = Intake::of(&message, &way, self.key, &self.settings).ok()?;
-            let hand = Hand {
-                message,
-                way: &way,
-                intake: &intake,
+            let came = self.restore(&message, context.listener);
+            let restored = match &came {
+                Came::Lost => return None,
+                came => came.restored(),
             };
+            let read = restored.and_then(Restored::message);
+            let read = read.as_ref().unwrap_or(&message);
+            let intake = Intake::of(read, &way, self.key, &self.settings).ok()?;
+            let hand = Hand::of(message, restored, &way, &intake);
             match hops.first() {
                 Some(&to) if is_ack => {
                     self.send_stateless(&hand, target, to, context.listener);

@@ -104,6 +104,9 @@ fn check_but(script: &str, prepare: fn(&mut World), spared: &str) {
             missing.is_empty() && more.is_empty(),
             "deaths at {deaths:?} of {points}\nnot heard: {missing:#?}\nheard as well: {more:#?}"
         );
+        if world.policy.hide.is_some() {
+            crate::flows::hidden::nobody_learns(&world);
+        }
         if let Err(error) = one_branch_each(&world) {
             panic!("deaths at {deaths:?} of {points}: {error}");
         }
@@ -770,5 +773,71 @@ fn calls_through_a_media_engine() {
             "
         ),
         engine::relay,
+    );
+}
+
+fn in_records(world: &mut World) {
+    world.policy.hide = Some(topology::Mode::Dialog);
+}
+
+fn in_tokens(world: &mut World) {
+    world.policy.hide = Some(topology::Mode::Stateless);
+}
+
+#[test]
+fn a_hidden_call() {
+    for how in [in_records, in_tokens] {
+        check_with(HIDDEN_CALL, how);
+    }
+}
+
+const HIDDEN_CALL: &str = "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 180
+        +4s
+        bob: 200
+        alice: ACK
+        bob: INFO .
+        alice: 200
+        alice: BYE .
+        bob: 200
+        ";
+
+#[test]
+fn a_hidden_call_that_several_ring_for() {
+    check_with(
+        "
+        bob: REGISTER
+        bob2: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 183 & bob2: 180
+        bob2: 200
+        alice: ACK
+        bob: 200 CANCEL
+        bob: 487 INVITE
+        bob2: BYE .
+        alice: 200
+        ",
+        in_records,
+    );
+}
+
+#[test]
+fn a_hidden_call_that_nobody_takes() {
+    check_with(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 302 / Contact: <sip:carol@10.0.0.5:5060>
+        alice: ACK
+        carol: INVITE sip:bob@example.org
+        bob: 180
+        carol: CANCEL
+        bob: 200 CANCEL
+        bob: 487 INVITE
+        carol: ACK
+        ",
+        in_tokens,
     );
 }

@@ -5,6 +5,7 @@ mod cancelling;
 pub mod dialogs;
 pub mod failover;
 mod forking;
+pub mod hidden;
 pub mod redirecting;
 mod registering;
 mod routing;

@@ -125,6 +125,7 @@ pub fn settings() -> Settings {
         timer_c: Duration::from_secs(190),
         registrar: registrar::Policy::default(),
         dialog_key: stdx::hash::Key([9; 16]),
+        hiding: proxy::Hiding::of_key(&stdx::hash::Key([9; 16])),
         auth: proxy::AuthPolicy::default(),
         branches_max: 12,
         forking: proxy::Forking::default(),
@@ -702,6 +703,16 @@ impl World {
         self.pass(Duration::ZERO);
     }
 
+    /// The whole dialog table is lost.
+    pub fn forget_dialogs(&mut self) {
+        let participant = &mut self.slots[0].participant;
+        let mut rows = Vec::new();
+        participant.rows(DIALOG, |record| rows.push(record.row));
+        for row in rows {
+            Dialogs(participant).end(row);
+        }
+    }
+
     /// A datagram of ours reaches its agent.
     fn arrive(&mut self, wire: Wire) {
         let by = if wire.listener == 1 {
@@ -810,6 +821,15 @@ impl World {
                 text.replace_range(at..end, &format!("{sign}{number}"));
                 from = at + sign.len();
             }
+        }
+        // Sealed tokens: what they hold is told by where they lead.
+        let mut from = 0;
+        while let Some(at) = text[from..].find("th-").map(|at| from + at + 3) {
+            let end = text[at..]
+                .find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_'))
+                .map_or(text.len(), |end| at + end);
+            text.replace_range(at..end, "%");
+            from = at;
         }
         text
     }

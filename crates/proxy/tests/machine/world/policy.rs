@@ -32,6 +32,8 @@ pub struct Policy {
     pub class: CallClass,
     /// Calls at most.
     pub calls_max: Option<u64>,
+    /// Calls are hidden.
+    pub hide: Option<topology::Mode>,
     /// Users of example.org must prove themselves; each one's password is their name backwards.
     pub digest: bool,
     /// What is not ours goes where it says.
@@ -96,6 +98,7 @@ impl Policy {
         });
         let limits = [limit(every_call(), self.calls_max)];
         CallPlan {
+            hide: self.hide,
             class: (!self.untracked).then(|| Arc::new(self.class.clone())),
             media: self.media.clone(),
             limits: limits.into_iter().chain(of_callee).collect(),
@@ -127,6 +130,9 @@ impl Policy {
         let Ok(uri) = Uri::parse(line.uri) else {
             return Decision::Reject { code: 400 };
         };
+        if question.is_addressed() {
+            return Decision::Dns;
+        }
         let served = settings.domain_of(&uri).is_some();
         let for_server = uri.user.is_none() && (served || settings.listener_named(&uri).is_some());
         if for_server && matches!(line.method, Method::Register | Method::Options) {
