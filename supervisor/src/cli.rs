@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Where calls would go, and why
     #[command(subcommand)]
     Route(Route),
+    /// Keys that hidden calls are sealed with
+    #[command(subcommand)]
+    Topology(Topology),
     /// Messages that workers died of
     #[command(subcommand)]
     Quarantine(Quarantine),
@@ -182,6 +185,15 @@ impl std::str::FromStr for Account {
         let (name, domain) = config::parse_account(text).map_err(|error| error.to_string())?;
         Ok(Self { name, domain })
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Topology {
+    /// Add a key, with which everything is sealed after the next `tandem reload`; older ones go on reading
+    Rotate {
+        #[command(flatten)]
+        json: JsonArg,
+    },
 }
 
 #[derive(Debug, Subcommand)]

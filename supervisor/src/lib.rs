@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod paths;
 mod run;
+mod seals;
 mod size;
 mod users;
 
@@ -67,6 +68,9 @@ pub fn main() -> ExitCode {
         Command::Calls(command) => commands::calls(&control, &command),
         Command::Destinations(command) => commands::destinations(&control, &command),
         Command::Route(command) => commands::route(&control, &command),
+        Command::Topology(command) => {
+            commands::topology(&control, cli.places.state.as_deref(), &command)
+        }
         Command::Quarantine(command) => commands::quarantine(&control, &command),
         Command::Registrations(command) => commands::registrations(&control, &command),
         Command::Audit(args) => commands::audit(&control, args.json),

@@ -162,7 +162,7 @@ fn write(state: &Path, text: &str) -> io::Result<()> {
 }
 
 /// What root writes is the server's account's, whose directory it is.
-fn owned_like(file: &File, state: &Path) -> io::Result<()> {
+pub(crate) fn owned_like(file: &File, state: &Path) -> io::Result<()> {
     let (ours, theirs) = (file.metadata()?, fs::metadata(state)?);
     if (ours.uid(), ours.gid()) == (theirs.uid(), theirs.gid()) || ours.uid() != 0 {
         return Ok(());

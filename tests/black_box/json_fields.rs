@@ -122,6 +122,7 @@ fn every_field_is_listed_and_nothing_else() {
         ("registrations list", vec!["--json"]),
         ("registrations show", vec![&aor, "--json"]),
         ("registrations remove", vec![&aor, "--json"]),
+        ("topology rotate", vec!["--json"]),
         ("user add", [&[bob.as_str()], &secret[..]].concat()),
         ("user set", [&[bob.as_str()], &secret[..]].concat()),
         ("user list", vec!["--json"]),

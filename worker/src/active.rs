@@ -93,6 +93,7 @@ impl Active {
                 bindings_max: usize::from(config.registrar.bindings_max),
             },
             auth: auth_of(&config),
+            hiding: crate::hiding::hiding(&config, &dialog_key),
             dialog_key,
             branches_max: usize::from(config.limits.branches_max),
             forking: proxy::Forking {

@@ -115,6 +115,7 @@ impl Calls {
             }
         }
         CallPlan {
+            hide: None,
             class: Some(Arc::clone(
                 domain.map_or(&self.foreign, |domain| &domain.class),
             )),

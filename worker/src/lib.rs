@@ -26,6 +26,7 @@ mod destinations;
 pub mod explain;
 mod follow;
 pub mod helper;
+mod hiding;
 mod inbox;
 mod lines;
 mod log;

@@ -15,6 +15,7 @@ use crate::{
     accounts::Accounts,
     calls::Calls,
     destinations::{Chosen, Groups},
+    hiding::Hides,
     numbers::{Lead, Numbers, Tables},
 };
 
@@ -27,6 +28,7 @@ pub struct Policy {
     groups: RefCell<Groups>,
     calls: Calls,
     numbers: Numbers,
+    hides: Hides,
 }
 
 impl Policy {
@@ -38,6 +40,7 @@ impl Policy {
             groups: RefCell::new(Groups::new(config, slot)),
             calls: Calls::new(config),
             numbers: Numbers::new(config, tables, None),
+            hides: Hides::new(config),
         }
     }
 
@@ -107,17 +110,27 @@ impl Policy {
         }
     }
 
-    /// What becomes of the call that an INVITE begins.
+    /// What becomes of the call that an INVITE begins, and whether a request is hidden.
     fn plan(&self, question: &Question<'_>) -> CallPlan {
         let line = question.message.request();
-        let line = line.filter(|line| line.method == Method::Invite);
         let uri = line.and_then(|line| Uri::parse(line.uri).ok());
         let (Some(line), Some(uri)) = (line, uri) else {
             return CallPlan::default();
         };
+        let invite = line.method == Method::Invite;
+        if !invite && self.hides.is_off() {
+            return CallPlan::default();
+        }
         let matched = self.matched(&self.asked(&uri, line.method_text, question));
-        self.calls
-            .plan(&self.router, matched.as_ref(), &uri, question)
+        let matched = matched.as_ref();
+        let plan = match invite {
+            true => self.calls.plan(&self.router, matched, &uri, question),
+            false => CallPlan::default(),
+        };
+        CallPlan {
+            hide: self.hides.mode(&self.router, matched, &uri, question),
+            ..plan
+        }
     }
 
     fn route(&self, question: &Question<'_>) -> Decision {
@@ -140,6 +153,10 @@ impl Policy {
             matched.map(|matched| matched.to),
             matched.is_some_and(|matched| matched.recurse),
         );
+        // It leads where we have said that it does; only a rule that refuses it is asked.
+        if question.is_addressed() && !matches!(rule, Some(ConfigTarget::Reject(_))) {
+            return Decision::Dns;
+        }
         if leads_past_us(question)
             && !matches!(rule, Some(ConfigTarget::Dns | ConfigTarget::Reject(_)))
         {

@@ -11,6 +11,7 @@ mod route;
 mod show;
 mod stats;
 mod status;
+mod topology;
 mod users;
 
 use std::os::fd::AsFd as _;
@@ -29,6 +30,7 @@ pub(crate) use registrations::registrations;
 pub(crate) use route::route;
 pub(crate) use stats::stats;
 pub(crate) use status::status;
+pub(crate) use topology::topology;
 pub(crate) use users::user;
 
 use crate::cli::{RestartArgs, UpgradeArgs};

@@ -192,6 +192,16 @@ fn tell(control: &Path) -> Result<Vec<String>, Failure> {
     }
 }
 
+/// The state directory of the server, if one runs, else the one that it would take.
+pub(super) fn state_directory(control: &Path, given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let server = match ask(control) {
+        Ok((server, _)) => Some(server),
+        Err(failure) if failure.code == NO_SERVER => None,
+        Err(failure) => return Err(failure),
+    };
+    state_of(server.as_ref(), given)
+}
+
 /// The server's state directory, which may not be the one that we would take.
 fn state_of(server: Option<&UsersLine>, given: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(server) = server.filter(|server| !server.state.is_empty()) {

@@ -7,7 +7,7 @@ use config::{Config, Overrides, Problem, StoredUser};
 
 use super::trouble::Trouble;
 use crate::cli::RunArgs;
-use crate::{commands, users};
+use crate::{commands, seals, users};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -62,6 +62,7 @@ impl Source {
             worker::compile::anchor(&mut config, directory);
         }
         config.stored = self.load_users()?;
+        config.topology.keys = self.load_seals()?;
         Ok((config, warnings))
     }
 
@@ -74,6 +75,14 @@ impl Source {
             Ok(users) => Ok(users.0.into_values().collect()),
             Err(error) => Err(Trouble::new(error.to_string(), error.remedy())),
         }
+    }
+
+    /// The keys of `tandem topology rotate`.
+    fn load_seals(&self) -> Result<Vec<[u8; config::KEY_BYTES]>, Trouble> {
+        let Some(state) = &self.state else {
+            return Ok(Vec::new());
+        };
+        seals::load(state).map_err(|error| Trouble::new(error.to_string(), error.remedy()))
     }
 
     /// There is no file of users, not even an empty one.
