@@ -32,6 +32,7 @@ mod several_addresses;
 mod spawn_kill_rounds;
 mod start_errors;
 mod take_over;
+mod topology;
 mod torture;
 mod upgrade;
 mod watchdog;
