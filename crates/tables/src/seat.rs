@@ -16,8 +16,9 @@ use stdx::Instant;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::dialog::{DialogState, View};
 use crate::row::{Fields, Header, put, row, word};
-use crate::{SEAT, balancer};
+use crate::{BALANCER, DIALOG, SEAT, balancer};
 
 row! {
     /// The header of a seat; `kind` is 0.
@@ -139,6 +140,50 @@ impl Seats<'_> {
             .flatten()
     }
 
+    /// Gives calls that came out of a snapshot their seats again: dialogs outlive the server, seats and destinations do not. A call that is up is not refused,
+    /// so that no limit is looked at; a destination that is not there (any more, or yet) is left out. Looks at `rows_max` dialogs from `cursor` on; `None` at the
+    /// end. Returns how many seats it took.
+    pub fn restore(
+        &mut self,
+        now: Instant,
+        cursor: Cursor,
+        rows_max: usize,
+    ) -> (Option<Cursor>, u64) {
+        let mut without = Vec::new();
+        let next = self.0.scan(DIALOG, cursor, rows_max, |record| {
+            let Some(view) = View::new(&record).filter(is_seated) else {
+                return;
+            };
+            let attempt = view.header.seat.saturating_sub(1);
+            let key = key(view.place(), attempt);
+            if self.0.find(SEAT, &key, |_| ()).is_some() {
+                return;
+            }
+            let resource = self
+                .0
+                .find(BALANCER, view.destination(), |record| record.row);
+            without.extend(resource.map(|to| (view.row, view.place(), attempt, to)));
+        });
+        let mut taken = 0;
+        for (dialog, place, attempt, resource) in without {
+            if self
+                .take(dialog, place, attempt, resource, None, now)
+                .is_err()
+            {
+                continue;
+            }
+            // It may have ended meanwhile, its seat given back before this.
+            let lives =
+                |record: shm::Record<'_>| View::new(&record).as_ref().is_some_and(is_seated);
+            if self.0.with(dialog, lives) == Some(true) {
+                taken += 1;
+            } else {
+                self.leave(place, attempt);
+            }
+        }
+        (next, taken)
+    }
+
     /// Gives back the seats whose dialog is no more, looking at `rows_max` rows from `cursor` on; `None` at the end. Returns how many there were.
     pub fn sweep(&mut self, cursor: Cursor, rows_max: usize) -> (Option<Cursor>, u64) {
         let mut left = Vec::new();
@@ -153,6 +198,12 @@ impl Seats<'_> {
         let given_back = left.into_iter().filter(|&row| self.leave_row(row)).count();
         (next, given_back as u64)
     }
+}
+
+/// Whether a dialog is a call that is up, at a destination.
+fn is_seated(view: &View<'_>) -> bool {
+    let is_up = matches!(view.state, DialogState::Confirmed | DialogState::Ending);
+    is_up && view.header.seat > 0 && !view.destination().is_empty()
 }
 
 fn resource_of(fields: &[u8]) -> &[u8] {

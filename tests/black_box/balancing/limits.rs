@@ -194,3 +194,86 @@ fn a_reload_changes_it() {
     assert_eq!(caller.call(plan, |_, _| ()).of(200), 0);
     assert!(server.stop().success());
 }
+
+/// A raised memory limit moves everything to another arena; places and the operator's word move with it.
+#[test]
+fn another_arena_counts_the_same_calls() {
+    let _shared = shared();
+    let sites = [Site::start(), Site::start()];
+    let text = config(
+        &sites,
+        "destinations = [{ uri = \"{0}\", capacity = 6 }, { uri = \"{1}\", capacity = 6 }]\n\
+         probe = { interval = \"200ms\", timeout = \"200ms\" }",
+    );
+    let server = Server::start_with(&text);
+    let caller = Caller::new(fresh_address(), server.address());
+    let plan = |calls| Plan {
+        calls,
+        window: 1,
+        hang_up: false,
+    };
+    let up = caller.call(plan(8), |_, _| ());
+    assert_eq!(counted(&server), [4, 4]);
+    server.run(&["destinations", "weight", "g", &sites[1].uri(), "7"]);
+    let moved = text.replace("limit = \"64MiB\"", "limit = \"96MiB\"");
+    assert_ne!(moved, text);
+    server.write_config(&moved);
+    server.reload();
+    assert_eq!(server.status()["arena"]["limit"], 96 << 20);
+    assert_eq!(counted(&server), [4, 4]);
+    assert_eq!(
+        server.json(&["destinations", "list"])[1]["weight"],
+        7,
+        "the operator's word"
+    );
+    let more = caller.call(plan(10), |_, _| ());
+    assert_eq!((more.of(200), more.of(503)), (4, 6));
+    let probes: Vec<u64> = sites.iter().map(Site::probes).collect();
+    eventually("probes go on", LIMIT, || {
+        let now = sites.iter().map(Site::probes);
+        now.zip(&probes)
+            .all(|(now, before)| now > *before + 2)
+            .then_some(())
+    });
+    caller.hang_up(&up.up);
+    caller.hang_up(&more.up);
+    eventually("nothing is counted", LIMIT, || {
+        (counted(&server) == [0, 0]).then_some(())
+    });
+    assert!(server.stop().success());
+}
+
+/// Calls outlive a stop of the whole server, and so do their places.
+#[test]
+fn calls_of_before_a_stop_have_their_places_again() {
+    let _shared = shared();
+    let sites = [Site::start(), Site::start()];
+    let text = config(
+        &sites,
+        "destinations = [{ uri = \"{0}\", capacity = 6 }, { uri = \"{1}\", capacity = 6 }]",
+    );
+    let mut server = Server::start_with(&text);
+    let caller = Caller::new(fresh_address(), server.address());
+    let plan = |calls| Plan {
+        calls,
+        window: 1,
+        hang_up: false,
+    };
+    let up = caller.call(plan(10), |_, _| ());
+    assert_eq!((up.of(200), counted(&server)), (10, vec![5, 5]));
+    server.run(&["stop"]);
+    assert!(server.wait_exit().success());
+    server.run_again();
+    server.wait_ready();
+    eventually("the calls of before", LIMIT, || {
+        (counted(&server) == [5, 5]).then_some(())
+    });
+    let more = caller.call(plan(8), |_, _| ());
+    assert_eq!((more.of(200), more.of(503)), (2, 6));
+    caller.hang_up(&up.up);
+    caller.hang_up(&more.up);
+    eventually("nothing is counted", LIMIT, || {
+        (counted(&server) == [0, 0]).then_some(())
+    });
+    assert!(server.stop().success());
+}

@@ -10,7 +10,7 @@ use proxy::Probe;
 use shm::{Cursor, Participant, RowRef};
 use stdx::Instant;
 use tables::{
-    Counter,
+    Counter, Seats,
     balancer::{Balancer, Glance, Member, Mode, Resource, ResourceKey, ResourceKind},
 };
 
@@ -27,6 +27,8 @@ const T2: Duration = Duration::from_secs(4);
 const CLEAN: Duration = Duration::from_secs(1);
 /// Rows looked at, each time, for those that nobody needs.
 const ROWS: usize = 1024;
+/// Dialogs looked at, each time, for calls of a snapshot.
+const DIALOGS: usize = 4096;
 /// A row that is younger may be one that this slot has not heard of yet.
 const YOUNG: Duration = Duration::from_secs(5);
 
@@ -42,6 +44,8 @@ pub(crate) struct Keeper {
     /// Every row that is needed.
     keys: HashSet<Vec<u8>>,
     cursor: Cursor,
+    /// As `cursor`, in the dialogs.
+    dialogs: Cursor,
     clean_at: Instant,
     next: Option<Instant>,
 }
@@ -110,6 +114,7 @@ impl Keeper {
             names: Vec::new(),
             keys: HashSet::new(),
             cursor: Cursor::default(),
+            dialogs: Cursor::default(),
             clean_at: Instant::ZERO,
             next: None,
         }
@@ -290,13 +295,20 @@ impl Keeper {
         true
     }
 
-    /// Removes rows of destinations that are not in the configuration any more, and that no name leads to; those with calls go when the last has ended. One slot
-    /// does it, some rows at a time.
+    /// Removes rows of destinations that are not in the configuration any more, and that no name leads to; those with calls go when the last has ended. Gives
+    /// calls of a snapshot their places again. One slot does both, some rows at a time.
     pub(crate) fn clean(&mut self, now: Instant, participant: &mut Participant) {
         if self.slot != 0 || now < self.clean_at {
             return;
         }
         self.clean_at = now + CLEAN;
+        if !self.keys.is_empty() {
+            let (next, restored) = Seats(participant).restore(now, self.dialogs, DIALOGS);
+            self.dialogs = next.unwrap_or_default();
+            if restored > 0 {
+                tracing::debug!(restored, "calls of a snapshot have their places again");
+            }
+        }
         let mut gone = Vec::new();
         let keys = &self.keys;
         let next = Balancer(participant).scan(self.cursor, ROWS, |found| {

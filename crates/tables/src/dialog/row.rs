@@ -418,16 +418,27 @@ impl Dialog {
     }
 }
 
-/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there.
+/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there, and the transaction that created it is gone. Everything else stays.
 pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     let mut shifted = crate::row::shift::<DialogRow>(payload, nanos)?;
     let (_, rest) = DialogRow::read(payload)?;
     let header_bytes = payload.len() - rest.len();
-    // Of a header that an earlier release wrote there are fewer.
-    let counted =
-        std::mem::offset_of!(DialogRow, counted)..size_of::<DialogRow>().min(header_bytes);
-    if let Some(rows) = shifted.get_mut(counted) {
-        rows.fill(0);
+    let rows = [
+        (
+            std::mem::offset_of!(DialogRow, counted),
+            size_of::<[U64; DIALOG_COUNTS_MAX]>(),
+        ),
+        (
+            std::mem::offset_of!(DialogRow, transaction),
+            size_of::<U64>(),
+        ),
+    ];
+    for (at, bytes) in rows {
+        // Of a header that an earlier release wrote there are fewer.
+        let end = (at + bytes).min(header_bytes);
+        if let Some(rows) = shifted.get_mut(at..end) {
+            rows.fill(0);
+        }
     }
     Some(shifted)
 }
@@ -508,6 +519,11 @@ impl<'a> View<'a> {
     /// The callee's Contact.
     pub fn callee_target(&self) -> &'a [u8] {
         self.field(tag::CALLEE_TARGET)
+    }
+
+    /// The key of the destination that it is at; empty: at none.
+    pub fn destination(&self) -> &'a [u8] {
+        self.field(tag::DESTINATION)
     }
 
     /// What counts it: the row, while the arena is the one it was counted in, and the key.

@@ -435,6 +435,22 @@ proptest! {
     }
 
     #[test]
+    fn what_moves_to_another_arena_keeps_all_that_means_something_there(dialog in dialog()) {
+        let arena = smallest();
+        let mut p = online(&arena, 0);
+        let mut payload = Vec::new();
+        dialog.encode(&mut payload);
+        let shifted = tables::shift(DIALOG, &payload, 0).expect("a dialog");
+        let key = [&dialog.call_id[..], b"\0tag"].concat();
+        let row = p.insert(DIALOG, &key, &[&shifted], &[], RowMeta::default()).unwrap();
+        let read = Dialogs(&mut p).with(row, |view| view.take());
+        let mut wanted = dialog;
+        wanted.transaction = 0;
+        wanted.counted.iter_mut().for_each(|by| by.row = None);
+        prop_assert_eq!(read, Some(wanted));
+    }
+
+    #[test]
     fn it_is_a_list(ops in prop::collection::vec((0..SLOTS, 0..4u8, op()), 1..80)) {
         let arena = arena(16 << 20);
         let mut all = everybody(&arena);

@@ -115,3 +115,46 @@ fn a_destination_never_has_one_call_too_many() {
     let mut p = online(&arena, 0);
     assert_eq!(Balancer(&mut p).live(one), Some(0));
 }
+
+#[test]
+fn a_call_of_a_snapshot_has_its_seat_again() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let one = destination(&mut p, 1);
+    let key = |n: u8| {
+        let key = ResourceKey::destination(b"media", &[b'd', n]);
+        key.as_bytes().to_vec()
+    };
+    // Up at the first, up at one that is not there, not answered, at none.
+    let calls: Vec<RowRef> = (0..4).map(|n| call(&mut p, n)).collect();
+    for (row, (to, seat)) in
+        calls
+            .iter()
+            .zip([(key(1), 3), (key(2), 1), (key(1), 0), (Vec::new(), 1)])
+    {
+        let fill = |dialog: &mut Dialog| {
+            dialog.place = row.pack();
+            dialog.destination.clone_from(&to);
+            dialog.seat = seat;
+        };
+        Dialogs(&mut p)
+            .confirm(*row, b"callee", at(1), fill)
+            .unwrap();
+    }
+    let mut restore =
+        |p: &mut Participant| Seats(p).restore(at(2), Cursor::default(), usize::MAX).1;
+    assert_eq!(restore(&mut p), 1);
+    assert_eq!(restore(&mut p), 0, "it has it");
+    assert_eq!(Balancer(&mut p).live(one), Some(1));
+    let name = Seats(&mut p).resource(calls[0].pack(), 2, <[u8]>::to_vec);
+    assert_eq!(name, Some(key(1)));
+    // The destination has come meanwhile.
+    let two = destination(&mut p, 2);
+    assert_eq!(restore(&mut p), 1);
+    assert_eq!(Balancer(&mut p).live(two), Some(1));
+    // What has ended is not up, though something is left of it.
+    assert!(Seats(&mut p).leave(calls[0].pack(), 2));
+    assert!(Dialogs(&mut p).end_keeping(calls[0], at(40)).is_some());
+    assert_eq!(restore(&mut p), 0);
+    assert_eq!(Balancer(&mut p).live(one), Some(0));
+}
