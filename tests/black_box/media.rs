@@ -813,3 +813,79 @@ fn two_sides() {
     bob.reply(&got, 200, "OK", "b");
     engine.expect_no_calls();
 }
+
+/// Calls at a rate, each with an offer and an answer at the engine, while a worker is killed every second: none fails, and the engine is told of every end.
+#[test]
+fn calls_at_the_engine_while_workers_die() {
+    let _alone = blackbox::machine::alone();
+    let mut dice = blackbox::storm::Dice::from_environment("media storm");
+    let engine = Engine::start();
+    let server = Server::start_with(&config(&[engine.address], ""));
+    let mut load = crate::load::Load::start(&server, 50, blackbox::either(6, 60), &[]);
+    let mut next = std::time::Instant::now() + Duration::from_millis(500);
+    let mut killed = 0;
+    while !load.is_over() {
+        if std::time::Instant::now() >= next {
+            next += Duration::from_secs(1);
+            let workers = server.signalling();
+            let victim = &workers[dice.below(workers.len())];
+            server.kill_worker(victim.pid);
+            killed += 1;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let report = load.end();
+    println!(
+        "media storm: {killed} deaths, {} retransmissions by the phones, {} calls freed",
+        report.retransmissions(),
+        server.counter("media.freed")
+    );
+    report.assert_no_call_failed();
+    engine.expect_no_calls();
+    assert_eq!(server.counter("media.abandoned"), 0);
+    assert_eq!(server.counter("media.rejected"), 0);
+}
+
+/// A call that is established outlives the server, and so does what is known of its media.
+#[test]
+fn the_server_starts_anew_in_mid_call() {
+    let _shared = shared();
+    let engine = Engine::start();
+    let mut server = Server::start_with(&config(&[engine.address], ""));
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    assert_eq!(bob.register(600).status(), 200);
+    let (alices, bobs) = (Party::new(server.ip), Party::new(server.ip));
+    let invite = with_sdp(alice.invite(&bob.aor()), &alices.sdp());
+    alice.send(&invite);
+    let offered = bob.expect_request("INVITE");
+    answer(&bob, &offered, 200, "b", &bobs.sdp());
+    let answered = alice.expect_final(&invite);
+    alice.send_routed(&alice.ack(&invite, &answered));
+    bob.expect_request("ACK");
+    server.run(&["stop"]);
+    server.wait_exit();
+    server.run_again();
+    server.wait_ready();
+    // Alice moves: her offer goes to the same engine, and bob does not see where she is.
+    let moved = Party::new(server.ip);
+    let reinvite = alice
+        .in_dialog("INVITE", 2, &invite, &answered)
+        .with("Contact", format!("<{}>", alice.contact()));
+    let reinvite = with_sdp(reinvite, &moved.sdp());
+    alice.send_routed(&reinvite);
+    let offered = bob.expect_request("INVITE");
+    let from_bob = hidden(&offered.0, &engine, &moved);
+    answer(&bob, &offered, 200, "b", &bobs.sdp());
+    let answered_again = alice.expect_final(&reinvite);
+    let from_alice = hidden(&answered_again, &engine, &bobs);
+    alice.send_routed(&alice.in_dialog("ACK", 2, &invite, &answered));
+    bob.expect_request("ACK");
+    talk((&moved, from_alice), (&bobs, from_bob));
+    assert_eq!(engine.calls(), [invite.call_id()]);
+    let bye = alice.in_dialog("BYE", 3, &invite, &answered);
+    alice.send_routed(&bye);
+    let got = bob.expect_request("BYE");
+    bob.reply(&got, 200, "OK", "b");
+    assert_eq!(alice.expect_final(&bye).status(), 200);
+    engine.expect_no_calls();
+}

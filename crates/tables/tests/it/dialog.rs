@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 use shm::{Cursor, Participant, RowMeta, RowRef};
 use stdx::Instant;
+use tables::balancer::{Resource, ResourceKey, ResourceKind};
 use tables::dialog::{
-    ChangeError, Confirmed, CountedBy, CreateError, Dialog, DialogId, DialogState, EndCause,
-    Sender, Side, flag,
+    ChangeError, Confirmed, CountIn, CountedBy, CreateError, Dialog, DialogId, DialogRow,
+    DialogState, EndCause, Sender, Side, flag,
 };
-use tables::{DIALOG, Dialogs};
+use tables::row::Header;
+use tables::{Balancer, DIALOG, Dialogs};
 
 use crate::world::{SLOTS, arena, at, everybody, online, settle, smallest};
 
@@ -538,4 +540,43 @@ proptest! {
         }
         settle(&arena, &mut all);
     }
+}
+
+/// What a restart carries over is known by the same place, and counts nowhere.
+#[test]
+fn what_is_carried_keeps_all_but_what_counts_it() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let resource = Balancer(&mut p)
+        .ensure(
+            &ResourceKey::of(ResourceKind::Profile, b"all"),
+            &Resource::default(),
+        )
+        .unwrap();
+    let counts = [CountIn {
+        resource,
+        limit: None,
+    }];
+    let dialog = Dialog {
+        origin: 7,
+        transaction: 8,
+        session_wanted: 9,
+        probes_max: 3,
+        ..early(1)
+    };
+    let row = Dialogs(&mut p).create(dialog, &counts).unwrap();
+    let payload = p.with(row, |record| record.payload.to_vec()).unwrap();
+    let carried = tables::shift(DIALOG, &payload, 0).unwrap();
+    let (before, _) = DialogRow::read(&payload).unwrap();
+    let (after, _) = DialogRow::read(&carried).unwrap();
+    assert_ne!(before.counted, after.counted);
+    let nowhere = DialogRow {
+        counted: after.counted,
+        // A row of an INVITE that is long over.
+        transaction: 0.into(),
+        ..before
+    };
+    assert_eq!(after, nowhere);
+    assert!(after.counted.iter().all(|row| row.get() == 0));
+    assert_eq!(after.place.get(), row.pack());
 }
