@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     keys::{Effect::Reload, Key, Section},
+    parse::Draft,
     reader::{Table, nearest},
     value::{self, Wrong, wrong},
 };
@@ -179,6 +180,31 @@ pub(crate) fn read(table: &Table<'_>) -> Records {
         }
     }
     records
+}
+
+/// Calls that would have no record although records are wanted.
+pub(crate) fn check(draft: &Draft<'_>) {
+    let config = &draft.config;
+    if config.records.path.is_none() {
+        return;
+    }
+    if !config.calls.record {
+        draft.records.warning(
+            "path",
+            "has no effect: `calls.record` is false, so no call is known when it ends",
+            "set calls.record = true, or remove the path",
+        );
+        return;
+    }
+    for (table, domain) in draft.domains.iter().zip(&config.domains) {
+        if !domain.record_route {
+            table.warning(
+                "record_route",
+                "leaves the calls of this domain out of `cdr.path`: their ends do not pass here",
+                "set record_route = true, or mind that they are missing",
+            );
+        }
+    }
 }
 
 fn or_none<T>(

@@ -31,6 +31,7 @@ pub(crate) fn check(reader: &Reader<'_>, draft: &Draft<'_>) {
     users(draft);
     groups(draft, clean);
     crate::calls::check(draft, clean);
+    crate::cdr::check(draft);
     crate::media::check(draft, clean);
     crate::caller::check(draft);
     crate::period::check(draft);

@@ -1392,6 +1392,33 @@ to = "group:a"
 #[test]
 fn records_of_calls() {
     check(
+        "[cdr]\npath = \"/var/log/calls.csv\"\n[calls]\nrecord = false\n",
+        expect![[r#"
+            warning: `cdr.path` has no effect: `calls.record` is false, so no call is known when it ends
+             --> tandem.toml:2:8
+              |
+            2 | path = "/var/log/calls.csv"
+              |        ^^^^^^^^^^^^^^^^^^^^
+              = help: set calls.record = true, or remove the path"#]],
+    );
+    check(
+        "[cdr]\npath = \"/var/log/calls.csv\"\n[[domain]]\nname = \"a.example\"\nrecord_route = false\n",
+        expect![[r#"
+            warning: `domain.name` "a.example" asks for a password, but no [[user]] has one there: nobody can register but users of `tandem user`
+             --> tandem.toml:4:8
+              |
+            4 | name = "a.example"
+              |        ^^^^^^^^^^^
+              = help: add a [[user]] with a name like "alice@a.example", or run `tandem user add alice@a.example`
+
+            warning: `domain.record_route` leaves the calls of this domain out of `cdr.path`: their ends do not pass here
+             --> tandem.toml:5:16
+              |
+            5 | record_route = false
+              |                ^^^^^
+              = help: set record_route = true, or mind that they are missing"#]],
+    );
+    check(
         "[cdr]\npath = \"/var/log/calls.csv\"\nfields = [\"to\"]\n",
         expect![""],
     );
