@@ -303,6 +303,26 @@ fn records_go_on_over_restarts_moves_and_upgrades() {
     assert!(server.stop().success());
 }
 
+/// Workers hear of another file one after the other: none of them writes while another one does.
+#[test]
+fn another_file_gets_the_records_that_the_one_before_has_not() {
+    let _alone = alone();
+    let server = start(&config(""));
+    let mut load = Load::start(&server, 60, 6, &[]);
+    let mut changes = 0;
+    while !load.is_over() {
+        changes += 1;
+        let name = ["cdr/calls\"", "cdr/other\"", "cdr/third\""][changes % 3];
+        server.write_config(&config("").replace("cdr/calls\"", name));
+        server.reload();
+    }
+    load.end().assert_no_call_failed();
+    assert_each_once(&server, 360);
+    println!("{changes} changes of the file");
+    assert!(changes >= 3);
+    assert!(server.stop().success());
+}
+
 /// What is in the file stays the truth when memory has lost its last moments: no call that comes back from the snapshot is written again.
 #[test]
 fn a_power_cut_makes_no_record_twice() {

@@ -229,7 +229,7 @@ fn start(
     }
     let mut participant = arena.participant(ParticipantId(aux));
     lines::write_behind();
-    let mut records = Recorder::new().context("no doorbell for records of calls")?;
+    let mut records = Recorder::new(&arena).context("no doorbell for records of calls")?;
     records.configure(&config.records);
     if recover_aux {
         participant.recover(ParticipantId(aux));

@@ -49,11 +49,13 @@ pub fn aside(name: &str, now: Duration, nth: u32) -> String {
 }
 
 /// Up to where a file has been dealt with: every record before that is gone from the arena.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     pub device: u64,
     pub inode: u64,
     pub offset: u64,
+    /// What it was called then.
+    pub path: Vec<u8>,
 }
 
 /// Of the format below.
@@ -61,29 +63,22 @@ const VERSION: u8 = 1;
 
 impl Position {
     /// As it is kept in the arena.
-    pub fn encode(&self) -> [u8; 25] {
-        let mut out = [0; 25];
+    pub fn encode(&self) -> Vec<u8> {
         let numbers = [self.device, self.inode, self.offset].map(u64::to_le_bytes);
-        let bytes = [VERSION].into_iter().chain(numbers.into_iter().flatten());
-        for (place, byte) in out.iter_mut().zip(bytes) {
-            *place = byte;
-        }
-        out
+        [&[VERSION], numbers.as_flattened(), &self.path].concat()
     }
 
     /// `None`: nobody who could be understood has kept one.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&version, rest) = bytes.split_first()?;
-        let (numbers, []) = rest.as_chunks::<8>() else {
-            return None;
-        };
-        let [device, inode, offset] = numbers else {
-            return None;
-        };
-        (version == VERSION).then_some(Self {
+        let (device, rest) = rest.split_first_chunk()?;
+        let (inode, rest) = rest.split_first_chunk()?;
+        let (offset, path) = rest.split_first_chunk()?;
+        (version == VERSION).then(|| Self {
             device: u64::from_le_bytes(*device),
             inode: u64::from_le_bytes(*inode),
             offset: u64::from_le_bytes(*offset),
+            path: path.to_vec(),
         })
     }
 }
@@ -138,8 +133,9 @@ mod tests {
             device: 1,
             inode: u64::MAX,
             offset: 1 << 40,
+            path: b"/var/log/calls".to_vec(),
         };
-        assert_eq!(Position::decode(&position.encode()), Some(position));
+        assert_eq!(Position::decode(&position.encode()), Some(position.clone()));
         let mut other = position.encode();
         other[0] = 9;
         for wrong in [&other[..], &other[..24], &[]] {

@@ -8,9 +8,10 @@
 //! anew, and read.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,13 +39,23 @@ pub(super) struct Setup {
     pub(super) rotation: Rotation,
 }
 
-/// The right to write: the kernel takes it back when its holder dies.
+/// The right to write: the kernel takes it back when its holder dies. It has two halves, so that there is one writer of an arena, whatever files its workers have been told
+/// of, and one of a file, whatever arenas there are.
 #[derive(Debug)]
-pub(super) struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub(super) struct Lock {
+    _arena: Option<File>,
+    _file: File,
+}
 
 impl Lock {
-    /// `None`: another one has it.
-    pub(super) fn take(setup: &Setup) -> io::Result<Option<Self>> {
+    /// `None`: another one has it. `arena`: the arena's memory, opened anew, since descriptors that were handed on are one and the same to a lock; without it (on a heap) the file alone is locked.
+    pub(super) fn take(setup: &Setup, arena: Option<&Path>) -> io::Result<Option<Self>> {
+        let arena = arena.map(File::open).transpose()?;
+        if let Some(arena) = &arena
+            && !try_lock(arena)?
+        {
+            return Ok(None);
+        }
         let path = beside(&setup.path, ".lock");
         let file = OpenOptions::new()
             .read(true)
@@ -53,15 +64,24 @@ impl Lock {
             .truncate(false)
             .mode(MODE)
             .open(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
+        if !try_lock(&file)? {
+            return Ok(None);
         }
         // Somebody may have removed it meanwhile: then others lock another file.
         let same = fs::metadata(&path)
             .is_ok_and(|there| file.metadata().is_ok_and(|ours| is_same(&there, &ours)));
-        Ok(same.then_some(Self(file)))
+        Ok(same.then_some(Self {
+            _arena: arena,
+            _file: file,
+        }))
+    }
+}
+
+fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -97,12 +117,18 @@ impl RecordFile {
         let mut open = Self::at_end(setup)?;
         failpoint!("records.opened");
         let here = open.position()?;
-        let known = position.filter(|known| is_file(known, &here));
-        if let Some(elsewhere) = position.filter(|known| !is_file(known, &here))
-            && let Some(mut aside) = find(&setup.path, &elsewhere)?
-        {
-            // Put aside by somebody else before its last batch was dealt with.
-            look(&mut aside, elsewhere.offset, &mut found)?;
+        let known = position.as_ref().filter(|known| is_file(known, &here));
+        if let Some(elsewhere) = position.as_ref().filter(|known| !is_file(known, &here)) {
+            // Put aside by somebody else before its last batch was dealt with, or of another setup.
+            let then = Path::new(OsStr::from_bytes(&elsewhere.path));
+            let aside = match find(&setup.path, elsewhere)? {
+                Some(aside) => Some(aside),
+                // A folder that is gone has no file of ours.
+                None => find(then, elsewhere).ok().flatten(),
+            };
+            if let Some(mut aside) = aside {
+                look(&mut aside, elsewhere.offset, &mut found)?;
+            }
         }
         let begin = match known {
             Some(known) if known.offset <= open.bytes => known.offset,
@@ -171,6 +197,7 @@ impl RecordFile {
             device: about.dev(),
             inode: about.ino(),
             offset: self.bytes,
+            path: self.setup.path.as_os_str().as_bytes().to_vec(),
         })
     }
 
@@ -479,6 +506,20 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_another_setup_is_found() {
+        let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (old, new) = (setup(&there), setup(&here));
+        let (mut file, _) = RecordFile::open(&old, None, NOW).unwrap();
+        let position = file.position().unwrap();
+        file.append(&line(1), NOW).unwrap();
+        let (_, found) = RecordFile::open(&new, Some(position.clone()), NOW).unwrap();
+        assert_eq!(ids(&found), [1]);
+        drop(there);
+        let (_, found) = RecordFile::open(&new, Some(position), NOW).unwrap();
+        assert_eq!(ids(&found), []);
+    }
+
+    #[test]
     fn a_file_that_was_cut_is_read_from_its_beginning() {
         let dir = tempfile::tempdir().unwrap();
         let setup = setup(&dir);
@@ -496,13 +537,23 @@ mod tests {
     fn there_is_one_writer() {
         let dir = tempfile::tempdir().unwrap();
         let setup = setup(&dir);
-        let lock = Lock::take(&setup).unwrap();
+        let lock = Lock::take(&setup, None).unwrap();
         assert!(lock.is_some());
-        assert!(Lock::take(&setup).unwrap().is_none());
+        assert!(Lock::take(&setup, None).unwrap().is_none());
         drop(lock);
-        assert!(Lock::take(&setup).unwrap().is_some());
+        assert!(Lock::take(&setup, None).unwrap().is_some());
+        // One of an arena, whatever the file is called.
+        let arena = dir.path().join("arena");
+        fs::write(&arena, "").unwrap();
+        let mut another = setup.clone();
+        another.path = dir.path().join("other");
+        let lock = Lock::take(&setup, Some(&arena)).unwrap();
+        assert!(lock.is_some());
+        assert!(Lock::take(&another, Some(&arena)).unwrap().is_none());
+        drop(lock);
+        assert!(Lock::take(&another, Some(&arena)).unwrap().is_some());
         let mut nowhere = setup;
         nowhere.path = dir.path().join("no/such/folder");
-        assert!(Lock::take(&nowhere).is_err());
+        assert!(Lock::take(&nowhere, None).is_err());
     }
 }

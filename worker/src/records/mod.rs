@@ -1,12 +1,12 @@
 //! Records of calls, from the arena into a file: the control thread's half of it. The other one is a thread that waits for the disk ([`writer`]).
 //!
-//! Every worker process has both, and whoever has the lock beside the file writes: the kernel gives it to another one as soon as its holder dies.
+//! Every worker process has both, and whoever has the locks on the arena and beside the file writes: the kernel gives them to another one as soon as
+//! their holder dies.
 //!
 //! ```text
-//! lock --> position of the arena --> open the file, ids behind the position --> dialogs that came back although their record is there: forgotten
-//!          .-> records whose dialogs are gone --> grace period --> those with a known id: removed
-//!          |                                                   '-> the others: written, on the disk --> removed --> position --.
-//!          '-----------------------------------------------------------------------------------------------------------------'
+//! locks --> position of the arena --> open the file, ids behind the position --> records with these ids: removed --> position
+//!           .-> records whose dialogs are gone --> grace period --> written, on the disk --> removed --> position --.
+//!           '---------------------------------------------------------------------------------------------------------'
 //! ```
 //!
 //! Why no record is written twice, and none lost, is told in `tables::cdr`; here is what a death after each step leaves:
@@ -20,20 +20,24 @@
 //! | the position noted | nothing | goes on |
 //! | the file put aside | no file, or an empty one | reads the old one from the position, which names it by its inode; begins the new one |
 //!
+//! The position always names the file that is written to, or one before it that has nothing new: it is noted before the first batch goes into a file. So it is found whatever the
+//! next holder of the locks has been told to write to.
+//!
 //! What can't be written stays in the arena and is tried again; beyond `cdr.waiting_max` calls end unrecorded, which is counted and told.
 
 mod file;
 mod writer;
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cdr::{Field, Form, Format, Position, Rotation};
 use config::{RecordFormat, Records};
 use failpoint::failpoint;
-use shm::{Cursor, Grace, Participant, RowRef, Version};
+use shm::{Arena, Cursor, Grace, Participant, RowRef, Version};
 use stdx::Instant;
 use sync::Ordering;
 use tables::cdr::{CdrId, Lying};
@@ -59,6 +63,8 @@ const ROWS: usize = 8192;
 pub(crate) struct Recorder {
     /// What it is asked for, if anything.
     asked: Option<Asked>,
+    /// Where the arena's memory can be opened anew.
+    arena: Option<PathBuf>,
     bell: Arc<OwnedFd>,
 }
 
@@ -69,8 +75,8 @@ struct Asked {
     state: State,
     /// Nothing is tried before that.
     retry_at: Instant,
-    /// Records that the file had when it was opened: those of them that the arena still has are not written again.
-    known: HashSet<CdrId>,
+    /// Up to where the arena knows of the file.
+    noted: Option<Position>,
     /// `Arena::events_numbered` when there was nothing to do.
     numbered: u64,
     looked_at: Instant,
@@ -96,8 +102,13 @@ enum State {
 }
 
 impl Recorder {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(arena: &Arena) -> std::io::Result<Self> {
+        let arena = arena.fds().map(|(_, data)| {
+            // Its number stays as long as the process.
+            PathBuf::from(format!("/proc/self/fd/{}", data.as_raw_fd()))
+        });
         Ok(Self {
+            arena,
             asked: None,
             bell: Arc::new(os::eventfd()?),
         })
@@ -119,7 +130,7 @@ impl Recorder {
             (_, Some(setup)) => {
                 // Its end gives the lock back.
                 self.asked = None;
-                match Writer::start(setup.clone(), Arc::clone(&self.bell)) {
+                match Writer::start(setup.clone(), self.arena.clone(), Arc::clone(&self.bell)) {
                     Ok(writer) => {
                         self.asked = Some(Asked {
                             setup,
@@ -127,7 +138,7 @@ impl Recorder {
                             writer,
                             state: State::Waiting,
                             retry_at: Instant::default(),
-                            known: HashSet::new(),
+                            noted: None,
                             numbered: 0,
                             looked_at: Instant::default(),
                             bound_at: Instant::default(),
@@ -182,7 +193,7 @@ impl Asked {
             }
             State::Ready => self.collect(participant, now),
             State::Grace(grace, batch) if participant.is_over_since(grace) => {
-                self.write(participant, batch);
+                self.write(batch);
             }
             other => self.state = other,
         }
@@ -207,21 +218,15 @@ impl Asked {
                         "half a record was cut off, it is written again"
                     );
                 }
-                let ghosts = ids.iter().filter(|id| Cdrs(participant).forget_ghost(id));
-                let ghosts = ghosts.count();
-                if ghosts > 0 {
-                    tracing::info!(
-                        ghosts,
-                        "calls that had come back from the snapshot were over already"
-                    );
-                }
-                self.known.extend(ids);
-                self.state = State::Ready;
+                self.deal_with(&ids, participant);
+                // From here on the arena knows of this file: before anything is written to it.
+                self.state = if self.note(position, participant, now) {
+                    State::Ready
+                } else {
+                    self.retry_at = now + RETRY;
+                    State::Closed
+                };
                 self.look_again();
-                // Of an arena that knew of no file: what is in it now is nobody's business any more once it is known.
-                if Cdrs(participant).position(now).is_none() {
-                    self.note(&position, participant, now);
-                }
             }
             Told::Written(position) => {
                 if let State::Writing(rows) = std::mem::replace(&mut self.state, State::Ready) {
@@ -229,7 +234,7 @@ impl Asked {
                     self.remove(&rows, participant);
                     participant.count(Counter::CdrsWritten.cell(), rows.len() as u64);
                     failpoint!("records.removed");
-                    self.note(&position, participant, now);
+                    self.note(position, participant, now);
                     failpoint!("records.noted");
                 }
                 if std::mem::take(&mut self.failing) {
@@ -238,8 +243,15 @@ impl Asked {
                 }
                 self.look_again();
             }
-            Told::Looked(same) => {
-                self.state = if same { State::Ready } else { State::Closed };
+            Told::Looked(position) => {
+                self.state = match position {
+                    // Put aside: all that was in it has been dealt with.
+                    Some(position) => {
+                        self.note(position, participant, now);
+                        State::Ready
+                    }
+                    None => State::Closed,
+                };
             }
             Told::Failed { message, lost } => {
                 participant.count(Counter::CdrsFailed.cell(), 1);
@@ -298,8 +310,6 @@ impl Asked {
             return;
         }
         self.numbered = numbered;
-        // What the file had and the arena has is dealt with.
-        self.known = HashSet::new();
         if anyway {
             self.looked_at = now;
             self.writer.order(Order::Look);
@@ -307,30 +317,43 @@ impl Asked {
         }
     }
 
-    /// Those that the file has already only go.
-    fn write(&mut self, participant: &mut Participant, batch: Vec<Lying>) {
-        let (there, news): (Vec<Lying>, Vec<Lying>) = batch
-            .into_iter()
-            .partition(|lying| self.known.contains(&lying.cdr.id));
-        let rows = |of: &[Lying]| -> Vec<_> {
-            let named = of.iter().map(|lying| (lying.row, lying.version));
-            named.collect()
-        };
+    fn write(&mut self, batch: Vec<Lying>) {
+        let rows = batch.iter().map(|lying| (lying.row, lying.version));
+        self.state = State::Writing(rows.collect());
+        let batch = batch.into_iter().map(|lying| lying.cdr).collect();
+        self.writer.order(Order::Write(batch));
+    }
+
+    /// These are in a file: who wrote them did not come to remove them, or memory has come back from an older snapshot.
+    fn deal_with(&self, ids: &HashSet<CdrId>, participant: &mut Participant) {
+        let ghosts = ids.iter().filter(|id| Cdrs(participant).forget_ghost(id));
+        let ghosts = ghosts.count();
+        if ghosts > 0 {
+            tracing::info!(
+                ghosts,
+                "calls that had come back from the snapshot were over already"
+            );
+        }
+        let mut there = Vec::new();
+        let mut next = Some(Cursor::default());
+        while let Some(cursor) = next
+            && !ids.is_empty()
+        {
+            let over = |lying: Lying| {
+                if ids.contains(&lying.cdr.id) {
+                    there.push((lying.row, lying.version));
+                }
+            };
+            next = Cdrs(participant).over(cursor, ROWS, over, |_, _| ());
+            participant.quiescent();
+        }
         if !there.is_empty() {
             tracing::info!(
                 records = there.len(),
                 "records of calls were in the file already"
             );
-            self.remove(&rows(&there), participant);
+            self.remove(&there, participant);
         }
-        if news.is_empty() {
-            self.state = State::Ready;
-            self.look_again();
-            return;
-        }
-        self.state = State::Writing(rows(&news));
-        let news = news.into_iter().map(|lying| lying.cdr).collect();
-        self.writer.order(Order::Write(news));
     }
 
     fn remove(&self, rows: &[(RowRef, Version)], participant: &mut Participant) {
@@ -343,11 +366,17 @@ impl Asked {
         }
     }
 
-    fn note(&self, position: &Position, participant: &mut Participant, now: Instant) {
-        if let Err(error) = Cdrs(participant).set_position(&position.encode(), now) {
-            // The next holder of the lock reads more than it had to.
-            tracing::warn!(%error, "how far records are written can't be noted");
+    /// False: there is no memory for it, and nothing may be written to a file that the arena does not know of.
+    fn note(&mut self, position: Position, participant: &mut Participant, now: Instant) -> bool {
+        if self.noted.as_ref() == Some(&position) {
+            return true;
         }
+        let noted = Cdrs(participant).set_position(&position.encode(), now);
+        if let Err(error) = &noted {
+            tracing::warn!(%error, "how far records of calls are written can't be noted");
+        }
+        self.noted = Some(position).filter(|_| noted.is_ok());
+        noted.is_ok()
     }
 
     /// Has calls end unrecorded, or not any more, as there is room for what waits.

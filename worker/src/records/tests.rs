@@ -75,7 +75,7 @@ impl World {
     }
 
     fn recorder(&self) -> (Recorder, Participant) {
-        let mut recorder = Recorder::new().unwrap();
+        let mut recorder = Recorder::new(&self.arena).unwrap();
         recorder.configure(&self.records);
         (recorder, self.arena.participant(ParticipantId(2)))
     }
@@ -198,7 +198,7 @@ fn there_is_one_writer_and_another_when_it_goes() {
         !matches!(state, State::Waiting | State::Closed | State::Opening)
     };
     until(&mut first, &mut p, is_ready);
-    let mut second = Recorder::new().unwrap();
+    let mut second = Recorder::new(&world.arena).unwrap();
     second.configure(&world.records);
     let mut other = world.arena.participant(ParticipantId(3));
     let calls = world.begin(50);

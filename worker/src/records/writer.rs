@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,8 +41,8 @@ pub(super) enum Told {
     },
     /// The batch is on the disk.
     Written(Position),
-    /// The file has been looked at; `false`: it is to be opened anew.
-    Looked(bool),
+    /// The file has been looked at, and may have been put aside; `None`: it is to be opened anew.
+    Looked(Option<Position>),
     /// What was asked for is not done, and can be asked for again; `lost`: after it was opened.
     Failed { message: String, lost: bool },
 }
@@ -55,8 +56,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `bell` is rung after each word.
-    pub(super) fn start(setup: Setup, bell: Arc<OwnedFd>) -> std::io::Result<Self> {
+    /// `arena`: where its memory can be opened anew. `bell` is rung after each word.
+    pub(super) fn start(
+        setup: Setup,
+        arena: Option<PathBuf>,
+        bell: Arc<OwnedFd>,
+    ) -> std::io::Result<Self> {
         let (orders, from_control) = crossbeam_channel::unbounded();
         let (to_control, told) = crossbeam_channel::unbounded();
         let end = End {
@@ -66,7 +71,7 @@ impl Writer {
         };
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || run(&setup, &end))?;
+            .spawn(move || run(&setup, arena.as_deref(), &end))?;
         Ok(Self {
             orders: Some(orders),
             told,
@@ -110,8 +115,8 @@ impl End {
 }
 
 /// Until the other end is gone.
-fn run(setup: &Setup, end: &End) {
-    let Some(_lock) = wait_for_lock(setup, end) else {
+fn run(setup: &Setup, arena: Option<&Path>, end: &End) {
+    let Some(_lock) = wait_for_lock(setup, arena, end) else {
         return;
     };
     failpoint::failpoint!("records.locked");
@@ -122,18 +127,22 @@ fn run(setup: &Setup, end: &End) {
             (Order::Open(position), _) => open = reopen(setup, position, end),
             (Order::Write(batch), Some(file)) => write(setup, file, &batch, end),
             (Order::Look, Some(file)) => match file.rotate(os::unix_now()) {
-                Ok(_) => end.tell(Told::Looked(!file.is_lost())),
+                Ok(_) if file.is_lost() => end.tell(Told::Looked(None)),
+                Ok(_) => match file.position() {
+                    Ok(position) => end.tell(Told::Looked(Some(position))),
+                    Err(error) => end.failed("can't look at", setup, &error, true),
+                },
                 Err(error) => end.failed("can't put aside", setup, &error, true),
             },
-            (Order::Write(_) | Order::Look, None) => end.tell(Told::Looked(false)),
+            (Order::Write(_) | Order::Look, None) => end.tell(Told::Looked(None)),
         }
     }
 }
 
-fn wait_for_lock(setup: &Setup, end: &End) -> Option<Lock> {
+fn wait_for_lock(setup: &Setup, arena: Option<&Path>, end: &End) -> Option<Lock> {
     let mut told = false;
     loop {
-        let wait = match Lock::take(setup) {
+        let wait = match Lock::take(setup, arena) {
             Ok(Some(lock)) => return Some(lock),
             Ok(None) => TRY_LOCK,
             Err(error) => {

@@ -6,7 +6,7 @@
 //!
 //! A record never changes. It is inserted before its dialog is removed ([`close`](crate::calls::close)), and removed once it is on the disk. What keeps it from being
 //! written twice: 1. as long as it is there, whoever ends the same dialog again finds it; 2. it is written, and then removed, only after its dialog was seen gone
-//! *and* a grace period has passed since: then everybody who could still have that dialog in hand has come to its next turn, and will not find it; 3. the writer looks at the end of the
+//! *and* a grace period has passed since: then everybody who could still have that dialog in hand has come to its next turn, and will not find it; 3. there is one writer, which looks at the end of the
 //! file for what a writer before it had written and not removed. What keeps it from getting lost: it goes only when it is on the disk, it is kept over restarts, and what it is made of
 //! stays until it is there.
 //!
