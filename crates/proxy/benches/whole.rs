@@ -9,11 +9,12 @@ use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Duration};
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use proxy::{
-    Admission, Answer, AskKind, CallPlan, Datagram, Decision, Domain, Env, Input, Listener,
+    Admission, Answer, AskKind, CallPlan, Datagram, Decision, Domain, Env, Input, Limit, Listener,
     Outputs, Proxy, Settings,
 };
 use shm::{Arena, Layout, Participant, ParticipantId};
 use stdx::Instant;
+use tables::balancer::{ResourceKey, ResourceKind};
 
 const SDP: &str = "v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.101\r\ns=-\r\nc=IN IP4 192.0.2.101\r\nt=0 0\r\n\
     m=audio 49172 RTP/AVP 0 8 9 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:9 G722/8000\r\n\
@@ -29,6 +30,8 @@ struct World {
     proxy: Proxy,
     out: Outputs,
     turn: u64,
+    /// Calls are on record.
+    plan: CallPlan,
 }
 
 impl World {
@@ -59,6 +62,7 @@ impl World {
             proxy: Proxy::new(0, arena.key(), Arc::new(settings)),
             out: Outputs::default(),
             turn: 0,
+            plan: CallPlan::default(),
         }
     }
 
@@ -85,7 +89,7 @@ impl World {
                 AskKind::Admit => Answer::Admitted(Admission::Allow),
                 AskKind::Credentials => Answer::Credentials(None),
                 AskKind::Route => {
-                    Answer::Routed(Decision::Location { known: true }, CallPlan::default())
+                    Answer::Routed(Decision::Location { known: true }, self.plan.clone())
                 }
                 AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
             };
@@ -242,7 +246,25 @@ fn play_call(world: &mut World, call: u32) -> Vec<Message> {
 
 /// A world that has been at work for a while.
 fn busy() -> World {
+    busy_with(CallPlan::default())
+}
+
+/// Every call is on record and counts in its domain.
+fn tracked() -> CallPlan {
+    CallPlan {
+        class: Some(Arc::default()),
+        limits: vec![Limit {
+            key: ResourceKey::of(ResourceKind::Domain, b"example.com"),
+            calls_max: Some(1000),
+            code: 503,
+        }],
+        ..CallPlan::default()
+    }
+}
+
+fn busy_with(plan: CallPlan) -> World {
     let mut world = World::new();
+    world.plan = plan;
     world.serve(&register(1));
     for call in 0..CALLS_BEFORE {
         play_call(&mut world, 1000 + call);
@@ -256,13 +278,45 @@ fn busy() -> World {
 type Bench = (World, Vec<Message>);
 
 fn call() -> Bench {
-    let said = play_call(&mut busy(), 9999);
-    (busy(), said)
+    call_with(&CallPlan::default())
+}
+
+fn call_with(plan: &CallPlan) -> Bench {
+    let said = play_call(&mut busy_with(plan.clone()), 9999);
+    (busy_with(plan.clone()), said)
+}
+
+/// INFO of the caller within a call that is up, and its answer.
+fn info(plan: &CallPlan) -> Bench {
+    let talk = |world: &mut World| {
+        let mut said = vec![invite(9999)];
+        world.serve(&said[0]);
+        let invite = world.heard("INVITE ");
+        said.push(respond(BOB, &invite, "200 OK", SDP));
+        world.serve(&said[1]);
+        let answer = world.heard("SIP/2.0 200");
+        said.push(in_dialog(&answer, "ACK", 9999));
+        world.serve(&said[2]);
+        let info = in_dialog(&answer, "INFO", 9999);
+        world.serve(&info);
+        let ok = respond(BOB, &world.heard("INFO "), "200 OK", "");
+        (said, vec![info, ok])
+    };
+    let (before, measured) = talk(&mut busy_with(plan.clone()));
+    let mut world = busy_with(plan.clone());
+    for message in &before {
+        world.serve(message);
+    }
+    (world, measured)
 }
 
 /// One message of a call, with what is before it done already.
 fn part(at: usize) -> Bench {
-    let (mut world, mut said) = call();
+    part_of(at, &CallPlan::default())
+}
+
+fn part_of(at: usize, plan: &CallPlan) -> Bench {
+    let (mut world, mut said) = call_with(plan);
     let rest = said.split_off(at);
     for message in &said {
         world.serve(message);
@@ -338,15 +392,43 @@ fn whole_message(bench: Bench) -> Bench {
     play(bench)
 }
 
+// Of a call that is on record.
+#[library_benchmark]
+#[bench::invite(part_of(0, &tracked()))]
+#[bench::ringing(part_of(1, &tracked()))]
+#[bench::answer(part_of(2, &tracked()))]
+#[bench::ack(part_of(3, &tracked()))]
+#[bench::bye(part_of(4, &tracked()))]
+#[bench::bye_answer(part_of(5, &tracked()))]
+fn message_on_record(bench: Bench) -> Bench {
+    play(bench)
+}
+
+// INFO and its 200: what a request within a dialog costs more for being followed.
+#[library_benchmark]
+#[bench::plain(info(&CallPlan::default()))]
+#[bench::on_record(info(&tracked()))]
+fn within_dialog(bench: Bench) -> Bench {
+    play(bench)
+}
+
 // INVITE, 180, 200, ACK, BYE, 200.
 #[library_benchmark]
 #[bench::basic(call())]
+#[bench::on_record(call_with(&tracked()))]
 fn whole_call(bench: Bench) -> Bench {
     play(bench)
 }
 
 library_benchmark_group!(
     name = whole,
-    benchmarks = [whole_register, whole_options, whole_message, whole_call]
+    benchmarks = [
+        whole_register,
+        whole_options,
+        whole_message,
+        message_on_record,
+        within_dialog,
+        whole_call
+    ]
 );
 main!(library_benchmark_groups = whole);

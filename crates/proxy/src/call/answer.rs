@@ -26,7 +26,14 @@ impl Step<'_, '_> {
         let Some(call) = context.call else { return };
         match call.role {
             Role::Begins => self.confirm_call(context, call, number, message, datagram),
-            Role::Caller | Role::Callee => self.refresh_call(call, message),
+            Role::Caller | Role::Callee => {
+                let refreshes = message.cseq().is_ok_and(|cseq| {
+                    matches!(cseq.method, sip::Method::Invite | sip::Method::Update)
+                });
+                if refreshes {
+                    self.refresh_call(call, message);
+                }
+            }
             Role::OwnBye | Role::ProbesCaller | Role::ProbesCallee | Role::OwnDone => {}
         }
     }

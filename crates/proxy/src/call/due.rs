@@ -176,15 +176,22 @@ impl Step<'_, '_> {
     }
 }
 
+/// How many requests a party may have sent since the last that was noted, in a call that is not probed. A gap is no error (§12.2.2).
+const UNNOTED_MAX: u32 = 1_000_000;
+
 /// The number of a request that is taken for one of the other party: the next after those that its receiver has seen.
 fn next_cseq(dialog: &Dialog, to: To) -> u32 {
     let from = match to {
         To::Caller => &dialog.callee,
         To::Callee => &dialog.caller,
     };
-    from.cseq
-        .wrapping_add_signed(from.cseq_shift)
-        .wrapping_add(1)
+    let noted = from.cseq.wrapping_add_signed(from.cseq_shift);
+    let next = match dialog.probe_ms {
+        0 => noted.saturating_add(UNNOTED_MAX),
+        _ => noted.wrapping_add(1),
+    };
+    // §8.1.1.5
+    next.min(i32::MAX.cast_unsigned())
 }
 
 /// What tells the dialogs of one INVITE apart, which share their place.

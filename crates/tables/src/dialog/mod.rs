@@ -129,9 +129,10 @@ impl Dialogs<'_> {
     /// Publishes a new dialog, counted in these resources, unless one of them is at its limit.
     pub fn create(&mut self, dialog: Dialog, counts: &[CountIn]) -> Result<RowRef, CreateError> {
         let (alias, origin) = (dialog.id.0, dialog.origin);
+        let mut dialog = dialog;
         for pass in 0..PASSES_MAX {
             let key = key::first(&dialog.call_id, &dialog.caller.tag, pass);
-            match self.insert(dialog.clone(), &key, Some(&alias), counts) {
+            match self.insert(&mut dialog, &key, Some(&alias), counts) {
                 Err(CreateError::Exists(row)) => {
                     let same =
                         self.with(row, |view| view.origin() == origin || view.id().0 == alias);
@@ -147,7 +148,7 @@ impl Dialogs<'_> {
 
     fn insert(
         &mut self,
-        mut dialog: Dialog,
+        dialog: &mut Dialog,
         key: &[u8],
         alias: Option<&[u8]>,
         counts: &[CountIn],
@@ -171,7 +172,7 @@ impl Dialogs<'_> {
             });
         }
         for _ in 0..ATTEMPTS_MAX {
-            match self.try_insert(&mut dialog, key, alias, &cells) {
+            match self.try_insert(dialog, key, alias, &cells) {
                 Err(CreateError::Busy) => {}
                 done => return done,
             }
@@ -235,7 +236,7 @@ impl Dialogs<'_> {
             })
         };
         let counts: Vec<CountIn> = dialog.counted.iter().filter_map(still).collect();
-        self.insert(dialog, &key, None, &counts)
+        self.insert(&mut dialog, &key, None, &counts)
     }
 
     /// The dialog that a message belongs to, by its Call-ID and tags, from either direction. Without a To tag, or before the callee's is known, it is the

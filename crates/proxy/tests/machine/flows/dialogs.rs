@@ -377,22 +377,22 @@ fn a_call_that_lasts_too_long() {
             +99s
             +2s
                 1s: bob3 < BYE sip:trunk@10.0.0.9:5060
-                    CSeq: 1 BYE
+                    CSeq: 1000000 BYE
                     Route: <sip:10.0.0.4;lr>, <sip:10.0.0.3;lr>
                     From: <sip:bob@example.org>;tag=bob
                     To: <sip:trunk@example.org>;tag=trunk
                 1s: carol < BYE sip:bob@10.0.0.2:5060
-                    CSeq: 2 BYE
+                    CSeq: 1000001 BYE
                     Route: <sip:10.0.0.5;lr>
                     From: <sip:trunk@example.org>;tag=trunk
                     To: <sip:bob@example.org>;tag=bob
                 1.5s: carol < BYE sip:bob@10.0.0.2:5060 again
-                    CSeq: 2 BYE
+                    CSeq: 1000001 BYE
                     Route: <sip:10.0.0.5;lr>
                     From: <sip:trunk@example.org>;tag=trunk
                     To: <sip:bob@example.org>;tag=bob
                 1.5s: bob3 < BYE sip:trunk@10.0.0.9:5060 again
-                    CSeq: 1 BYE
+                    CSeq: 1000000 BYE
                     Route: <sip:10.0.0.4;lr>, <sip:10.0.0.3;lr>
                     From: <sip:bob@example.org>;tag=bob
                     To: <sip:trunk@example.org>;tag=trunk
