@@ -3,6 +3,7 @@
 mod calls;
 mod cancelling;
 pub mod dialogs;
+mod ending;
 pub mod failover;
 mod forking;
 pub mod hidden;
