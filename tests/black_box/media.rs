@@ -75,8 +75,13 @@ struct World {
 
 impl World {
     fn new(more: &str) -> Self {
+        Self::with(|config| config, more)
+    }
+
+    /// One whose configuration is changed before its server starts.
+    fn with(change: impl FnOnce(String) -> String, more: &str) -> Self {
         let engine = Engine::start();
-        let server = Server::start_with(&config(&[engine.address], more));
+        let server = Server::start_with(&change(config(&[engine.address], more)));
         let (alice, bob) = (server.ua("alice"), server.ua("bob"));
         assert_eq!(bob.register(600).status(), 200);
         Self {
@@ -888,4 +893,49 @@ fn the_server_starts_anew_in_mid_call() {
     bob.reply(&got, 200, "OK", "b");
     assert_eq!(alice.expect_final(&bye).status(), 200);
     engine.expect_no_calls();
+}
+
+/// Calls that are hidden as well: the engine's addresses are all that the sides learn of each other's media, in every place of an offer.
+#[test]
+fn hidden_calls_with_media() {
+    let _shared = shared();
+    for mode in ["dialog", "stateless"] {
+        let hiding = format!("media = \"relay\"\ntopology_hiding = \"{mode}\"\n");
+        let mut world = World::with(|config| config.replace("media = \"relay\"\n", &hiding), "");
+        let call = world.call();
+        let whole = |message: &Message| String::from_utf8_lossy(&message.to_bytes()).into_owned();
+        for (message, party) in [
+            (&call.offered, &world.alices),
+            (&call.answered, &world.bobs),
+        ] {
+            let text = whole(message);
+            assert!(
+                !text.contains(&party.address.ip().to_string()),
+                "{mode}: {text}"
+            );
+        }
+        world.talk(&call);
+        kill_all_workers(&world.server);
+        world.bobs = Party::new(blackbox::machine::fresh_address());
+        let reinvite = world
+            .bob
+            .in_dialog_back("INVITE", 1, &call.offered, &call.bobs)
+            .with("Contact", format!("<{}>", world.bob.contact()));
+        let reinvite = with_sdp(reinvite, &world.bobs.sdp());
+        world.bob.send_routed(&reinvite);
+        let offered = world.alice.expect_request("INVITE");
+        assert_eq!(offered.0.call_id(), call.invite.call_id(), "{mode}");
+        let from_alice = hidden(&offered.0, &world.engine, &world.bobs);
+        answer(&world.alice, &offered, 200, "x", &world.alices.sdp());
+        let answered = world.bob.expect_final(&reinvite);
+        let from_bob = hidden(&answered, &world.engine, &world.alices);
+        let ack = world
+            .bob
+            .in_dialog_back("ACK", 1, &call.offered, &call.bobs);
+        world.bob.send_routed(&ack);
+        world.alice.expect_request("ACK");
+        talk((&world.alices, from_alice), (&world.bobs, from_bob));
+        world.hang_up(&call);
+        world.engine.expect_no_calls();
+    }
 }
