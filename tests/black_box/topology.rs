@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use blackbox::machine::fresh_address;
 use blackbox::message::{Message, uri_of};
+use blackbox::rtpengine::{Engine, Party, media_address, talk};
 use blackbox::server::Server;
 use blackbox::ua::Ua;
 
@@ -38,6 +39,8 @@ struct Phone {
     ua: Ua,
     marks: Marks,
     cseq: RefCell<u32>,
+    /// Where its media are, if they cross a relay.
+    media: Option<Party>,
 }
 
 /// One end of a call: the message that made it, and what this phone said then.
@@ -54,10 +57,11 @@ impl Phone {
             ua,
             marks: Rc::clone(marks),
             cseq: RefCell::new(1),
+            media: None,
         };
         let address = phone.ua.peer.address;
         phone.mark(address.ip().to_string());
-        phone.mark(address.port().to_string());
+        phone.mark(format!(":{}", address.port()));
         phone.mark(format!("{user}.inside.test"));
         phone
     }
@@ -91,7 +95,17 @@ impl Phone {
         invite
     }
 
+    fn with_media(mut self) -> Self {
+        let party = Party::new(fresh_address());
+        self.mark(party.address.ip().to_string());
+        self.media = Some(party);
+        self
+    }
+
     fn sdp(&self) -> Vec<u8> {
+        if let Some(party) = &self.media {
+            return party.sdp().into_bytes();
+        }
         let (ip, port) = (self.ua.peer.address.ip(), self.ua.peer.address.port());
         format!(
             "v=0\r\no=x 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 192.0.2.7\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n\
@@ -391,4 +405,43 @@ fn requests_of_the_server_itself_are_hidden() {
     alice.send(&refused);
     assert_eq!(alice.answer_to(&refused).status(), 404);
     assert!(server.stop().success());
+}
+
+/// With a relay for media nothing at all is left in SDP.
+#[test]
+fn signalling_and_media_are_hidden_together() {
+    let engine = Engine::start();
+    for mode in ["true", "\"stateless\""] {
+        let config = format!(
+            "{}media = \"relay\"\n[[media]]\nname = \"relay\"\nengines = [{{ address = \"{}\" }}]\n",
+            config(mode),
+            engine.address
+        );
+        let server = Server::start_with(&config);
+        let (alice, bob, _) = phones(&server);
+        let (alice, bob) = (alice.with_media(), bob.with_media());
+        let (a, b) = call(&alice, &bob, "sip:bob@example.test", &[]);
+        let parties = |phone: &Phone, end: &End| {
+            let got = if end.calls { &end.answer } else { &end.invite };
+            assert!(phone.media.is_some());
+            media_address(&got.body)
+        };
+        let (to_bob, to_alice) = (parties(&alice, &a), parties(&bob, &b));
+        assert_eq!(
+            (to_bob.ip(), to_alice.ip()),
+            (engine.ip.into(), engine.ip.into())
+        );
+        let media = |phone: &'_ Phone| phone.media.as_ref().map(|party| party.address);
+        assert_ne!(media(&alice), media(&bob));
+        if let (Some(alices), Some(bobs)) = (&alice.media, &bob.media) {
+            talk((alices, to_bob), (bobs, to_alice));
+        }
+        let first = server.signalling().first().map(|worker| worker.pid);
+        server.kill_worker(first.expect("a worker"));
+        server.wait_ready();
+        exchange((&alice, &a), (&bob, &b), "INVITE");
+        exchange((&bob, &b), (&alice, &a), "INVITE");
+        exchange((&bob, &b), (&alice, &a), "BYE");
+        assert!(server.stop().success());
+    }
 }
