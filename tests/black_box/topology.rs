@@ -10,6 +10,7 @@ use blackbox::message::{Message, uri_of};
 use blackbox::rtpengine::{Engine, Party, media_address, talk};
 use blackbox::server::Server;
 use blackbox::ua::Ua;
+use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -287,6 +288,22 @@ fn a_call_on_record_outlives_every_worker() {
 #[test]
 fn a_call_in_tokens_outlives_every_worker() {
     a_call_over_deaths("\"stateless\"");
+}
+
+/// From the snapshot that a stop writes.
+#[test]
+fn a_call_on_record_outlives_a_stop() {
+    let mut server = Server::start_with(&config("true"));
+    let (alice, bob, _) = phones(&server);
+    let (a, b) = call(&alice, &bob, "sip:bob@example.test", &[]);
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait_exit().success());
+    server.run_again();
+    server.wait_ready();
+    exchange((&alice, &a), (&bob, &b), "INVITE");
+    exchange((&bob, &b), (&alice, &a), "INVITE");
+    exchange((&alice, &a), (&bob, &b), "BYE");
+    assert!(server.stop().success());
 }
 
 /// With everything lost but the keys in the state directory.

@@ -38,13 +38,19 @@ pub struct Leg {
 
 /// Whether a request may have a token of ours: cheap, for those that have none.
 pub fn may_have(message: &Message<'_>) -> bool {
+    let begins = |text: &[u8], with: &[u8]| {
+        text.get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
     let of_uri = message
         .request()
-        .is_some_and(|line| memchr::memmem::find(line.uri, b":th-").is_some());
+        .is_some_and(|line| begins(line.uri, b"sip:th-"));
     of_uri
-        || message
-            .first(HeaderName::Route)
-            .is_some_and(|route| memchr::memmem::find(route.value, b":th-").is_some())
+        || message.first(HeaderName::Route).is_some_and(|route| {
+            begins(route.value, b"<sip:th-")
+                || !route.value.starts_with(b"<")
+                    && memchr::memmem::find(route.value, b":th-").is_some()
+        })
 }
 
 impl Tokens {
