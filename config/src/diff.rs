@@ -57,6 +57,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     table("dns", old.dns != new.dns);
     table("cdr", old.records != new.records);
     table("topology", old.topology != new.topology);
+    table("nat", old.nat != new.nat);
     named(&mut diff, "user", &old.users, &new.users, |user| {
         format!("{}@{}", user.name, user.domain)
     });

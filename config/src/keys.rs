@@ -608,6 +608,7 @@ pub static SECTIONS: &[Section] = &[
             "search", "domain", "enum", "dnssec", "cache", "tls", "https",
         ],
     },
+    crate::nat::NAT,
     crate::cdr::CDR,
     Section {
         name: "user",

@@ -26,6 +26,7 @@ mod group;
 pub mod keys;
 mod media;
 mod model;
+mod nat;
 mod network;
 mod overrides;
 mod parse;

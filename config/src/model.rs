@@ -17,6 +17,7 @@ pub use crate::calls::{CallLimits, Calls, DomainCalls, Profile};
 pub use crate::cdr::{CDR_FIELDS, RecordFormat, Records};
 pub use crate::group::{DESTINATIONS_MAX, Destination, Group, HashOf, Passive, Policy, Probe};
 pub use crate::media::{Media, MediaEngine, MediaSide, OnMediaFailure};
+pub use crate::nat::{Nat, NatDetection};
 pub use crate::period::{Date, Dates, Hours, Period};
 pub use crate::prefix_table::PrefixTable;
 pub use crate::topology::{Hiding, KEY_BYTES, Topology, UnknownHeaders};
@@ -40,6 +41,7 @@ pub struct Config {
     pub authentication: Authentication,
     pub dns: Dns,
     pub records: Records,
+    pub nat: Nat,
     pub users: Vec<User>,
     /// Not of the file: users of `tandem user`, by domain and name. Where `users` has the same, that one counts.
     pub stored: Vec<StoredUser>,

@@ -8,7 +8,7 @@ use crate::{
     group::one_group,
     media,
     model::*,
-    period, prefix_table,
+    nat, period, prefix_table,
     reader::{Reader, Table},
     topology, value,
 };
@@ -59,6 +59,7 @@ pub(crate) fn parse<'r>(
     let auth = reader.table(root, "auth");
     let dns = reader.table(root, "dns");
     let records = reader.table(root, "cdr");
+    let nat = reader.table(root, "nat");
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
     let groups = reader.tables(root, "group");
@@ -101,6 +102,7 @@ pub(crate) fn parse<'r>(
         stored: Vec::new(),
         dns: read_dns(&dns),
         records: cdr::read(&records),
+        nat: nat::read(&nat),
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),

@@ -103,7 +103,7 @@ fn unknown_names_come_with_a_suggestion() {
               |
             6 | [nonsense]
               |  ^^^^^^^^
-              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, cdr, user, domain, group, calls, profile, caller, period, prefix_table, topology, media, route
+              = help: the tables are listen, workers, memory, registrar, limits, proxy, overload, timers, auth, dns, nat, cdr, user, domain, group, calls, profile, caller, period, prefix_table, topology, media, route
 
             error: unknown key `domain.record-route`
              --> tandem.toml:9:1

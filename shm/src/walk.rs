@@ -63,6 +63,21 @@ impl Participant {
         )
     }
 
+    /// As [`scan`](Self::scan), of the records that this participant looks after when they expire: each is one participant's.
+    pub fn scan_share(
+        &self,
+        table: TableId,
+        cursor: Cursor,
+        max: usize,
+        mut f: impl FnMut(Record<'_>),
+    ) -> Option<Cursor> {
+        let inner = self.inner();
+        let ours = |slab| inner.is_duty(self.id, slab, table);
+        walk(inner, cursor, max, ours, |index, row| {
+            self.visit(index, row, &mut f);
+        })
+    }
+
     fn visit(&self, index: u32, row: Row<'_>, f: &mut impl FnMut(Record<'_>)) {
         debug_assert!(self.online, "a walk needs an announced epoch");
         let ctl = row.load();

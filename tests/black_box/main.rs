@@ -19,6 +19,7 @@ mod kill_storm;
 mod load;
 mod log;
 mod media;
+mod nat;
 mod overload;
 mod prefix_routing;
 mod proxy_forking;

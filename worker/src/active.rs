@@ -91,6 +91,11 @@ impl Active {
                 expires_min: config.registrar.expires_min,
                 expires_max: config.registrar.expires_max,
                 bindings_max: usize::from(config.registrar.bindings_max),
+                nat: match config.nat.detect {
+                    config::NatDetection::Off => registrar::NatRule::Off,
+                    config::NatDetection::Auto => registrar::NatRule::Auto,
+                    config::NatDetection::Always => registrar::NatRule::Always,
+                },
             },
             auth: auth_of(&config),
             hiding: crate::hiding::hiding(&config, &dialog_key),

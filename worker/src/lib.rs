@@ -28,6 +28,7 @@ mod follow;
 pub mod helper;
 mod hiding;
 mod inbox;
+mod keepalive;
 mod lines;
 mod log;
 mod lookup;

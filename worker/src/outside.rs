@@ -27,6 +27,7 @@ use tables::dialog::DialogId;
 use crate::{
     destinations::{Keeper, Reports},
     inbox::{Channel, Command, Socket},
+    keepalive,
     log::Log,
     lookup::{Late, Lookup, Name},
     media::{self, Media},
@@ -66,6 +67,9 @@ pub(crate) struct Outside {
     policy: Policy,
     reports: Reports,
     keeper: Keeper,
+    keepalive: keepalive::Keeper,
+    /// Whom to keep awake; reused from step to step.
+    awake: Vec<keepalive::Due>,
     lookup: Lookup,
     /// Reused from turn to turn.
     late: Vec<Late>,
@@ -137,6 +141,12 @@ impl Outside {
             ),
             reports: Reports::default(),
             keeper: Keeper::new(begin.slot, begin.arena.layout().slots),
+            keepalive: keepalive::Keeper::new(
+                &begin.active.config.nat,
+                begin.arena.layout().slots,
+                time,
+            ),
+            awake: Vec::new(),
             lookup,
             late: Vec::new(),
             named: Vec::new(),
@@ -185,6 +195,21 @@ impl Outside {
         }
     }
 
+    /// Keeps the ways to phones behind address translation open.
+    fn keep_phones(&mut self, slot: &mut Slot) {
+        let now = slot.now();
+        if self.keepalive.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut awake = std::mem::take(&mut self.awake);
+        self.keepalive.step(now, slot.participant(), &mut awake);
+        let options = self.keepalive.by_options();
+        for due in awake.drain(..) {
+            slot.keep_alive(self, &due.request(options));
+        }
+        self.awake = awake;
+    }
+
     pub(crate) fn arm_socket(&mut self, socket: Socket) -> anyhow::Result<()> {
         let index = self
             .sockets
@@ -225,6 +250,7 @@ impl Outside {
         let others = [
             self.lookup.deadline(),
             self.keeper.deadline(),
+            self.keepalive.deadline(),
             self.media.deadline(),
         ];
         timer.into_iter().chain(others.into_iter().flatten()).min()
@@ -347,6 +373,8 @@ impl Outside {
                     &active.tables,
                     self.number,
                 );
+                let (nat, slots) = (&active.config.nat, self.arena.layout().slots);
+                self.keepalive.configure(nat, slots, slot.now());
                 self.keeper.forget();
                 self.look_at_destinations(slot.now(), slot.participant());
                 self.overload.configure(&active.config.overload);
@@ -458,6 +486,7 @@ impl World for Outside {
         self.overload.turn(slot.now(), &self.sockets);
         slot.proxy().set_distress(!self.overload.is_open());
         self.keep_destinations(slot);
+        self.keep_phones(slot);
         self.answer_late(slot);
         self.answer_media(slot);
         while let Ok(command) = self.commands.try_recv() {

@@ -4,7 +4,11 @@
 //! [`crate::Proxy::question`] and hands the answer in as an input: within the same turn (the script-free router), or any time later
 //! and in any order (scripts, databases, DNS). Until then the request is a row in the arena, not a thread, and an heir asks again.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use auth::Algorithms;
 use shm::RowRef;
@@ -102,6 +106,8 @@ pub struct Target {
     pub path: Option<Vec<u8>>,
     /// The listener to send from; `None` chooses by address family.
     pub listener: Option<u32>,
+    /// The address to send from, where that listener has several.
+    pub local: Option<IpAddr>,
     /// Preference in thousandths, as of a binding (§20.10): what has less is tried after what has more.
     pub q: u16,
     /// The destination of a group that `next_hop` is.

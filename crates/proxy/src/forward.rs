@@ -361,7 +361,11 @@ impl Step<'_, '_> {
 fn wanted_for(target: &Target, hand: &Hand<'_>, came_in_by: Interface) -> Interface {
     let of_route = hand.intake.route.listener;
     match target.listener {
-        // A binding knows no more than the listener.
+        // What a phone registered by is what lets messages through to it.
+        Some(id) if target.local.is_some() => Interface {
+            id,
+            ip: target.local,
+        },
         Some(id) => [of_route, Some(came_in_by)]
             .into_iter()
             .flatten()

@@ -5,6 +5,7 @@
 //! - `intake`, `request`: requests as they come (§16.3, §16.4, §17.2.3); `forward`, `copy`: on their way downstream (§16.5, §16.6).
 //! - `serial`, `hops`: target after target by q, hop after hop of one target (§16.6, RFC 3263 §4.3).
 //! - `response`, `redirect`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
+//! - `keepalive`: what keeps the way to phones behind address translation open.
 //! - `decide`, `registration`: what follows from answers (§10.3, §16.5); `authenticate`, `digest`, [`account`]: who asks (§22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
 //! - `call`: dialogs on record, from the INVITE to the end; seats, session timers, what time and the operator want of calls.
@@ -45,6 +46,7 @@ mod hidden;
 mod hops;
 mod intake;
 mod io;
+mod keepalive;
 mod local;
 mod media;
 mod persist;
@@ -76,9 +78,11 @@ pub use hidden::Hiding;
 pub use io::{
     Datagram, Disposition, Env, HopState, Input, Note, Outcome, OutcomeKind, Outputs, Send,
 };
+pub use keepalive::KeepAlive;
 pub use media::{MediaAsk, MediaSet, OnFailure, media_seed};
 pub use probe::Probe;
 pub use proxy::{Proxy, Question};
+pub use registration::request_uri;
 pub use route::literal_address;
 pub use settings::{
     AuthPolicy, Domain, Forking, Listener, PORT_DEFAULT, Settings, Throttle, UriCheck,

@@ -289,7 +289,7 @@ fn encode_branch(branch: &Branch, to: &mut Writer<'_>) {
             to.text(target.uri.as_deref());
             to.text(target.next_hop.as_deref());
             to.text(target.path.as_deref());
-            to.half(target.listener.map_or(0, |id| id.wrapping_add(1)));
+            to.entrance(target);
         }
     }
     encode_branch_plan(branch, to);
@@ -401,8 +401,7 @@ fn decode_branch(from: &mut Reader<'_>) -> Option<Branch> {
                 uri: from.text()?,
                 next_hop: from.text()?,
                 path: from.text()?,
-                listener: from.half()?.checked_sub(1),
-                ..Target::default()
+                ..from.entrance()?
             })),
             _ => return None,
         },
@@ -483,11 +482,20 @@ impl Writer<'_> {
             each(self, one);
         }
     }
+    /// The listener of a target, one up, and its address there, which the highest bit announces.
+    fn entrance(&mut self, target: &Target) {
+        let listener = target.listener.map_or(0, |id| id.wrapping_add(1));
+        let local = target.local.filter(|_| listener & WITH_LOCAL == 0);
+        self.half(listener | if local.is_some() { WITH_LOCAL } else { 0 });
+        if let Some(ip) = local {
+            self.ip(ip);
+        }
+    }
     fn target(&mut self, target: &Target) {
         self.text(target.uri.as_deref());
         self.text(target.next_hop.as_deref());
         self.text(target.path.as_deref());
-        self.half(target.listener.map_or(0, |id| id.wrapping_add(1)));
+        self.entrance(target);
         self.short(target.q);
         self.byte(u8::from(target.recurse));
         self.list(&target.backups, |to, backup| to.text(Some(&backup.uri)));
@@ -528,6 +536,9 @@ impl Writer<'_> {
         }
     }
 }
+
+/// See [`Writer::entrance`].
+const WITH_LOCAL: u32 = 1 << 31;
 
 struct Reader<'r> {
     rest: &'r [u8],
@@ -593,12 +604,30 @@ impl Reader<'_> {
         let count = self.byte()?;
         (0..count).map(|_| each(self)).collect()
     }
-    fn target(&mut self) -> Option<Target> {
+    /// What [`Writer::entrance`] wrote.
+    fn entrance(&mut self) -> Option<Target> {
+        let word = self.half()?;
+        let local = match word & WITH_LOCAL {
+            0 => None,
+            _ => Some(self.ip()?),
+        };
         Some(Target {
-            uri: self.text()?,
-            next_hop: self.text()?,
-            path: self.text()?,
-            listener: self.half()?.checked_sub(1),
+            listener: (word & !WITH_LOCAL).checked_sub(1),
+            local,
+            ..Target::default()
+        })
+    }
+    fn target(&mut self) -> Option<Target> {
+        let (uri, next_hop, path) = (self.text()?, self.text()?, self.text()?);
+        let Target {
+            listener, local, ..
+        } = self.entrance()?;
+        Some(Target {
+            uri,
+            next_hop,
+            path,
+            listener,
+            local,
             q: self.short()?,
             recurse: self.byte()? != 0,
             destination: None,
@@ -742,6 +771,7 @@ mod tests {
             ],
             recurse: true,
             listener: Some(2),
+            local: uri.ends_with('c').then(|| IpAddr::from([192, 0, 2, 9])),
             ..Target::uri(uri)
         }
     }

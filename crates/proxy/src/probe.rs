@@ -44,8 +44,21 @@ impl Proxy {
             listener: Some(listener.id),
             fold: probe.sent_at.as_nanos(),
         };
-        let branch = branch.encode(key);
-        let name = |what: &[u8]| encode_base32_u64(hash64(key, &[what, &branch]));
+        self.write_options(&branch.encode(key), probe.uri, listener, probe.to, out);
+        true
+    }
+
+    /// An OPTIONS of ours outside of dialogs, with this branch.
+    pub(crate) fn write_options(
+        &self,
+        branch: &[u8],
+        uri: &[u8],
+        listener: Interface,
+        to: SocketAddr,
+        out: &mut Outputs,
+    ) {
+        let (settings, key) = (self.settings(), self.key());
+        let name = |what: &[u8]| encode_base32_u64(hash64(key, &[what, branch]));
         let (tag, call_id) = (name(b"probe-tag"), name(b"probe-call"));
         let start = out.bytes.len();
         let us = |text: &mut Vec<u8>| {
@@ -54,17 +67,17 @@ impl Proxy {
         };
         let text = &mut out.bytes;
         text.extend_from_slice(b"OPTIONS ");
-        text.extend_from_slice(probe.uri);
+        text.extend_from_slice(uri);
         text.extend_from_slice(b" SIP/2.0\r\nVia: SIP/2.0/UDP ");
         us(text);
         text.extend_from_slice(b";branch=");
-        text.extend_from_slice(&branch);
+        text.extend_from_slice(branch);
         text.extend_from_slice(b"\r\nMax-Forwards: 70\r\nFrom: <sip:");
         us(text);
         text.extend_from_slice(b">;tag=");
         text.extend_from_slice(&tag);
         text.extend_from_slice(b"\r\nTo: <");
-        text.extend_from_slice(probe.uri);
+        text.extend_from_slice(uri);
         text.extend_from_slice(b">\r\nCall-ID: ");
         text.extend_from_slice(&call_id);
         text.extend_from_slice(b"\r\nCSeq: 1 OPTIONS\r\nContact: <sip:");
@@ -72,9 +85,8 @@ impl Proxy {
         text.extend_from_slice(b">\r\nAccept: application/sdp\r\nContent-Length: 0\r\n\r\n");
         out.sends.push(Send {
             listener,
-            to: probe.to,
+            to,
             bytes: start..out.bytes.len(),
         });
-        true
     }
 }

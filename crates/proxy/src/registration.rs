@@ -1,10 +1,13 @@
 //! REGISTER (§10.3) and the look-up of registered users (§16.5).
 
-use registrar::Reply;
+use std::net::{IpAddr, SocketAddr};
+
+use registrar::{BindingView, Entrance, Reply};
 use sip::{
     HeaderName, NameAddr,
     uri::{Aor, Uri},
 };
+use stdx::text::{write_decimal, write_ip};
 use tables::{Counter, Location, UpdateError};
 
 use crate::{
@@ -24,9 +27,10 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
     let found = Location(env.arena).lookup(&aor, |bindings| {
         out.extend(bindings.targets(now).map(|binding| Target {
             uri: Some(request_uri(binding.contact)),
-            next_hop: None,
+            next_hop: way_through(&binding),
             path: (!binding.path.is_empty()).then(|| binding.path.to_vec()),
             listener: Some(binding.listener),
+            local: binding.flow.local,
             q: binding.q,
             ..Target::default()
         }));
@@ -34,8 +38,30 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
     found.is_some()
 }
 
+/// Where a phone behind address translation is reached: where its REGISTER came from. Its Contact stays the Request-URI, which it knows itself by.
+fn way_through(binding: &BindingView<'_>) -> Option<Vec<u8>> {
+    let to = binding.received.filter(|_| binding.flow.nat)?;
+    let mut uri = Vec::with_capacity(32);
+    uri.extend_from_slice(b"sip:");
+    write_address(to, &mut uri);
+    Some(uri)
+}
+
+fn write_address(address: SocketAddr, to: &mut Vec<u8>) {
+    match address.ip().to_canonical() {
+        IpAddr::V6(ip) => {
+            to.push(b'[');
+            write_ip(ip.into(), to);
+            to.push(b']');
+        }
+        ip => write_ip(ip, to),
+    }
+    to.push(b':');
+    write_decimal(address.port().into(), to);
+}
+
 /// A contact as a Request-URI: without headers (§16.6 step 2, §19.1.1 table 1).
-pub(crate) fn request_uri(contact: &[u8]) -> Vec<u8> {
+pub fn request_uri(contact: &[u8]) -> Vec<u8> {
     // A question mark may also stand in the user part.
     let headers = match contact.contains(&b'?').then(|| Uri::parse(contact)) {
         Some(Ok(uri)) => uri.headers.text().len(),
@@ -67,17 +93,20 @@ impl Step<'_, '_> {
             self.end_with(context, hand, 404, Counter::RegisterRefused, b"");
             return;
         }
-        let (policy, now, source, listener) = (
+        let (policy, now, source, entrance) = (
             &self.settings.registrar,
             self.env.now,
             context.source,
-            context.listener.id,
+            Entrance {
+                listener: context.listener.id,
+                local: context.listener.ip,
+            },
         );
         let mut headers = std::mem::take(&mut self.room.headers);
         let body = &mut self.room.body;
         let updated = Location(self.env.arena).update(&aor, body, |current, next| {
             let outcome =
-                registrar::register(policy, now, current, message, source, listener, next);
+                registrar::register(policy, now, current, message, source, entrance, next);
             headers.clear();
             let bindings = outcome.bindings(current, next);
             outcome.write_headers(policy, now, &bindings, message, &mut headers);

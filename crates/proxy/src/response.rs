@@ -12,6 +12,7 @@ use crate::{
     branch::{Branch as BranchText, Place},
     context::{Branch, Cancel, Client, Context, Kept, Stage},
     io::{Datagram, Disposition, Outcome, OutcomeKind},
+    keepalive,
     settle::store,
     step::{Hand, Step},
 };
@@ -99,6 +100,10 @@ impl Step<'_, '_> {
 
     /// A destination has answered a probe.
     fn on_probed(&mut self, resource: RowRef, sent_at: u64, code: u16) {
+        if resource == keepalive::NOBODY {
+            self.env.count(keepalive::ANSWERED);
+            return;
+        }
         if code >= 200 {
             let sent_at = Instant::from_nanos(sent_at);
             let kind = OutcomeKind::Probed { code, sent_at };

@@ -1,6 +1,6 @@
 //! What an address-of-record is bound to.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use stdx::Instant;
 
@@ -49,6 +49,16 @@ pub struct Binding {
     pub user_agent: Vec<u8>,
     /// When that REGISTER came.
     pub updated_at: Instant,
+    pub flow: Flow,
+}
+
+/// The way that a REGISTER came by, beside its listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// The contact is behind address translation: it is reached where the REGISTER came from.
+    pub nat: bool,
+    /// The address that it was sent to, where the listener has several.
+    pub local: Option<IpAddr>,
 }
 
 impl Binding {
@@ -71,6 +81,7 @@ impl Binding {
             listener: self.listener,
             user_agent: &self.user_agent,
             updated_at: self.updated_at,
+            flow: self.flow,
             more: b"",
         }
     }
@@ -166,6 +177,7 @@ impl BindingView<'_> {
             listener: self.listener,
             user_agent: self.user_agent.to_vec(),
             updated_at: self.updated_at,
+            flow: self.flow,
         }
     }
 }

@@ -9,17 +9,17 @@
 //! 20  cseq: 4 | listener: 4
 //! 28  q: 2 | bytes of contact: 2, Call-ID: 2, Path: 2, instance: 2 | port of received: 2
 //! 40  reg-id: 4, if flagged | address of received: 4, or 20 with the scope, if flagged
-//!     contact | Call-ID | Path | instance | User-Agent | what a later release may add
+//!     contact | Call-ID | Path | instance | User-Agent | flow, if there is anything to say | what a later release may add
 //! ```
 //!
-//! A reader keeps what it does not know behind the User-Agent, so a release may add to it without a new version. Version 1, which
+//! The flow is `1, bytes: 1, flags: 1, address: 0, 4 or 16`. A reader keeps what it does not know behind the User-Agent, so a release may add to it without a new version. Version 1, which
 //! had a tag before each field, is still read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use stdx::Instant;
 
-use crate::binding::BINDINGS_MAX;
+use crate::binding::{BINDINGS_MAX, Flow};
 use crate::old;
 use crate::view::{BindingView, BindingsView};
 
@@ -114,7 +114,7 @@ pub(crate) fn write_binding(binding: &BindingView<'_>, out: &mut Vec<u8>) {
     }
     put(&port.to_le_bytes());
     let text_bytes: usize = texts.iter().map(|text| text.len()).sum();
-    out.reserve(HEAD + 24 + text_bytes + user_agent.len() + binding.more.len());
+    out.reserve(HEAD + 24 + FLOW_BYTES_MAX + text_bytes + user_agent.len() + binding.more.len());
     out.extend_from_slice(&head);
     if let Some(reg_id) = binding.reg_id {
         out.extend_from_slice(&reg_id.to_le_bytes());
@@ -133,6 +133,7 @@ pub(crate) fn write_binding(binding: &BindingView<'_>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(user_agent);
     clean(&mut out[at_texts..]);
+    write_flow(binding.flow, out);
     out.extend_from_slice(binding.more);
     let len = (out.len() - start) as u16;
     out[start..start + 2].copy_from_slice(&len.to_le_bytes());
@@ -193,6 +194,51 @@ pub(crate) fn read_binding(
     }
 }
 
+/// Bytes of a flow at most.
+pub(crate) const FLOW_BYTES_MAX: usize = 19;
+const FLOW: u8 = 1;
+const FLOW_NAT: u8 = 1;
+
+fn write_flow(flow: Flow, out: &mut Vec<u8>) {
+    if flow == Flow::default() {
+        return;
+    }
+    let nat = if flow.nat { FLOW_NAT } else { 0 };
+    match flow.local {
+        None => out.extend_from_slice(&[FLOW, 1, nat]),
+        Some(IpAddr::V4(ip)) => {
+            out.extend_from_slice(&[FLOW, 5, nat]);
+            out.extend_from_slice(&ip.octets());
+        }
+        Some(IpAddr::V6(ip)) => {
+            out.extend_from_slice(&[FLOW, 17, nat]);
+            out.extend_from_slice(&ip.octets());
+        }
+    }
+}
+
+/// The flow, and what is behind it.
+#[inline]
+fn read_flow(bytes: &[u8]) -> (Flow, &[u8]) {
+    let nothing = (Flow::default(), bytes);
+    let [FLOW, length, rest @ ..] = bytes else {
+        return nothing;
+    };
+    let Some((flow, more)) = rest.split_at_checked((*length).into()) else {
+        return nothing;
+    };
+    let Some((flags, address)) = flow.split_first() else {
+        return nothing;
+    };
+    let local = match address.len() {
+        4 => address.first_chunk::<4>().map(|ip| IpAddr::from(*ip)),
+        16 => address.first_chunk::<16>().map(|ip| IpAddr::from(*ip)),
+        _ => None,
+    };
+    let nat = flags & FLOW_NAT != 0;
+    (Flow { nat, local }, more)
+}
+
 #[inline]
 fn read_fixed(bytes: &[u8]) -> Result<(BindingView<'_>, &[u8]), DecodeError> {
     let (whole, rest) = split_binding(bytes)?;
@@ -225,6 +271,7 @@ fn read_fixed(bytes: &[u8]) -> Result<(BindingView<'_>, &[u8]), DecodeError> {
     if contact.is_empty() {
         return Err(DecodeError::Missing(field::CONTACT));
     }
+    let (flow, more) = read_flow(tail.0);
     let view = BindingView {
         contact,
         q: u16_at(28),
@@ -238,7 +285,8 @@ fn read_fixed(bytes: &[u8]) -> Result<(BindingView<'_>, &[u8]), DecodeError> {
         listener: u32::from_le_bytes([head[24], head[25], head[26], head[27]]),
         user_agent,
         updated_at: instant_at(head, AT_UPDATED),
-        more: tail.0,
+        flow,
+        more,
     };
     Ok((view, rest))
 }
@@ -361,6 +409,7 @@ mod tests {
             listener: 1,
             user_agent: b"Phone 1.2.3".to_vec(),
             updated_at: Instant::from_nanos(4_996_400_000_000_000),
+            flow: Flow::default(),
         }
     }
 
@@ -506,6 +555,7 @@ mod tests {
             prop::option::of(text(60)),
             any::<Option<u32>>(),
             any::<Option<SocketAddr>>(),
+            (any::<bool>(), any::<Option<IpAddr>>()).prop_map(|(nat, local)| Flow { nat, local }),
         );
         (head, middle, any::<u32>(), text(50), any::<u64>()).prop_map(
             |(
@@ -515,7 +565,7 @@ mod tests {
                 user_agent,
                 updated_at,
             )| {
-                let (path, instance, reg_id, received) = middle;
+                let (path, instance, reg_id, received, flow) = middle;
                 Binding {
                     contact,
                     q,
@@ -535,9 +585,21 @@ mod tests {
                     listener,
                     user_agent,
                     updated_at: Instant::from_nanos(updated_at),
+                    flow,
                 }
             },
         )
+    }
+
+    /// As a release had them that knew no flows.
+    fn without_flows(bindings: Vec<Binding>) -> BindingSet {
+        let bindings = bindings.into_iter().map(|binding| Binding {
+            flow: Flow::default(),
+            ..binding
+        });
+        BindingSet {
+            bindings: bindings.collect(),
+        }
     }
 
     proptest! {
@@ -549,13 +611,13 @@ mod tests {
 
         #[test]
         fn what_the_last_release_wrote_is_read(bindings in prop::collection::vec(binding(), 0..5)) {
-            let set = BindingSet { bindings };
+            let set = without_flows(bindings);
             prop_assert_eq!(BindingSet::decode(&encoded_of_old(&set)), Ok(set));
         }
 
         #[test]
         fn a_shift_moves_instants_and_nothing_else(bindings in prop::collection::vec(binding(), 0..5), nanos: i64) {
-            let mut set = BindingSet { bindings };
+            let mut set = without_flows(bindings);
             let bytes = [encoded(&set), encoded_of_old(&set)];
             for binding in &mut set.bindings {
                 binding.expires_at = binding.expires_at.shifted(nanos);

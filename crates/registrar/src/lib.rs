@@ -23,14 +23,17 @@
 mod answer;
 mod binding;
 mod encoding;
+mod nat;
 mod old;
 mod register;
 mod view;
 
+pub use binding::Flow;
 pub use binding::{
     BINDINGS_MAX, Binding, BindingSet, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, INSTANCE_BYTES_MAX,
     PATH_BYTES_MAX, SET_BYTES_MAX, USER_AGENT_BYTES_MAX,
 };
 pub use encoding::{DecodeError, shift};
-pub use register::{Fault, Outcome, Policy, Reply, register};
+pub use nat::{NatRule, is_private};
+pub use register::{Entrance, Fault, Outcome, Policy, Reply, register};
 pub use view::{BindingView, BindingsView, Current};

@@ -47,6 +47,7 @@ pub(crate) fn read_binding(bytes: &[u8]) -> Result<(BindingView<'_>, &[u8]), Dec
         listener: 0,
         user_agent: b"",
         updated_at: Instant::ZERO,
+        flow: crate::Flow::default(),
         more: b"",
     };
     while !fields.is_empty() {

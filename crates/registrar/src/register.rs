@@ -1,16 +1,17 @@
 //! REGISTER (RFC 3261 §10.3 steps 6 to 8).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sip::{HeaderName, Message, NameAddr, Uri};
 use stdx::Instant;
 
 use crate::binding::{
-    BINDINGS_MAX, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, INSTANCE_BYTES_MAX, PATH_BYTES_MAX,
+    BINDINGS_MAX, CALL_ID_BYTES_MAX, CONTACT_BYTES_MAX, Flow, INSTANCE_BYTES_MAX, PATH_BYTES_MAX,
     SET_BYTES_MAX, USER_AGENT_BYTES_MAX,
 };
 use crate::encoding::{self, has_control, is_control};
+use crate::nat::NatRule;
 use crate::view::{BindingView, BindingsView};
 
 /// The operator's limits.
@@ -24,6 +25,8 @@ pub struct Policy {
     pub expires_max: Duration,
     /// Bindings of one address-of-record; never more than [`BINDINGS_MAX`].
     pub bindings_max: usize,
+    /// Who is taken to be behind address translation.
+    pub nat: NatRule,
 }
 
 impl Default for Policy {
@@ -33,6 +36,24 @@ impl Default for Policy {
             expires_min: Duration::from_secs(60),
             expires_max: 2 * HOUR,
             bindings_max: 10,
+            nat: NatRule::Off,
+        }
+    }
+}
+
+/// Where a REGISTER was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    pub listener: u32,
+    /// The address that it was sent to, where the listener has several.
+    pub local: Option<IpAddr>,
+}
+
+impl From<u32> for Entrance {
+    fn from(listener: u32) -> Self {
+        Self {
+            listener,
+            local: None,
         }
     }
 }
@@ -125,7 +146,7 @@ impl Reply {
 /// Applies a REGISTER to the bindings of its address-of-record, all or nothing. If they change, `next` holds the encoding of the new set,
 /// without expired bindings; otherwise nothing.
 ///
-/// `source` is where it came from and `listener` where it was received. The caller has settled whose bindings they are
+/// `source` is where it came from and `entrance` where it was received. The caller has settled whose bindings they are
 /// and who may change them (§10.3 steps 1 to 5).
 pub fn register(
     policy: &Policy,
@@ -133,11 +154,11 @@ pub fn register(
     current: &BindingsView<'_>,
     request: &Message<'_>,
     source: SocketAddr,
-    listener: u32,
+    entrance: impl Into<Entrance>,
     next: &mut Vec<u8>,
 ) -> Outcome {
     next.clear();
-    let result = Update::new(policy, now, request, source, listener)
+    let result = Update::new(policy, now, request, source, entrance.into())
         .and_then(|update| update.apply(current, next));
     let (reply, changed) = match result {
         Ok(changed) => (Reply::Ok, changed),
@@ -175,7 +196,7 @@ struct Update<'a> {
     call_id: &'a [u8],
     cseq: u32,
     source: SocketAddr,
-    listener: u32,
+    entrance: Entrance,
 }
 
 impl<'a> Update<'a> {
@@ -184,7 +205,7 @@ impl<'a> Update<'a> {
         now: Instant,
         request: &'a Message<'a>,
         source: SocketAddr,
-        listener: u32,
+        entrance: Entrance,
     ) -> Result<Self, Reply> {
         if unsupported(request).next().is_some() {
             return Err(Reply::BadExtension);
@@ -206,7 +227,7 @@ impl<'a> Update<'a> {
             call_id,
             cseq,
             source,
-            listener,
+            entrance,
         })
     }
 
@@ -358,9 +379,17 @@ impl<'a> Update<'a> {
             instance,
             reg_id,
             received: Some(self.source),
-            listener: self.listener,
+            listener: self.entrance.listener,
             user_agent: agent.get(..USER_AGENT_BYTES_MAX).unwrap_or(agent),
             updated_at: self.now,
+            flow: Flow {
+                nat: path.is_empty()
+                    && self
+                        .policy
+                        .nat
+                        .detects(self.request, &contact.uri, self.source),
+                local: self.entrance.local,
+            },
             more: b"",
         })
     }
@@ -476,4 +505,5 @@ fn bytes_max(binding: &BindingView<'_>) -> usize {
         + binding.instance.map_or(0, <[u8]>::len)
         + binding.user_agent.len()
         + binding.more.len()
+        + encoding::FLOW_BYTES_MAX
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use stdx::Instant;
 
-use crate::binding::BINDINGS_MAX;
+use crate::binding::{BINDINGS_MAX, Flow};
 use crate::encoding::{self, DecodeError, Form};
 
 /// One binding in its encoding; the fields are those of [`Binding`](crate::Binding).
@@ -22,6 +22,7 @@ pub struct BindingView<'a> {
     pub listener: u32,
     pub user_agent: &'a [u8],
     pub updated_at: Instant,
+    pub flow: Flow,
     /// What a later release has added; it stays with the binding.
     pub(crate) more: &'a [u8],
 }
@@ -211,6 +212,7 @@ mod tests {
             instance: None,
             reg_id: None,
             received: None,
+            flow: Flow::default(),
             listener: 0,
             user_agent: Vec::new(),
             updated_at: Instant::from_nanos(updated_at),

@@ -153,6 +153,7 @@ proptest! {
             expires_min: seconds(MIN),
             expires_max: seconds(MAX),
             bindings_max: limit,
+            ..Policy::default()
         };
         let mut now = 1000;
         let mut set = BindingSet::new();

@@ -4,7 +4,8 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use failpoint::failpoint;
 use proxy::{
-    Answer, AskId, ContextId, Datagram, Disposition, Env, Input, Outputs, Probe, Proxy, Question,
+    Answer, AskId, ContextId, Datagram, Disposition, Env, Input, KeepAlive, Outputs, Probe, Proxy,
+    Question,
 };
 use shm::{Arena, BufferRef, Mail, Participant, RowRef, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
@@ -373,6 +374,14 @@ impl Slot {
         let sent = self.proxy.probe(probe, &mut self.out);
         self.dispatch(world);
         sent
+    }
+
+    /// Keeps the way to a phone open.
+    pub fn keep_alive<W: World>(&mut self, world: &mut W, keep: &KeepAlive<'_>) {
+        if self.proxy.keep_alive(keep, &mut self.out) {
+            self.participant().count(Counter::KeepAlivesSent.cell(), 1);
+        }
+        self.dispatch(world);
     }
 
     /// What was sent there waits for no answer; `too_long`: what had so many bytes (see [`Input::Unreachable`]).

@@ -27,6 +27,7 @@ fn binding(device: u8, expires: u64) -> Binding {
         listener: 1,
         user_agent: b"Example Phone 4.2".to_vec(),
         updated_at: NOW,
+        flow: registrar::Flow::default(),
     }
 }
 

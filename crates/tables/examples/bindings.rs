@@ -136,6 +136,7 @@ impl Text {
             listener: 1,
             user_agent: b"Example Phone 4.2".to_vec(),
             updated_at: NOW,
+            flow: registrar::Flow::default(),
         });
         let done = Location(participant).update(&self.aor, &mut self.body, |_, next| {
             set.encode(next);

@@ -162,6 +162,8 @@ counters! {
     GroupDown "destinations.group_down" "requests answered 503 because no destination of their group was up and enabled",
     HiddenLost "topology.lost" "requests within hidden calls answered 481: the record that they name is gone, or they are forged",
     HiddenSpoilt "topology.spoilt" "messages of hidden calls not passed on: they could not be hidden, mostly for their length",
+    KeepAlivesSent "nat.keepalives" "datagrams sent to keep the way to a phone open",
+    KeepAlivesAnswered "nat.keepalives_answered" "answers to those that were requests",
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ pub fn bindings(contacts: &[&str]) -> BindingSet {
             listener: 0,
             user_agent: b"test".to_vec(),
             updated_at: NOW,
+            flow: registrar::Flow::default(),
         });
         assert!(pushed);
     }
