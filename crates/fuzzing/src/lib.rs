@@ -28,7 +28,7 @@ pub struct Target {
 }
 
 /// Everything that is fuzzed; `tests/fuzz` has a program for each.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target {
         name: "parser",
         takes_messages: true,
@@ -63,6 +63,11 @@ pub const TARGETS: [Target; 7] = [
         name: "proxy",
         takes_messages: true,
         run: targets::proxy::run,
+    },
+    Target {
+        name: "media",
+        takes_messages: false,
+        run: targets::media::run,
     },
 ];
 

@@ -65,6 +65,11 @@ fn proxy() {
 }
 
 #[test]
+fn media() {
+    bounded("media", 40_000);
+}
+
+#[test]
 fn a_target_has_a_test_and_a_program() {
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let tests = std::fs::read_to_string(here.join("tests/bounded.rs")).unwrap();

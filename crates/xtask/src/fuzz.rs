@@ -9,7 +9,7 @@ use clap::Args;
 use crate::shell::{self, cargo, have, output, root, target_dir};
 
 /// Programs in `tests/fuzz`.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 8] = [
     "parser",
     "headers",
     "uri",
@@ -17,6 +17,7 @@ const TARGETS: [&str; 7] = [
     "stream",
     "transactions",
     "proxy",
+    "media",
 ];
 
 /// Unit: MiB. A target that needs more has found something.

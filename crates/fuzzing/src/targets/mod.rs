@@ -1,6 +1,7 @@
 //! One file for each target.
 
 pub(crate) mod headers;
+pub(crate) mod media;
 pub(crate) mod parser;
 pub(crate) mod patch;
 pub(crate) mod proxy;
