@@ -122,7 +122,7 @@ fn a_call_is_listed_shown_and_ended() {
     );
     let id = line["id"].as_str().expect("an id");
     let shown = server.run(&["calls", "show", id]);
-    assert!(shown.contains(&up.invite.call_id()), "{shown}");
+    assert!(shown.contains(up.invite.call_id()), "{shown}");
     assert_eq!(server.status()["dialogs"], 1);
     let said = server.json(&["calls", "end", id]);
     assert_eq!(said["ending"], 1);
