@@ -58,6 +58,8 @@ pub struct World {
     pub way: Way,
     /// Credentials are wanted.
     pub digest: bool,
+    /// Whether what begins is hidden.
+    pub hide: Option<topology::Mode>,
     pub sent: Vec<Sent>,
 }
 
@@ -115,6 +117,7 @@ impl World {
             turn: 0,
             way: Way::Location,
             digest: false,
+            hide: None,
             sent: Vec::new(),
         }
     }
@@ -191,7 +194,7 @@ impl World {
                 turn: self.turn,
                 arena: &mut self.participant,
             };
-            let (way, digest) = (self.way, self.digest);
+            let (way, digest, hide) = (self.way, self.digest, self.hide);
             let answer = self
                 .proxy
                 .question(&env, ask.id, at_hand, |question| match ask.kind {
@@ -205,7 +208,16 @@ impl World {
                             Arc::new(proxy::Account::of_password(&user, realm, b"secret"))
                         }))
                     }
-                    AskKind::Route => Answer::Routed(decide(way, &question), CallPlan::default()),
+                    AskKind::Route if question.is_addressed() => {
+                        Answer::Routed(Decision::Dns, CallPlan::default())
+                    }
+                    AskKind::Route => Answer::Routed(
+                        decide(way, &question),
+                        CallPlan {
+                            hide,
+                            ..CallPlan::default()
+                        },
+                    ),
                     AskKind::Resolve { branch } => {
                         Answer::Resolved(question.next_hop(branch).map_or(Vec::new(), resolve))
                     }
@@ -281,7 +293,7 @@ impl World {
         }
         self.wheel.clear();
         self.sent.clear();
-        (self.way, self.digest) = (Way::Location, false);
+        (self.way, self.digest, self.hide) = (Way::Location, false, None);
     }
 
     /// Every invariant of the arena holds, and nothing is lost in it.

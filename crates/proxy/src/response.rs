@@ -355,6 +355,8 @@ impl Step<'_, '_> {
                 .out
                 .bytes
                 .get(start..)
+                // What can't be hidden is said in our own words.
+                .filter(|text| !text.is_empty())
                 .and_then(|text| store(self.env, text, AllocClass::Update));
             if let Some(old) = context.best.replace(Kept { code, block }) {
                 if let Some(block) = old.block.filter(|_| is_collected(old.code)) {

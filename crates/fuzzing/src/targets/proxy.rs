@@ -97,7 +97,13 @@ impl Flow<'_> {
             5 => {
                 self.world.way =
                     source.of(&[Way::Location, Way::Anywhere, Way::Fork, Way::Refused]);
-                self.world.digest = source.byte() % 4 == 3;
+                let byte = source.byte();
+                self.world.digest = byte % 4 == 3;
+                self.world.hide = match byte / 4 % 3 {
+                    1 => Some(topology::Mode::Dialog),
+                    2 => Some(topology::Mode::Stateless),
+                    _ => None,
+                };
             }
             6 => self.deliver(source.rest().to_vec(), "192.0.2.50:5060", 1, true),
             _ => self.deliver(source.rest().to_vec(), "[2001:db8::50]:5060", 3, false),
