@@ -5,7 +5,7 @@ use std::{cell::RefCell, sync::Arc};
 use config::{Auth, Config, Matched, Router, Target as ConfigTarget};
 use proxy::{Admission, Answer, AskKind, Backup, CallPlan, Decision, Question, Target};
 use sip::{
-    HeaderName, Method, NameAddr,
+    HeaderName, Method, NameAddr, RequestLine,
     uri::{Scheme, Uri},
 };
 
@@ -59,7 +59,7 @@ impl Policy {
                     .and_then(|(user, realm)| self.accounts.find(&user, realm))
                     .cloned(),
             ),
-            AskKind::Route => Answer::Routed(self.route(question), self.plan(question)),
+            AskKind::Route => self.routed(question),
             // The resolver's business, not asked here.
             AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
         }
@@ -111,44 +111,59 @@ impl Policy {
     }
 
     /// What becomes of the call that an INVITE begins, and whether a request is hidden.
-    fn plan(&self, question: &Question<'_>) -> CallPlan {
+    /// Where a request goes, and what becomes of the call that it may begin.
+    fn routed(&self, question: &Question<'_>) -> Answer {
         let line = question.message.request();
         let uri = line.and_then(|line| Uri::parse(line.uri).ok());
         let (Some(line), Some(uri)) = (line, uri) else {
-            return CallPlan::default();
+            return Answer::Routed(Decision::Reject { code: 400 }, CallPlan::default());
         };
-        let invite = line.method == Method::Invite;
-        if !invite && self.hides.is_off() {
-            return CallPlan::default();
+        let asked = self.asked(&uri, line.method_text, question);
+        let matched = self.matched(&asked);
+        let decision = self.route(&line, &uri, &asked, matched.as_ref(), question);
+        let plan = match decision {
+            Decision::Reject { .. } => CallPlan::default(),
+            _ => self.plan(&line, &uri, matched.as_ref(), question),
+        };
+        Answer::Routed(decision, plan)
+    }
+
+    /// What becomes of the call that an INVITE begins, and which requests are hidden.
+    fn plan(
+        &self,
+        line: &RequestLine<'_>,
+        uri: &Uri<'_>,
+        matched: Option<&Matched<'_>>,
+        question: &Question<'_>,
+    ) -> CallPlan {
+        let plan = match line.method {
+            Method::Invite => self.calls.plan(&self.router, matched, uri, question),
+            _ => CallPlan::default(),
+        };
+        if self.hides.is_off() {
+            return plan;
         }
-        let matched = self.matched(&self.asked(&uri, line.method_text, question));
-        let matched = matched.as_ref();
-        let plan = match invite {
-            true => self.calls.plan(&self.router, matched, &uri, question),
-            false => CallPlan::default(),
-        };
         CallPlan {
-            hide: self.hides.mode(&self.router, matched, &uri, question),
+            hide: self.hides.mode(&self.router, matched, uri, question),
             ..plan
         }
     }
 
-    fn route(&self, question: &Question<'_>) -> Decision {
-        let Some(line) = question.message.request() else {
-            return Decision::Reject { code: 400 };
-        };
-        let Ok(uri) = Uri::parse(line.uri) else {
-            return Decision::Reject { code: 400 };
-        };
+    fn route(
+        &self,
+        line: &RequestLine<'_>,
+        uri: &Uri<'_>,
+        asked: &config::Question<'_>,
+        matched: Option<&Matched<'_>>,
+        question: &Question<'_>,
+    ) -> Decision {
         let settings = question.settings();
-        let served = settings.domain_of(&uri).is_some();
-        let for_server = uri.user.is_none() && (served || settings.listener_named(&uri).is_some());
+        let served = settings.domain_of(uri).is_some();
+        let for_server = uri.user.is_none() && (served || settings.listener_named(uri).is_some());
         // REGISTER, and OPTIONS for the server itself, are no traffic to be routed, where they are for us.
         if for_server && matches!(line.method, Method::Register | Method::Options) {
             return Decision::Location { known: false };
         }
-        let asked = self.asked(&uri, line.method_text, question);
-        let matched = self.matched(&asked);
         let (rule, recurse) = (
             matched.map(|matched| matched.to),
             matched.is_some_and(|matched| matched.recurse),
@@ -164,20 +179,20 @@ impl Policy {
         }
         match rule {
             Some(ConfigTarget::Location) if uri.scheme == Scheme::Tel => {
-                self.location_of_number(&uri, question)
+                self.location_of_number(uri, question)
             }
-            Some(ConfigTarget::Location) => self.location(&uri),
+            Some(ConfigTarget::Location) => self.location(uri),
             Some(ConfigTarget::Group(name)) => self.group(name, recurse, question),
             Some(ConfigTarget::Prefix(name)) => {
-                self.by_number(name, line.uri, (&uri, &asked), recurse, question)
+                self.by_number(name, line.uri, (uri, asked), recurse, question)
             }
             Some(ConfigTarget::Uri(to)) => Decision::Targets(vec![Target {
                 recurse,
-                ..Target::uri(with_user_of(to, &uri))
+                ..Target::uri(with_user_of(to, uri))
             }]),
             Some(ConfigTarget::Dns) => Decision::Dns,
             Some(ConfigTarget::Reject(code)) => Decision::Reject { code: *code },
-            None if served => self.location(&uri),
+            None if served => self.location(uri),
             // A scheme that no rule knows what to do with (§16.3 step 2).
             None if uri.scheme == Scheme::Tel => Decision::Reject { code: 416 },
             None => Decision::Reject { code: 403 },
