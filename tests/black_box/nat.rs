@@ -132,3 +132,33 @@ fn a_binding_keeps_the_address_that_it_was_registered_at() {
     phone.reply(&got, 200, "OK", "w");
     assert_eq!(caller.expect_final(&message).status(), 200);
 }
+
+#[test]
+fn a_caller_behind_it_is_hung_up_on() {
+    let _shared = shared();
+    let server = Server::start();
+    let (phone, callee) = (server.ua("alice"), server.ua("bob"));
+    assert_eq!(callee.register(600).status(), 200);
+    let mut invite = phone.invite(&callee.aor());
+    let outside = phone.peer.address.to_string();
+    for name in ["Via", "Contact"] {
+        let value = invite
+            .first(name)
+            .expect("it has one")
+            .replace(&outside, INSIDE);
+        invite.set(name, value);
+    }
+    phone.send(&invite);
+    let offered = callee.expect_request("INVITE");
+    let answer = callee.reply(&offered, 200, "OK", "b");
+    let ok = phone.expect_status(&invite, 200);
+    phone.send_routed(&phone.ack(&invite, &ok));
+    callee.expect_request("ACK");
+    let bye = callee.in_dialog_back("BYE", 1, &offered.0, &answer);
+    assert!(bye.uri().contains(INSIDE), "{}", bye.uri());
+    callee.send_routed(&bye);
+    let got = phone.expect_request("BYE");
+    assert!(got.0.uri().contains(INSIDE), "{}", got.0.uri());
+    phone.reply(&got, 200, "OK", "a");
+    assert_eq!(callee.expect_final(&bye).status(), 200);
+}

@@ -279,7 +279,7 @@ impl Step<'_, '_> {
         hand: &Hand<'_>,
         datagram: &Datagram<'_>,
     ) -> Option<ContextId> {
-        let target = as_addressed(hand);
+        let target = self.through_nat(hand, as_addressed(hand));
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
                 let held = self.holds_ack(hand, datagram, &target, to);

@@ -40,11 +40,17 @@ pub(crate) fn targets(env: &mut Env<'_>, uri: &Uri<'_>, out: &mut Vec<Target>) -
 
 /// Where a phone behind address translation is reached: where its REGISTER came from. Its Contact stays the Request-URI, which it knows itself by.
 fn way_through(binding: &BindingView<'_>) -> Option<Vec<u8>> {
-    let to = binding.received.filter(|_| binding.flow.nat)?;
+    binding
+        .received
+        .filter(|_| binding.flow.nat)
+        .map(uri_of_address)
+}
+
+pub(crate) fn uri_of_address(address: SocketAddr) -> Vec<u8> {
     let mut uri = Vec::with_capacity(32);
     uri.extend_from_slice(b"sip:");
-    write_address(to, &mut uri);
-    Some(uri)
+    write_address(address, &mut uri);
+    uri
 }
 
 fn write_address(address: SocketAddr, to: &mut Vec<u8>) {
