@@ -6,6 +6,7 @@ use sip::{HeaderName, Patch, PatchError};
 
 use crate::{
     addresses::Interface,
+    alias,
     ask::Target,
     branch::Branch,
     call::{CallRef, place},
@@ -125,6 +126,15 @@ impl Step<'_, '_> {
                 // It has come from nowhere.
                 patch.remove_all(HeaderName::Via)?;
             }
+        }
+        let behind_nat = Some(copy.source).filter(|&source| {
+            copy.hidden.is_none() && alias::is_needed(self.settings.registrar.nat, message, source)
+        });
+        if let (Some(source), Some(contact)) =
+            (behind_nat, message.first_value(HeaderName::Contact))
+            && let Some(aliased) = alias::with_alias(contact.value, source)
+        {
+            patch.replace_value(contact.span, &aliased)?;
         }
         // §18.2.1 for the Via that came, then step 8.
         let own = copy.call.is_some_and(|call| call.role.is_own());

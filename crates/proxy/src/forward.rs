@@ -10,6 +10,7 @@ use transaction::{InviteClient, NonInviteClient, Reliability};
 
 use crate::{
     addresses::Interface,
+    alias,
     ask::{AskKind, Target},
     branch::{Branch as BranchText, Place},
     context::{Branch, Cancel, Client, Context, ContextId, Row, Stage},
@@ -122,6 +123,17 @@ impl Step<'_, '_> {
         number: u8,
         target: &Target,
     ) {
+        // A party's Contact as a dialog has it.
+        let led = target
+            .uri
+            .as_deref()
+            .filter(|_| target.next_hop.is_none() && target.path.is_none() && is_last_hop(hand));
+        let led = led.and_then(alias::led).map(|led| Target {
+            uri: led.uri,
+            next_hop: led.next_hop,
+            ..target.clone()
+        });
+        let target = led.as_ref().unwrap_or(target);
         match next_hop(&hand.message, &hand.intake.route, target) {
             NextHop::Address(to) => self.launch_to(context, hand, number, target, &[to]),
             NextHop::Name(uri) => self.resolve(context, number, target, uri),
@@ -279,7 +291,7 @@ impl Step<'_, '_> {
         hand: &Hand<'_>,
         datagram: &Datagram<'_>,
     ) -> Option<ContextId> {
-        let target = self.through_nat(hand, as_addressed(hand));
+        let target = as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
                 let held = self.holds_ack(hand, datagram, &target, to);
@@ -375,8 +387,22 @@ fn wanted_for(target: &Target, hand: &Hand<'_>, came_in_by: Interface) -> Interf
     }
 }
 
+/// Whether nothing but the Request-URI says where a request goes.
+fn is_last_hop(hand: &Hand<'_>) -> bool {
+    let route = &hand.intake.route;
+    let beyond = hand.message.values(HeaderName::Route).nth(route.ours);
+    !route.strict_before && beyond.is_none()
+}
+
 /// To where the Route set and the Request-URI say.
 pub(crate) fn as_addressed(hand: &Hand<'_>) -> Target {
+    let route = &hand.intake.route;
+    if route.place.is_some()
+        && is_last_hop(hand)
+        && let Some(led) = hand.message.request().and_then(|line| alias::led(line.uri))
+    {
+        return led;
+    }
     Target {
         uri: hand
             .intake

@@ -5,7 +5,7 @@
 //! - `intake`, `request`: requests as they come (§16.3, §16.4, §17.2.3); `forward`, `copy`: on their way downstream (§16.5, §16.6).
 //! - `serial`, `hops`: target after target by q, hop after hop of one target (§16.6, RFC 3263 §4.3).
 //! - `response`, `redirect`, `cancel`, `time`: what comes back and what does not (§16.7, §16.8, §16.10); `upstream`, `local`: what the caller gets.
-//! - `nat`: requests within a call to a party behind address translation.
+//! - `alias`: Contacts of parties of calls that are behind address translation.
 //! - `keepalive`: what keeps the way to phones behind address translation open.
 //! - `decide`, `registration`: what follows from answers (§10.3, §16.5); `authenticate`, `digest`, [`account`]: who asks (§22).
 //! - `context`, `persist`, `settle`: one request on its way, on the heap and in the arena.
@@ -33,6 +33,7 @@
 pub mod account;
 mod addresses;
 mod adopt;
+mod alias;
 pub mod ask;
 mod authenticate;
 mod branch;
@@ -50,7 +51,6 @@ mod io;
 mod keepalive;
 mod local;
 mod media;
-mod nat;
 mod persist;
 mod probe;
 #[allow(clippy::module_inception, reason = "the machine has the crate's name")]

@@ -12,7 +12,6 @@ use transaction::{
 use crate::{
     ask::AskKind,
     context::{Context, ContextId, Origin, Server, Stage},
-    forward::as_addressed,
     hidden::{Came, Restored},
     intake::{self, Intake, Refusal, Way},
     io::{Datagram, Disposition},
@@ -158,10 +157,8 @@ impl Step<'_, '_> {
         if hand.intake.within_dialog {
             // The dialog was let in and routed when it began: its Route set says where this goes (§16.4, §16.5).
             context.stage = Stage::Routing;
-            // A BYE ends the record that knows where the party is.
-            let target = self.through_nat(hand, as_addressed(hand));
             if self.enter_call(&mut context, hand) {
-                self.forward(&mut context, hand, &[target]);
+                self.forward_as_addressed(&mut context, hand);
             }
         } else {
             self.ask(&mut context, AskKind::Admit);

@@ -9,6 +9,7 @@ use transaction::{InviteServer, ServerInput};
 
 use crate::{
     addresses::Interface,
+    alias,
     context::{Branch, Cancel, Context, Kept, Row, Server, Stage},
     forward::as_addressed,
     hidden::Hidden,
@@ -337,8 +338,9 @@ impl Step<'_, '_> {
             return;
         }
         let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
-        let done = patch
-            .remove_first_value(HeaderName::Via)
+        let done = self
+            .patch_contact_back(context, &mut patch)
+            .and_then(|()| patch.remove_first_value(HeaderName::Via))
             .and_then(|_| match &context.call {
                 Some(call) => Self::patch_response(call, &mut patch),
                 None => Ok(()),
@@ -364,6 +366,41 @@ impl Step<'_, '_> {
         if let Ok(message) = sip::parse(&text, &mut layout) {
             self.write_hidden(context, hidden, &message);
         }
+    }
+
+    /// The Contact of who answers from behind address translation: where we have reached him.
+    fn patch_contact_back(
+        &self,
+        context: &Context,
+        patch: &mut Patch<'_>,
+    ) -> Result<(), sip::PatchError> {
+        let rule = self.settings.registrar.nat;
+        if rule == registrar::NatRule::Off {
+            return Ok(());
+        }
+        let message = patch.message();
+        let via = message.first_value(HeaderName::Via);
+        let branch = via.and_then(|via| {
+            sip::Via::parse(via.value)
+                .ok()?
+                .branch()
+                .map(<[u8]>::to_vec)
+        });
+        let branch = branch.and_then(|text| crate::branch::Branch::decode(self.key, &text));
+        let Some(crate::branch::Place::Transaction { number, .. }) = branch.map(|b| b.place) else {
+            return Ok(());
+        };
+        let mut branches = context.branches.iter();
+        let to = branches
+            .find(|other| other.number == number)
+            .map(|branch| branch.to);
+        if let (Some(to), Some(contact)) = (to, message.first_value(HeaderName::Contact))
+            && alias::is_needed_back(rule, &message, to)
+            && let Some(aliased) = alias::with_alias(contact.value, to)
+        {
+            patch.replace_value(contact.span, &aliased)?;
+        }
+        Ok(())
     }
 
     /// Appends a response without its top Via, which is ours.

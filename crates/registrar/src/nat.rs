@@ -35,7 +35,8 @@ impl NatRule {
     /// what others pass on comes from them.
     ///
     /// By itself shows it who gives a private address, or the one of its own Via, and sends from another; who gives a name that can't be one (RFC 2606 §2, as
-    /// WebRTC clients do); and who asks for answers to the port it sends from (RFC 3581) and gives another one.
+    /// WebRTC clients do); and who asks for answers to the port it sends from (RFC 3581), and names another one in Via and
+    /// Contact. Who knows his port gives a Contact elsewhere because he wants it.
     pub fn detects(self, request: &Message<'_>, contact: &Uri<'_>, source: SocketAddr) -> bool {
         if self == Self::Off {
             return false;
@@ -64,7 +65,10 @@ impl NatRule {
                     .is_some_and(|end| end.eq_ignore_ascii_case(b".invalid"))
             }
             _ => match given {
-                Some(ip) if ip == from => via.rport().is_some() && port != source.port(),
+                Some(ip) if ip == from => {
+                    let says = via.sent_by.port.unwrap_or(5060);
+                    via.rport().is_some() && port != source.port() && says != source.port()
+                }
                 Some(ip) => {
                     let own = ip_of(via.sent_by.host).map(|ip| ip.to_canonical());
                     is_private(ip) || own == Some(ip)
@@ -133,6 +137,13 @@ mod tests {
             (
                 "203.0.113.9;rport",
                 "sip:a@203.0.113.9:40000",
+                "203.0.113.9:40000",
+                false,
+            ),
+            // It knows its port: its Contact is elsewhere because it wants that.
+            (
+                "203.0.113.9:40000;rport",
+                "sip:a@203.0.113.9",
                 "203.0.113.9:40000",
                 false,
             ),

@@ -8,7 +8,8 @@ use tables::{
 };
 
 use crate::{
-    call::{CallRef, Role, begin::target_of, place},
+    alias,
+    call::{CallRef, Role, place},
     context::Context,
     io::Datagram,
     step::Step,
@@ -31,7 +32,7 @@ impl Step<'_, '_> {
                     matches!(cseq.method, sip::Method::Invite | sip::Method::Update)
                 });
                 if refreshes {
-                    self.refresh_call(call, message);
+                    self.refresh_call(call, message, datagram);
                 }
             }
             Role::OwnBye | Role::ProbesCaller | Role::ProbesCallee | Role::OwnDone => {}
@@ -72,8 +73,9 @@ impl Step<'_, '_> {
             name.unwrap_or_default()
         });
         let interval = call.session.agreed(message);
+        let target = self.target_of_answerer(message, datagram);
         let fill = |dialog: &mut Dialog, first: bool| {
-            dialog.callee.target = target_of(message).to_vec();
+            dialog.callee.target.clone_from(&target);
             dialog.callee.routes.clone_from(&routes);
             dialog.callee.address = Some(datagram.source);
             dialog.callee.listener = listener;
@@ -111,6 +113,13 @@ impl Step<'_, '_> {
         }
     }
 
+    /// The Contact of who answered.
+    fn target_of_answerer(&self, message: &Message<'_>, datagram: &Datagram<'_>) -> Vec<u8> {
+        let rule = self.settings.registrar.nat;
+        let needed = alias::is_needed_back(rule, message, datagram.source);
+        alias::target_of(message, needed.then_some(datagram.source))
+    }
+
     /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2).
     fn routes_to_callee(&self, message: &Message<'_>) -> Vec<u8> {
         let ours = |value: &[u8]| {
@@ -136,9 +145,9 @@ impl Step<'_, '_> {
     }
 
     /// A 2xx to a re-INVITE or UPDATE: the session begins anew, and who answered may have moved (§12.2.1.2, RFC 4028 §8.2).
-    fn refresh_call(&mut self, call: CallRef, message: &Message<'_>) {
+    fn refresh_call(&mut self, call: CallRef, message: &Message<'_>, datagram: &Datagram<'_>) {
         let interval = call.session.agreed(message);
-        let target = target_of(message).to_vec();
+        let target = self.target_of_answerer(message, datagram);
         let now = self.env.now;
         // Gone, or no memory: then it lives by what it had.
         let _ = Dialogs(self.env.arena).update(call.row, |dialog| {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use shm::RowRef;
-use sip::{HeaderName, Message, NameAddr};
+use sip::{HeaderName, Message};
 use stdx::hash::hash64;
 use tables::{
     Balancer, Counter, Dialogs,
@@ -12,6 +12,7 @@ use tables::{
 };
 
 use crate::{
+    alias,
     ask::{CallClass, CallPlan, Recorded},
     call::{
         CallRef, Role,
@@ -193,10 +194,15 @@ impl Step<'_, '_> {
             dialog.probe_ms = u32::try_from(probe.interval.as_millis()).unwrap_or(u32::MAX);
             dialog.probes_max = probe.failures_max;
         }
+        let rule = self.settings.registrar.nat;
+        let behind_nat =
+            Some(context.source).filter(|&source| alias::is_needed(rule, message, source));
         dialog.caller = Side {
             uri: from.map_or(&b""[..], |from| from.uri.text).to_vec(),
             routes: joined(message, HeaderName::RecordRoute, 0, usize::MAX),
-            ..side_of(message, from_tag)
+            tag: from_tag.to_vec(),
+            target: alias::target_of(message, behind_nat),
+            ..Side::default()
         };
         dialog.caller.address = Some(context.source);
         dialog.caller.listener = context.listener.id;
@@ -204,22 +210,6 @@ impl Step<'_, '_> {
         dialog.callee.uri = to.map_or(&b""[..], |to| to.uri.text).to_vec();
         dialog
     }
-}
-
-/// What a message says of its sender: tag and remote target.
-pub(crate) fn side_of(message: &Message<'_>, tag: &[u8]) -> Side {
-    Side {
-        tag: tag.to_vec(),
-        target: target_of(message).to_vec(),
-        ..Side::default()
-    }
-}
-
-/// The URI of the first Contact: the remote target (§12.1.1, §12.1.2); empty: there is none.
-pub(crate) fn target_of<'m>(message: &Message<'m>) -> &'m [u8] {
-    let contact = message.first_value(HeaderName::Contact);
-    let contact = contact.and_then(|contact| NameAddr::parse(contact.value).ok());
-    contact.map_or(b"", |contact| contact.uri.text)
 }
 
 /// Values of a list header from `skip` on, `most` at most, as one value.

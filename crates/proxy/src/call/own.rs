@@ -172,7 +172,10 @@ impl Step<'_, '_> {
 
 /// Takes its Route set for what it is to others, not for ours.
 pub(crate) fn leads_past_us(intake: &mut crate::intake::Intake) {
-    intake.route = RouteInfo::NONE;
+    intake.route = RouteInfo {
+        place: Some(super::place::NOWHERE),
+        ..RouteInfo::NONE
+    };
     intake.bare_uri = None;
     intake.record_route = false;
 }

@@ -1,6 +1,6 @@
 //! Requests within a dialog on record.
 
-use std::io::Write;
+use std::{io::Write, net::SocketAddr};
 
 use sip::{HeaderName, Message, Method, Patch, PatchError};
 use tables::{
@@ -9,10 +9,9 @@ use tables::{
 };
 
 use crate::{
+    alias,
     call::{
-        CallRef, Role,
-        begin::target_of,
-        place,
+        CallRef, Role, place,
         session::{SessionAsk, TooSmall},
     },
     context::Context,
@@ -131,7 +130,7 @@ impl Step<'_, '_> {
             };
             self.end_call(seen.call.row, cause, 0);
         } else if refreshes || seen.numbered {
-            self.note_request(&seen.call, &hand.message, refreshes);
+            self.note_request(&seen.call, &hand.message, context.source, refreshes);
         }
         true
     }
@@ -140,10 +139,21 @@ impl Step<'_, '_> {
     /// costs a fifth of what such a request costs; a BYE of ours leaves room for them (`due::next_cseq`).
     ///
     /// Deviation: §12.2.2 changes the remote target with the 2xx; we do with the request, because its sender is there whatever the answer is.
-    fn note_request(&mut self, call: &CallRef, message: &Message<'_>, refreshes: bool) {
+    fn note_request(
+        &mut self,
+        call: &CallRef,
+        message: &Message<'_>,
+        source: SocketAddr,
+        refreshes: bool,
+    ) {
         let Ok(cseq) = message.cseq() else { return };
         let invite = cseq.method == Method::Invite;
-        let target = if refreshes { target_of(message) } else { b"" };
+        let rule = self.settings.registrar.nat;
+        let behind_nat = Some(source).filter(|&source| alias::is_needed(rule, message, source));
+        let target = match refreshes {
+            true => alias::target_of(message, behind_nat),
+            false => Vec::new(),
+        };
         // Gone meanwhile, or no memory: the request goes on all the same.
         let _ = Dialogs(self.env.arena).update(call.row, |dialog| {
             let sender = match call.role {
@@ -155,7 +165,7 @@ impl Step<'_, '_> {
             let shifted = invite && sender.invite_shift != call.shift;
             sender.cseq = sender.cseq.max(cseq.number);
             if moved {
-                sender.target = target.to_vec();
+                sender.target.clone_from(&target);
             }
             if invite {
                 sender.invite_shift = call.shift;

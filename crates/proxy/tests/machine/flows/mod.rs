@@ -7,6 +7,7 @@ mod ending;
 pub mod failover;
 mod forking;
 pub mod hidden;
+pub mod nat;
 pub mod redirecting;
 mod registering;
 mod routing;

@@ -1,0 +1,216 @@
+//! Contacts of parties behind address translation.
+//!
+//! ```text
+//! Contact: <sip:alice@192.168.1.5:5060;alias=203.0.113.7~40000~1>
+//! ```
+//!
+//! A Contact that does not lead to its owner gets the address that his messages come from as a parameter. The other party gives it back in the Request-URI of its requests within the
+//! dialog; we take it off and send there, so that the phone gets the Request-URI that it knows. The form is the one that other proxies use: address, port, and 1 for UDP.
+//! It is obeyed within dialogs of ours only: in any other request it would be a relay to anywhere.
+
+use std::net::{IpAddr, SocketAddr};
+
+use registrar::{NatRule, is_private};
+use sip::{
+    HeaderName, Message, NameAddr,
+    uri::{Host, Uri},
+};
+use stdx::text::{write_decimal, write_ip};
+
+use crate::ask::Target;
+
+const PARAM: &str = "alias";
+const UDP: &[u8] = b"1";
+
+/// The value of a Contact with this address; `None` if it has one, or can't be read.
+pub(crate) fn with_alias(value: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
+    let contact = NameAddr::parse(value).ok()?;
+    if contact.uri.param(PARAM).is_some() || !contact.uri.headers.is_empty() {
+        return None;
+    }
+    let uri = contact.uri.text;
+    let start = value
+        .windows(uri.len().max(1))
+        .position(|part| part == uri)?;
+    let end = start.saturating_add(uri.len());
+    let bare = !value.get(..start)?.ends_with(b"<");
+    let mut text = Vec::with_capacity(value.len().saturating_add(40));
+    text.extend_from_slice(value.get(..start)?);
+    if bare {
+        text.push(b'<');
+    }
+    append(uri, source, &mut text);
+    if bare {
+        text.push(b'>');
+    }
+    text.extend_from_slice(value.get(end..)?);
+    let mut unfolded = Vec::with_capacity(text.len());
+    sip::message::unfold(&text, &mut unfolded);
+    Some(unfolded)
+}
+
+/// A URI with the address.
+fn append(uri: &[u8], source: SocketAddr, out: &mut Vec<u8>) {
+    out.extend_from_slice(uri);
+    out.push(b';');
+    out.extend_from_slice(PARAM.as_bytes());
+    out.push(b'=');
+    match source.ip().to_canonical() {
+        IpAddr::V6(ip) => {
+            out.push(b'[');
+            write_ip(ip.into(), out);
+            out.push(b']');
+        }
+        ip => write_ip(ip, out),
+    }
+    out.push(b'~');
+    write_decimal(source.port().into(), out);
+    out.push(b'~');
+    out.extend_from_slice(UDP);
+}
+
+/// The address in a URI.
+pub(crate) fn address(uri: &Uri<'_>) -> Option<SocketAddr> {
+    let value = uri.param(PARAM).flatten()?;
+    let mut parts = value.split(|&byte| byte == b'~');
+    let (ip, port, transport) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || transport != UDP {
+        return None;
+    }
+    let ip = match Host::parse(ip).ok()? {
+        Host::V4(ip) => IpAddr::V4(ip),
+        Host::V6(ip) => IpAddr::V6(ip),
+        Host::Name(_) => return None,
+    };
+    let port = std::str::from_utf8(port).ok()?.parse().ok()?;
+    (port != 0).then(|| SocketAddr::new(ip, port))
+}
+
+/// A target that goes where its URI's address says, with the URI as its owner knows it; `None` if there is no such address.
+pub(crate) fn led(uri: &[u8]) -> Option<Target> {
+    let parsed = Uri::parse(uri).ok()?;
+    let to = address(&parsed)?;
+    let begins = find(uri, b";alias=")?;
+    let rest = uri.get(begins.saturating_add(1)..)?;
+    let ends = rest
+        .iter()
+        .position(|&byte| matches!(byte, b';' | b'?'))
+        .map_or(uri.len(), |at| begins.saturating_add(1).saturating_add(at));
+    let mut bare = uri.get(..begins)?.to_vec();
+    bare.extend_from_slice(uri.get(ends..)?);
+    let mut next_hop = b"sip:".to_vec();
+    match to.ip() {
+        IpAddr::V6(ip) => {
+            next_hop.push(b'[');
+            write_ip(ip.into(), &mut next_hop);
+            next_hop.push(b']');
+        }
+        ip => write_ip(ip, &mut next_hop),
+    }
+    next_hop.push(b':');
+    write_decimal(to.port().into(), &mut next_hop);
+    Some(Target {
+        uri: Some(bare),
+        next_hop: Some(next_hop),
+        ..Target::default()
+    })
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len())
+        .position(|window| window.eq_ignore_ascii_case(what))
+}
+
+/// Whether the Contact of a request does not lead to who sent it from there.
+pub(crate) fn is_needed(rule: NatRule, request: &Message<'_>, source: SocketAddr) -> bool {
+    contact_of(request).is_some_and(|contact| rule.detects(request, &contact.uri, source))
+}
+
+/// Whether the Contact of a response does not lead to who sent it from there: an address that means nothing here.
+pub(crate) fn is_needed_back(rule: NatRule, response: &Message<'_>, source: SocketAddr) -> bool {
+    if rule == NatRule::Off {
+        return false;
+    }
+    let ip = contact_of(response).and_then(|contact| match contact.uri.host? {
+        Host::V4(ip) => Some(IpAddr::V4(ip)),
+        Host::V6(ip) => Some(IpAddr::V6(ip)),
+        Host::Name(_) => None,
+    });
+    ip.is_some_and(|ip| ip.to_canonical() != source.ip().to_canonical() && is_private(ip))
+}
+
+fn contact_of<'m>(message: &Message<'m>) -> Option<NameAddr<'m>> {
+    let contact = message.first_value(HeaderName::Contact)?;
+    NameAddr::parse(contact.value).ok()
+}
+
+/// The remote target of who sends this message from there: the URI of its Contact, with the address if that is needed.
+pub(crate) fn target_of(message: &Message<'_>, source: Option<SocketAddr>) -> Vec<u8> {
+    let Some(contact) = contact_of(message) else {
+        return Vec::new();
+    };
+    let uri = contact.uri.text;
+    let mut text = Vec::with_capacity(uri.len());
+    match source.filter(|_| contact.uri.param(PARAM).is_none() && contact.uri.headers.is_empty()) {
+        Some(source) => append(uri, source, &mut text),
+        None => text.extend_from_slice(uri),
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_in_is_taken_out() {
+        for (value, source, with, bare) in [
+            (
+                "<sip:alice@192.168.1.5:5060>",
+                "203.0.113.7:40000",
+                "<sip:alice@192.168.1.5:5060;alias=203.0.113.7~40000~1>",
+                "sip:alice@192.168.1.5:5060",
+            ),
+            (
+                "\"A <x>\" <sip:alice@192.168.1.5;ob>;+sip.instance=\"<urn:x>\"",
+                "[2001:db8::7]:5062",
+                "\"A <x>\" <sip:alice@192.168.1.5;ob;alias=[2001:db8::7]~5062~1>;+sip.instance=\"<urn:x>\"",
+                "sip:alice@192.168.1.5;ob",
+            ),
+            (
+                "sip:alice@192.168.1.5;expires=9",
+                "203.0.113.7:1",
+                "<sip:alice@192.168.1.5;alias=203.0.113.7~1~1>;expires=9",
+                "sip:alice@192.168.1.5",
+            ),
+        ] {
+            let source = source.parse().unwrap();
+            let got = with_alias(value.as_bytes(), source).unwrap();
+            assert_eq!(String::from_utf8_lossy(&got), with);
+            let parsed = NameAddr::parse(&got).unwrap();
+            assert_eq!(address(&parsed.uri), Some(source));
+            let target = led(parsed.uri.text).unwrap();
+            assert_eq!(target.uri.as_deref(), Some(bare.as_bytes()));
+            assert!(with_alias(&got, source).is_none(), "once is enough");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_leads_nowhere() {
+        for uri in [
+            "sip:a@b;alias",
+            "sip:a@b;alias=",
+            "sip:a@b;alias=1.2.3.4",
+            "sip:a@b;alias=1.2.3.4~0~1",
+            "sip:a@b;alias=1.2.3.4~70000~1",
+            "sip:a@b;alias=1.2.3.4~5060~2",
+            "sip:a@b;alias=1.2.3.4~5060~1~1",
+            "sip:a@b;alias=host.example~5060~1",
+            "sip:a@b",
+        ] {
+            assert_eq!(led(uri.as_bytes()), None, "{uri}");
+        }
+        let led = led(b"sip:a@b;x;ALIAS=1.2.3.4~5~1;y?h=1").unwrap();
+        assert_eq!(led.uri.as_deref(), Some(&b"sip:a@b;x;y?h=1"[..]));
+    }
+}
