@@ -444,7 +444,12 @@ impl Step<'_, '_> {
         let Some(request) = request else {
             return self.pass_hidden(message, context.listener, context.source);
         };
-        let way = Way::of(&request, context.source, self.key);
+        let way = Way::of(
+            &request,
+            context.source,
+            self.key,
+            self.settings.registrar.nat,
+        );
         let contacts = self.contacts_of_response(context, hidden, message, &request);
         let mut own_routes = Vec::new();
         if hidden.initial && hidden.policy.mode == Mode::Dialog {

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use registrar::{NatRule, is_private};
 use sip::{
     HeaderName, Message, Method, NameAddr, Via,
     uri::{Host, Scheme, Uri},
@@ -39,15 +40,18 @@ impl Way {
     ///
     /// Deviation: maddr of the top Via is not obeyed (§18.2.2); responses go where the request came from, since a stranger could
     /// otherwise have them sent to anybody.
-    pub fn of(message: &Message<'_>, source: SocketAddr, key: &Key) -> Option<Self> {
+    pub fn of(message: &Message<'_>, source: SocketAddr, key: &Key, nat: NatRule) -> Option<Self> {
         let value = message.first_value(HeaderName::Via)?.value;
         match Via::parse(value) {
-            Ok(via) => Some(Self::by(message, value, &via, source, key)),
+            Ok(via) => Some(Self::by(message, value, &via, source, key, nat)),
             // Good for a refusal: the Via goes back as it came.
-            Err(_) => Some(Self {
-                via: None,
-                ..Self::by(message, value, &Via::parse_front(value).ok()?, source, key)
-            }),
+            Err(_) => {
+                let via = Via::parse_front(value).ok()?;
+                Some(Self {
+                    via: None,
+                    ..Self::by(message, value, &via, source, key, nat)
+                })
+            }
         }
     }
 
@@ -58,25 +62,41 @@ impl Way {
         via: &Via<'_>,
         source: SocketAddr,
         key: &Key,
+        nat: NatRule,
     ) -> Self {
         let branch = via.branch().unwrap_or_default();
-        let port = if via.rport().is_some() {
-            source.port()
-        } else {
-            via.sent_by.port.unwrap_or(PORT_DEFAULT)
+        let rport = via.rport().is_some() || is_translated(via, source, nat);
+        let port = match rport {
+            true => source.port(),
+            false => via.sent_by.port.unwrap_or(PORT_DEFAULT),
         };
         Self {
             to: SocketAddr::new(source.ip(), port),
-            via: received_via(value, via, source),
+            via: received_via(value, via, source, rport),
             tag: local::to_tag(key, message, branch),
             branch: Branch::decode(key, branch),
         }
     }
 }
 
+/// Whether who sent this is behind address translation by its Via, so that answers reach it only where it sends from, though it does not ask for that.
+fn is_translated(via: &Via<'_>, source: SocketAddr, nat: NatRule) -> bool {
+    let says = match via.sent_by.host {
+        Host::V4(ip) => Some(IpAddr::V4(ip)),
+        Host::V6(ip) => Some(IpAddr::V6(ip)),
+        Host::Name(_) => None,
+    };
+    match nat {
+        NatRule::Off => false,
+        NatRule::Always => true,
+        NatRule::Auto => {
+            says.is_some_and(|ip| ip.to_canonical() != source.ip().to_canonical() && is_private(ip))
+        }
+    }
+}
+
 /// The Via with received and rport; `None` if it stays as it is.
-fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr) -> Option<Vec<u8>> {
-    let rport = via.rport().is_some();
+fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr, rport: bool) -> Option<Vec<u8>> {
     let differs = match via.sent_by.host {
         Host::V4(ip) => source.ip() != IpAddr::V4(ip),
         Host::V6(ip) => source.ip() != IpAddr::V6(ip),

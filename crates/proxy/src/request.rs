@@ -30,13 +30,25 @@ impl Step<'_, '_> {
         let value = message.first_value(HeaderName::Via);
         let via = value.and_then(|value| Via::parse(value.value).ok());
         let (Some(line), Some(value), Some(via)) = (message.request(), value, via) else {
-            match Way::of(message, datagram.source, self.key) {
+            match Way::of(
+                message,
+                datagram.source,
+                self.key,
+                self.settings.registrar.nat,
+            ) {
                 Some(way) => self.refuse(message, datagram, &way, &Refusal::bad("Bad Via")),
                 None => self.env.count(Counter::Malformed),
             }
             return served;
         };
-        let way = Way::by(message, value.value, &via, datagram.source, self.key);
+        let way = Way::by(
+            message,
+            value.value,
+            &via,
+            datagram.source,
+            self.key,
+            self.settings.registrar.nat,
+        );
         let came = self.restore(message, datagram.listener);
         let restored = came.restored().and_then(Restored::message);
         let intake = Intake::of(
@@ -124,7 +136,14 @@ impl Step<'_, '_> {
         if self.env.arena.find(TRANSACTION, key, |_| ()).is_some() {
             return false;
         }
-        let way = Way::by(message, value.value, &via, datagram.source, self.key);
+        let way = Way::by(
+            message,
+            value.value,
+            &via,
+            datagram.source,
+            self.key,
+            self.settings.registrar.nat,
+        );
         let mut headers = b"Retry-After: ".to_vec();
         write_decimal(retry_after_s.into(), &mut headers);
         headers.extend_from_slice(b"\r\n");

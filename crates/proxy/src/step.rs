@@ -197,7 +197,12 @@ impl Step<'_, '_> {
     ) -> Option<R> {
         let block = context.request?;
         self.with_stored(block, |step, message| {
-            let way = Way::of(message, context.source, step.key)?;
+            let way = Way::of(
+                message,
+                context.source,
+                step.key,
+                step.settings.registrar.nat,
+            )?;
             let came = step.restore(message, context.listener);
             let restored = match &came {
                 Came::Lost => return None,
@@ -268,7 +273,12 @@ impl Step<'_, '_> {
         code: u16,
         reason: Option<&str>,
     ) -> bool {
-        let Some(way) = Way::of(message, datagram.source, self.key) else {
+        let Some(way) = Way::of(
+            message,
+            datagram.source,
+            self.key,
+            self.settings.registrar.nat,
+        ) else {
             return false;
         };
         self.reply_by(message, datagram.listener, &way, code, reason, b"");

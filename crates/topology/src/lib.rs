@@ -2,7 +2,7 @@
 //!
 //! - [`Sealer`]: texts that only we can read, and that are the same each time (AES-SIV, RFC 5297); [`token`]: what they carry;
 //! - [`inventory`]: what is done with each header; [`Policy`]: what of that the operator chooses;
-//! - [`restore`]: a request with tokens of ours, as it would have come if nothing had been hidden;
+//! - [`restore()`]: a request with tokens of ours, as it would have come if nothing had been hidden;
 //! - [`Hide`]: a request or response on its way to the other side;
 //! - `names`: addresses in headers, `refer`: dialogs and targets that headers point to; `body`, `sdp`, `fragment`: what messages carry;
 //! - [`Marks`]: addresses that a message tells of its sender, looked for wherever no grammar says where they stand;

@@ -110,7 +110,7 @@ impl Step<'_, '_> {
         message: &sip::Message<'_>,
         source: std::net::SocketAddr,
     ) -> Option<(crate::intake::Way, crate::intake::Intake)> {
-        let way = crate::intake::Way::of(message, source, self.key)?;
+        let way = crate::intake::Way::of(message, source, self.key, registrar::NatRule::Off)?;
         let mut intake = crate::intake::Intake::of(message, &way, self.key, &self.settings).ok()?;
         leads_past_us(&mut intake);
         Some((way, intake))

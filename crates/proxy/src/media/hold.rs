@@ -335,7 +335,12 @@ impl Step<'_, '_> {
             let mut layout = Box::<Layout>::default();
             layout.read(&text).ok()?;
             let message = layout.message(&text)?;
-            let way = Way::of(&message, context.source, self.key)?;
+            let way = Way::of(
+                &message,
+                context.source,
+                self.key,
+                self.settings.registrar.nat,
+            )?;
             let came = self.restore(&message, context.listener);
             let restored = match &came {
                 Came::Lost => return None,

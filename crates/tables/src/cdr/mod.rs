@@ -14,7 +14,7 @@
 //! the records that come after it.
 //!
 //! *Full*: a record takes from what is kept back for changes, since its dialog makes way for it. Beyond that, or beyond what the configuration allows to wait, the call
-//! ends without a record and is counted ([`Counter::CdrsLost`](crate::Counter::CdrsLost)).
+//! ends without a record and is counted ([`Counter::CdrsLost`]).
 
 mod row;
 

@@ -141,8 +141,7 @@ fn a_call_of_a_snapshot_has_its_seat_again() {
             .confirm(*row, b"callee", at(1), fill)
             .unwrap();
     }
-    let mut restore =
-        |p: &mut Participant| Seats(p).restore(at(2), Cursor::default(), usize::MAX).1;
+    let restore = |p: &mut Participant| Seats(p).restore(at(2), Cursor::default(), usize::MAX).1;
     assert_eq!(restore(&mut p), 1);
     assert_eq!(restore(&mut p), 0, "it has it");
     assert_eq!(Balancer(&mut p).live(one), Some(1));

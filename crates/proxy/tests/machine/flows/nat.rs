@@ -39,15 +39,16 @@ fn a_caller_behind_nat() {
             nat: INVITE sip:bob@example.org
                 bob < INVITE sip:bob@10.0.0.2:5060
                     Contact: <sip:nat@192.168.1.5:5060;alias=203.0.113.7~40000~1>
-                203.0.113.7:5060 < 100 INVITE
+                nat < 100 INVITE
             bob: 180
-                203.0.113.7:5060 < 180 INVITE
+                nat < 180 INVITE
                     Contact: <sip:bob@10.0.0.2:5060>
             bob: 200
-                203.0.113.7:5060 < 200 INVITE
+                nat < 200 INVITE
                     Contact: <sip:bob@10.0.0.2:5060>
             nat: ACK
-                nat can't
+                bob < ACK sip:bob@10.0.0.2:5060
+                    Contact: <sip:nat@192.168.1.5:5060;alias=203.0.113.7~40000~1>
             calls
                 Confirmed nat-1 sip:nat@192.168.1.5:5060;alias=203.0.113.7~40000~1 1 -> sip:bob@10.0.0.2:5060 0
             bob: INFO .
@@ -89,7 +90,7 @@ fn a_callee_behind_nat() {
         ",
         expect![[r#"
             nat: REGISTER
-                203.0.113.7:5060 < 200 REGISTER
+                nat < 200 REGISTER
             show Contact
             alice: INVITE sip:nat@example.org
                 nat < INVITE sip:nat@192.168.1.5:5060
@@ -116,7 +117,7 @@ fn a_callee_behind_nat() {
                 alice < INFO sip:alice@10.0.0.1:5060
                     Contact: <sip:nat@192.168.1.5:5060;alias=203.0.113.7~40000~1>
             alice: 200
-                203.0.113.7:5060 < 200 INFO
+                nat < 200 INFO
                     Contact: <sip:alice@10.0.0.1:5060>
             end
                 alice < BYE sip:alice@10.0.0.1:5060
