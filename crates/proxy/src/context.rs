@@ -215,6 +215,8 @@ pub struct Context {
     pub asked: u16,
     /// The call on record that it belongs to.
     pub(crate) call: Option<CallRef>,
+    /// How many further dialogs it has made.
+    pub(crate) forks: u8,
     /// The other side is not to see what came.
     pub(crate) hidden: Option<Hidden>,
     /// What becomes of the call that it may begin; until that is on record.
@@ -286,6 +288,7 @@ impl Context {
             dirty: true,
             turn: 0,
             armed: None,
+            forks: 0,
             media: None,
         }
     }

@@ -287,7 +287,10 @@ impl Step<'_, '_> {
         let invite = context.is_invite();
         let open = context.stage == Stage::Forwarding;
         let first = self.close_branch(context, number, code) || open;
-        self.on_call_success(context, number, message, datagram);
+        if !self.on_call_success(context, number, message, datagram) {
+            self.env.count(Counter::ForksRefused);
+            return;
+        }
         if invite {
             // Every 2xx goes upstream at once, also a second one (step 5, RFC 6026 §7.1), and also after another answer.
             let answered_otherwise = context.stage == Stage::Answered && context.last.is_some();

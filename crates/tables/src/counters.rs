@@ -144,6 +144,7 @@ counters! {
     DialogsConfirmed "dialogs.confirmed" "dialogs confirmed by a 2xx, those of forks included",
     DialogsEnded "dialogs.ended" "dialogs ended, for whatever reason",
     DialogsRefused "dialogs.refused" "calls refused because a domain, user or profile was at its limit",
+    ForksRefused "dialogs.forks_refused" "2xx not passed on because their INVITE had made as many further dialogs as it may",
     DialogsUntracked "dialogs.untracked" "requests within a dialog of ours whose record is gone; passed on by their Route set",
     DialogsProbed "dialogs.probed" "OPTIONS sent within dialogs, to see whether the party is still there",
     DialogsByes "dialogs.byes" "BYEs of our own, to end calls by the operator or by time",

@@ -15,18 +15,23 @@ use crate::{
     step::Step,
 };
 
+/// Further dialogs of one INVITE, 2xx of other To tags: more than phones that ring at once, and far fewer than one that answers again and again could make.
+const FORKS_MAX: u8 = 32;
+
 impl Step<'_, '_> {
-    /// A 2xx to an INVITE or UPDATE of a call on record, before it goes on.
+    /// A 2xx to an INVITE or UPDATE of a call on record, before it goes on. False: it is one too many, and goes nowhere.
     pub(crate) fn on_call_success(
         &mut self,
         context: &mut Context,
         number: u8,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-    ) {
-        let Some(call) = context.call else { return };
+    ) -> bool {
+        let Some(call) = context.call else {
+            return true;
+        };
         match call.role {
-            Role::Begins => self.confirm_call(context, call, number, message, datagram),
+            Role::Begins => return self.confirm_call(context, call, number, message, datagram),
             Role::Caller | Role::Callee => {
                 let refreshes = message.cseq().is_ok_and(|cseq| {
                     matches!(cseq.method, sip::Method::Invite | sip::Method::Update)
@@ -37,9 +42,10 @@ impl Step<'_, '_> {
             }
             Role::OwnBye | Role::ProbesCaller | Role::ProbesCallee | Role::OwnDone => {}
         }
+        true
     }
 
-    /// The call is answered.
+    /// The call is answered. False: by too many.
     fn confirm_call(
         &mut self,
         context: &mut Context,
@@ -47,9 +53,9 @@ impl Step<'_, '_> {
         number: u8,
         message: &Message<'_>,
         datagram: &Datagram<'_>,
-    ) {
+    ) -> bool {
         let Some(to_tag) = message.to().ok().and_then(|to| to.tag()) else {
-            return;
+            return true;
         };
         let known = Dialogs(self.env.arena).with(call.row, |view| {
             (view.state != tables::dialog::DialogState::Early && view.callee_tag() == to_tag)
@@ -57,7 +63,7 @@ impl Step<'_, '_> {
         });
         // Ended meanwhile, or the same 2xx once more.
         if known.is_none_or(|known| known.is_some()) {
-            return;
+            return true;
         }
         let now = self.env.now;
         let routes = self.routes_to_callee(message);
@@ -103,14 +109,31 @@ impl Step<'_, '_> {
                     dialog.confirmed_at = Some(now);
                     fill(dialog, false);
                 };
+                if context.forks >= FORKS_MAX && !self.is_fork(&call, message, to_tag) {
+                    return false;
+                }
                 // Full, or there already.
-                dialogs.fork(call.row, to_tag, fill).ok()
+                let made = Dialogs(self.env.arena).fork(call.row, to_tag, fill).ok();
+                context.forks = context.forks.saturating_add(u8::from(made.is_some()));
+                made
             }
             Ok(Confirmed::Already) | Err(_) => None,
         };
         if let Some(row) = row {
             self.call_answered(row);
         }
+        true
+    }
+
+    /// Whether this 2xx is a copy of one that has made a further dialog.
+    fn is_fork(&mut self, call: &CallRef, message: &Message<'_>, to_tag: &[u8]) -> bool {
+        let (Ok(call_id), Ok(from)) = (message.call_id(), message.from()) else {
+            return false;
+        };
+        let from_tag = from.tag().unwrap_or_default();
+        Dialogs(self.env.arena)
+            .at_place(call.place, call_id, from_tag, to_tag, |_, _| ())
+            .is_some()
     }
 
     /// The Contact of who answered.

@@ -91,8 +91,11 @@ impl Step<'_, '_> {
                 self.end_with(context, hand, 482, Counter::Loop, b"");
                 return false;
             }
-            // Names of such a length are nobody's calls.
-            Err(CreateError::Unusable) => return true,
+            // Who calls himself by names of such a length would be counted and written down nowhere.
+            Err(CreateError::Unusable) => {
+                self.end_with(context, hand, 400, Counter::BadRequest, b"");
+                return false;
+            }
             Err(_) => {
                 self.refuse_full(context, hand);
                 return false;

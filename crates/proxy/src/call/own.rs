@@ -204,8 +204,14 @@ fn own_text(dialog: &Dialog, from: &Side, to: &Side, method: Method, cseq: u32) 
     if !to.routes.is_empty() {
         put(&[b"Route: ", &to.routes, b"\r\n"]);
     }
-    put(&[b"From: <", &from.uri, b">;tag=", &from.tag, b"\r\n"]);
-    put(&[b"To: <", &to.uri, b">;tag=", &to.tag, b"\r\n"]);
+    for (header, side) in [(&b"From: <"[..], from), (&b"To: <"[..], to)] {
+        put(&[header, &side.uri, b">"]);
+        // RFC 2543 knew parties without a tag.
+        if !side.tag.is_empty() {
+            put(&[b";tag=", &side.tag]);
+        }
+        put(&[b"\r\n"]);
+    }
     put(&[b"Call-ID: ", &dialog.call_id, b"\r\n"]);
     // Writing to a Vec does not fail.
     let _ = write!(text, "CSeq: {cseq} ");

@@ -79,11 +79,14 @@ impl SessionAsk {
         self.supported && self.expires > 0 && !success.has(HeaderName::SessionExpires)
     }
 
-    /// The interval that a 2xx makes hold; `None`: the session has no timer.
+    /// The interval that a 2xx makes hold; `None`: the session has no timer. Nobody may ask for less than the least (§5): a call whose phones do would be over in our books
+    /// and go on.
     pub(crate) fn agreed(&self, success: &Message<'_>) -> Option<u32> {
         let said = seconds(success, HeaderName::SessionExpires);
         let ours = self.is_ours_to_answer(success).then_some(self.expires);
-        said.or(ours).filter(|&interval| interval > 0)
+        said.or(ours)
+            .filter(|&interval| interval > 0)
+            .map(|interval| interval.max(MIN_SE_LEAST))
     }
 }
 

@@ -479,3 +479,41 @@ fn counts_of_users_go() {
     Balancer(participant).reap(shm::Cursor::default(), usize::MAX);
     assert!(Balancer(participant).find(&key).is_none());
 }
+
+/// One INVITE, and a callee that answers it again and again.
+#[test]
+fn a_callee_that_answers_as_many() {
+    let mut script = "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200"
+        .to_owned();
+    for nth in 0..40 {
+        script += &format!("\n        bob: 200 / To: <sip:bob@example.org>;tag=other-{nth}");
+    }
+    // A copy of one that is on record goes on.
+    script += "\n        bob: 200 / To: <sip:bob@example.org>;tag=other-3\n        calls\n";
+    let mut world = World::new(1);
+    let seen = world.play(&script);
+    let times = |what: &str| seen.matches(what).count();
+    assert_eq!(times("Confirmed alice-1"), 1 + 32, "{seen}");
+    assert_eq!(times("alice < 200 INVITE"), 1 + 32 + 1, "{seen}");
+}
+
+/// Names that no record can have are no way around limits.
+#[test]
+fn names_that_are_too_long() {
+    let long = "c".repeat(5000);
+    let script = format!(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org / Call-ID: {long}
+        alice: ACK
+        calls
+        "
+    );
+    let mut world = world(|world| world.policy.calls_max = Some(1));
+    let seen = world.play(&script);
+    assert!(seen.contains("alice < 400 INVITE"), "{seen}");
+    assert!(!seen.contains("bob < INVITE"), "{seen}");
+}
