@@ -222,7 +222,8 @@ fn or_none(
     })
 }
 
-fn one_of_domain(table: &Table<'_>) -> DomainCalls {
+/// Reads the keys of a domain.
+pub(crate) fn of_domain(table: &Table<'_>) -> DomainCalls {
     DomainCalls {
         calls_max: table.integer("calls_max", 0, CALLS_MOST),
         user_calls_max: table.integer("user_calls_max", 0, CALLS_MOST),
@@ -242,11 +243,6 @@ fn shared(table: &Table<'_>) -> DomainCalls {
         probe_interval: or_none(table, "probe_interval", 5 * SECOND..=DAY),
         probe_failures: table.integer("probe_failures", 1, 100),
     }
-}
-
-/// Reads the keys of a domain.
-pub(crate) fn of_domain(table: &Table<'_>) -> DomainCalls {
-    one_of_domain(table)
 }
 
 /// Reads `[calls]`.

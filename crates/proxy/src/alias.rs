@@ -17,7 +17,7 @@ use sip::{
 };
 use stdx::text::{write_decimal, write_ip};
 
-use crate::ask::Target;
+use crate::{ask::Target, registration::uri_of_address, route::host_ip};
 
 const PARAM: &str = "alias";
 const UDP: &[u8] = b"1";
@@ -77,11 +77,7 @@ pub(crate) fn address(uri: &Uri<'_>) -> Option<SocketAddr> {
     if parts.next().is_some() || transport != UDP {
         return None;
     }
-    let ip = match Host::parse(ip).ok()? {
-        Host::V4(ip) => IpAddr::V4(ip),
-        Host::V6(ip) => IpAddr::V6(ip),
-        Host::Name(_) => return None,
-    };
+    let ip = host_ip(&Host::parse(ip).ok()?)?;
     let port = std::str::from_utf8(port).ok()?.parse().ok()?;
     (port != 0).then(|| SocketAddr::new(ip, port))
 }
@@ -98,20 +94,9 @@ pub(crate) fn led(uri: &[u8]) -> Option<Target> {
         .map_or(uri.len(), |at| begins.saturating_add(1).saturating_add(at));
     let mut bare = uri.get(..begins)?.to_vec();
     bare.extend_from_slice(uri.get(ends..)?);
-    let mut next_hop = b"sip:".to_vec();
-    match to.ip() {
-        IpAddr::V6(ip) => {
-            next_hop.push(b'[');
-            write_ip(ip.into(), &mut next_hop);
-            next_hop.push(b']');
-        }
-        ip => write_ip(ip, &mut next_hop),
-    }
-    next_hop.push(b':');
-    write_decimal(to.port().into(), &mut next_hop);
     Some(Target {
         uri: Some(bare),
-        next_hop: Some(next_hop),
+        next_hop: Some(uri_of_address(to)),
         ..Target::default()
     })
 }
@@ -131,11 +116,7 @@ pub(crate) fn is_needed_back(rule: NatRule, response: &Message<'_>, source: Sock
     if rule == NatRule::Off {
         return false;
     }
-    let ip = contact_of(response).and_then(|contact| match contact.uri.host? {
-        Host::V4(ip) => Some(IpAddr::V4(ip)),
-        Host::V6(ip) => Some(IpAddr::V6(ip)),
-        Host::Name(_) => None,
-    });
+    let ip = contact_of(response).and_then(|contact| host_ip(&contact.uri.host?));
     ip.is_some_and(|ip| ip.to_canonical() != source.ip().to_canonical() && is_private(ip))
 }
 

@@ -224,7 +224,7 @@ pub fn literal_address(uri: &Uri<'_>) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-fn host_ip(host: &Host<'_>) -> Option<IpAddr> {
+pub(crate) fn host_ip(host: &Host<'_>) -> Option<IpAddr> {
     match *host {
         Host::V4(ip) => Some(IpAddr::V4(ip)),
         Host::V6(ip) => Some(IpAddr::V6(ip)),
