@@ -84,6 +84,9 @@ fn lines(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
 /// What a proxy must leave alone: the request line, every header line but those for the way, the body.
 fn untouched(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
     let (mut lines, body) = lines(bytes);
+    for line in &mut lines {
+        without_alias(line);
+    }
     lines.retain(|line| {
         let name = line
             .split(|b| *b == b':')
@@ -96,6 +99,20 @@ fn untouched(bytes: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
             .any(|n| n.as_bytes() == name)
     });
     (lines, body)
+}
+
+/// Takes the address out of a Contact that a request really came from: these callers name addresses of documents as theirs, so that they stand behind address translation
+/// for a proxy.
+fn without_alias(line: &mut Vec<u8>) {
+    const ALIAS: &[u8] = b";alias=";
+    let Some(from) = line.windows(ALIAS.len()).position(|w| w == ALIAS) else {
+        return;
+    };
+    let end = line[from + 1..]
+        .iter()
+        .position(|b| !(b.is_ascii_alphanumeric() || b"=.~".contains(b)));
+    let end = end.map_or(line.len(), |n| from + 1 + n);
+    line.drain(from..end);
 }
 
 /// A server and those around it. Responses go to the port in the topmost Via, so that a caller needs several.

@@ -20,7 +20,7 @@ pub struct StatusReport {
     pub arena: ArenaStatus,
     /// Addresses-of-record with at least one binding.
     pub registrations: u64,
-    /// Rows of the dialog table; none before dialogs are kept.
+    /// Calls on record.
     pub dialogs: u64,
     pub transactions: u64,
     pub rates: Rates,

@@ -352,7 +352,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
     for (path, keys) in [
         (
             "",
-            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations dialogs transactions rates snapshot",
+            "version supervisor uptime_ms config_version driver listeners workers slots arena registrations dialogs transactions rates snapshot cdr",
         ),
         ("/supervisor", "pid"),
         (
@@ -374,6 +374,7 @@ fn the_json_of_a_status_report_has_the_contract_names() {
             "/snapshot",
             "period_ms age_ms records bytes took_ms failures",
         ),
+        ("/cdr", "path waiting written lost failures"),
     ] {
         let object = json
             .pointer(path)
