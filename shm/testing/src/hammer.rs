@@ -85,9 +85,19 @@ pub fn hammer(arena: &Arena, hammer: &Hammer, time: Duration, seed: u64) -> Resu
             let id = seed() as usize % PROCESSES;
             // Anywhere from its recovery to some hundred operations later.
             std::thread::sleep(Duration::from_micros(seed() % 3_000));
+            // Half of the time another one stands still meanwhile, and with it the epoch.
+            let still = (seed() % 2 == 0).then(|| pids[(id + 1) % PROCESSES]);
+            if let Some(still) = still {
+                kill(still, Signal::SIGSTOP).expect("our child");
+                std::thread::sleep(Duration::from_micros(seed() % 3_000));
+            }
             kill(pids[id], Signal::SIGKILL).expect("our child");
             waitpid(pids[id], None).expect("our child");
             pids[id] = process(arena, &log, hammer, id, seed());
+            if let Some(still) = still {
+                std::thread::sleep(Duration::from_micros(seed() % 1_000));
+                kill(still, Signal::SIGCONT).expect("our child");
+            }
             done.kills += 1;
         }
         log.stop();
