@@ -4,13 +4,18 @@
 //! with the Contact. What was learnt is looked for as text, whole names and whole addresses only, without regard to case. Addresses that mean something within
 //! one network only (RFC 1918 and their like) count as learnt.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    cmp::Reverse,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use memchr::memmem;
 use sip::{Host, Uri};
 
 /// Most marks of one message; beyond them nothing more is learnt.
 const MARKS_MAX: usize = 128;
+/// No name is longer (RFC 1035 §2.3.4).
+const NAME_BYTES_MAX: usize = 255;
 /// A host name shorter than this is none that can be told from a word.
 const NAME_BYTES_MIN: usize = 4;
 /// The same for Call-IDs and branches.
@@ -85,70 +90,115 @@ impl Marks {
 
     /// Whether the text has one of them.
     pub fn is_in(&self, text: &[u8]) -> bool {
-        self.next(text).is_some()
+        let lower = text.to_ascii_lowercase();
+        self.all().any(|mark| mark.find(text, &lower, 0).is_some())
     }
 
     /// Appends the text with `own` in the place of every host, its port included, and the other side's names in the place of ids.
-    pub fn replace(&self, text: &[u8], own: &[u8], out: &mut Vec<u8>) {
-        let mut rest = text;
-        while let Some(hit) = self.next(rest) {
-            out.extend_from_slice(rest.get(..hit.start).unwrap_or_default());
+    ///
+    /// Where several begin at one place, the longest is replaced. Each mark is looked for once from the front to the back, however often marks stand in the text.
+    pub fn replace<'m>(&'m self, text: &[u8], own: &[u8], out: &mut Vec<u8>) {
+        let lower = text.to_ascii_lowercase();
+        let find = |mark: Mark<'m>, from| (mark, mark.find(text, &lower, from));
+        let mut marks: Vec<_> = self.all().map(|mark| find(mark, 0)).collect();
+        let mut at = 0;
+        loop {
+            let hits = marks.iter().filter_map(|(_, hit)| hit.as_ref());
+            let Some(hit) = hits.min_by_key(|hit| (hit.start, Reverse(hit.end))) else {
+                break;
+            };
+            out.extend_from_slice(text.get(at..hit.start).unwrap_or_default());
             out.extend_from_slice(hit.instead.unwrap_or(own));
-            rest = rest.get(hit.end..).unwrap_or_default();
+            at = hit.end;
+            let glued = is_glued(&lower, at);
+            let near = at.saturating_add(NEAR_BYTES).min(text.len());
+            for (mark, hit) in &mut marks {
+                // What begins within what was replaced is looked for anew behind it.
+                if hit.as_ref().is_some_and(|hit| hit.start < at) {
+                    *hit = mark.find(text, &lower, at);
+                } else if glued && mark.is_number() {
+                    let new = mark.find(text.get(..near).unwrap_or_default(), &lower, at);
+                    // Behind a dot, at most: what is further off is what it was.
+                    let new = new.filter(|new| new.start <= at.saturating_add(1));
+                    *hit = new.or(hit.take());
+                }
+            }
         }
-        out.extend_from_slice(rest);
+        out.extend_from_slice(text.get(at..).unwrap_or_default());
     }
 
-    /// The first of them in the text; of those that begin at one place, the longest.
-    fn next<'m>(&'m self, text: &[u8]) -> Option<Hit<'m>> {
-        let lower = text.to_ascii_lowercase();
-        let mut first: Option<Hit<'m>> = None;
-        let mut consider = |hit: Hit<'m>| {
-            let is_first = first
-                .as_ref()
-                .is_none_or(|old| (hit.start, old.end) < (old.start, hit.end));
-            if is_first {
-                first = Some(hit);
-            }
-        };
-        for (id, instead) in &self.ids {
-            if let Some(start) = memmem::find(text, id) {
-                consider(Hit {
+    fn all(&self) -> impl Iterator<Item = Mark<'_>> {
+        let ids = self.ids.iter();
+        ids.map(|(id, instead)| Mark::Id(id, instead))
+            .chain(self.hosts.iter().map(|host| Mark::Host(host)))
+            .chain([Mark::V6(&self.addresses), Mark::V4])
+    }
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+enum Mark<'m> {
+    /// With what takes its place.
+    Id(&'m [u8], &'m [u8]),
+    Host(&'m [u8]),
+    /// One of these, or one that means something within a network only.
+    V6(&'m [Ipv6Addr]),
+    /// One that means something within a network only.
+    V4,
+}
+
+impl<'m> Mark<'m> {
+    /// Whether what stands before it says whether it is one.
+    fn is_number(self) -> bool {
+        match self {
+            Self::Id(..) => false,
+            Self::Host(host) => is_number(host),
+            Self::V6(_) | Self::V4 => true,
+        }
+    }
+
+    /// Where it stands first, from a place of the text on; what is before that does not count. `lower` is the text in lower case.
+    fn find(self, text: &[u8], lower: &[u8], from: usize) -> Option<Hit<'m>> {
+        let lower = lower.get(from..text.len())?;
+        let place = match self {
+            Self::Id(id, instead) => {
+                let start = memmem::find(text.get(from..)?, id)?.saturating_add(from);
+                return Some(Hit {
                     start,
                     end: start.saturating_add(id.len()),
                     instead: Some(instead),
                 });
             }
-        }
-        for host in &self.hosts {
-            let found = memmem::find_iter(&lower, host).find_map(|at| whole(&lower, at, host));
-            if let Some((start, end)) = found {
-                consider(Hit {
-                    start,
-                    end: port_end(&lower, end),
-                    instead: None,
-                });
+            Self::Host(host) => {
+                memmem::find_iter(lower, host).find_map(|at| whole(lower, at, host))?
             }
-        }
-        let found = addresses_v6(&lower)
-            .find(|(_, _, ip)| is_inner(&IpAddr::V6(*ip)) || self.addresses.contains(ip));
-        if let Some((start, end, _)) = found {
-            consider(Hit {
-                start,
-                end: port_end(&lower, end),
-                instead: None,
-            });
-        }
-        let found = addresses_v4(&lower).find(|(_, _, ip)| is_inner(&IpAddr::V4(*ip)));
-        if let Some((start, end, _)) = found {
-            consider(Hit {
-                start,
-                end: port_end(&lower, end),
-                instead: None,
-            });
-        }
-        first
+            Self::V6(learnt) => addresses_v6(lower)
+                .find(|(_, _, ip)| is_inner(&IpAddr::V6(*ip)) || learnt.contains(ip))
+                .map(|(start, end, _)| (start, end))?,
+            Self::V4 => addresses_v4(lower)
+                .find(|(_, _, ip)| is_inner(&IpAddr::V4(*ip)))
+                .map(|(start, end, _)| (start, end))?,
+        };
+        Some(Hit {
+            start: place.0.saturating_add(from),
+            end: port_end(lower, place.1).saturating_add(from),
+            instead: None,
+        })
     }
+}
+
+fn is_number(host: &[u8]) -> bool {
+    host.iter().all(|b| b.is_ascii_digit() || *b == b'.')
+}
+
+/// How far an address can go.
+const NEAR_BYTES: usize = 64;
+
+/// Whether digits that end here go on behind: cut in two, the second half may be an address.
+fn is_glued(text: &[u8], at: usize) -> bool {
+    let is_part = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+    let before = at.checked_sub(1).and_then(|at| text.get(at));
+    before.is_some_and(is_part) && text.get(at).is_some_and(is_part)
 }
 
 struct Hit<'m> {
@@ -162,14 +212,15 @@ fn whole(text: &[u8], at: usize, host: &[u8]) -> Option<(usize, usize)> {
     let end = at.saturating_add(host.len());
     let before = text.get(..at)?;
     let after = text.get(end..)?;
-    if host.iter().all(|b| b.is_ascii_digit() || *b == b'.') {
+    if is_number(host) {
         let more_before = matches!(before, [.., b'0'..=b'9'] | [.., b'0'..=b'9', b'.']);
         let more_after = matches!(after, [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..]);
         return (!more_before && !more_after).then_some((at, end));
     }
     // A name within a longer one is told by it as well: all of it goes.
     let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-    let more = before.iter().rev().take_while(|b| is_part(b)).count();
+    let more = before.iter().rev().take(NAME_BYTES_MAX);
+    let more = more.take_while(|b| is_part(b)).count();
     let start = at.saturating_sub(more);
     let label = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let longer = match after {
@@ -257,6 +308,8 @@ fn is_inner(ip: &IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn marks() -> Marks {
@@ -301,6 +354,63 @@ mod tests {
             marks().replace(text.as_bytes(), b"own", &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), becomes, "{text}");
             assert_eq!(marks().is_in(text.as_bytes()), text != becomes);
+        }
+    }
+
+    /// As `replace`, one hit after another.
+    fn replaced_plainly(marks: &Marks, text: &[u8], out: &mut Vec<u8>) {
+        let mut rest = text;
+        loop {
+            let lower = rest.to_ascii_lowercase();
+            let hits = marks.all().filter_map(|mark| mark.find(rest, &lower, 0));
+            let Some(hit) = hits.min_by_key(|hit| (hit.start, Reverse(hit.end))) else {
+                return out.extend_from_slice(rest);
+            };
+            out.extend_from_slice(&rest[..hit.start]);
+            out.extend_from_slice(hit.instead.unwrap_or(b"own"));
+            rest = &rest[hit.end..];
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn marks_that_overlap_are_replaced_one_after_another(
+            parts in proptest::collection::vec(0_usize..12, 0..40),
+        ) {
+            let mut marks = marks();
+            marks.learn_id(b"ababab", b"y");
+            marks.learn_id(b"abababab", b"z");
+            marks.learn_host(&Host::Name(b"inside.example"));
+            const PARTS: [&str; 12] = [
+                "ab", "ababab", "phone.", "inside.example", ":5060", " ", "10.9.9.9", "198.51.100.7", ".", "fe80::1", "a84b4c76e66710", "]",
+            ];
+            let text: String = parts.iter().map(|part| PARTS[*part]).collect();
+            let (mut out, mut plain) = (Vec::new(), Vec::new());
+            marks.replace(text.as_bytes(), b"own", &mut out);
+            replaced_plainly(&marks, text.as_bytes(), &mut plain);
+            prop_assert_eq!(String::from_utf8(out), String::from_utf8(plain));
+        }
+    }
+
+    /// A datagram of nothing but addresses, by one who has told as many of his own as are kept. Looking through the rest of it for each of them would take minutes.
+    #[test]
+    fn a_text_full_of_marks_is_gone_through_once() {
+        let mut marks = Marks::default();
+        for n in 0..60_u32 {
+            marks.learn_host(&Host::V4((0xc633_6400 + n).into()));
+            marks.learn_host(&Host::Name(format!("h{n}.inside.example").as_bytes()));
+        }
+        for text in [
+            "10.0.0.1 ",
+            "198.51.100.7,",
+            "h7.inside.example.",
+            "fe80::1;",
+            "[2001:db8::7]",
+        ] {
+            let many = 65_000 / text.len();
+            let mut out = Vec::new();
+            marks.replace(text.repeat(many).as_bytes(), b"", &mut out);
+            assert!(out.len() <= 65_000);
         }
     }
 

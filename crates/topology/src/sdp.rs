@@ -22,21 +22,26 @@ const ICE: [&[u8]; 8] = [
     b"end-of-candidates",
 ];
 
-/// Addresses that the description says media go to, and, apart, those of its origin.
-pub(crate) fn addresses(body: &[u8]) -> (Vec<IpAddr>, Vec<IpAddr>) {
-    let (mut media, mut origin) = (Vec::new(), Vec::new());
+/// Different addresses, and names, of media that are told apart from others; a description has a few. What more there are is taken for no media's.
+const MEDIA_MAX: usize = 32;
+
+/// Addresses that the description says media go to.
+fn media_addresses(body: &[u8]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
     for line in lines(body) {
-        let (found, place) = match line {
-            [b'c', b'=', value @ ..] => (&mut media, value.split(is_blank).nth(2)),
-            [b'o', b'=', value @ ..] => (&mut origin, value.split(is_blank).nth(5)),
-            _ => continue,
+        let Some(value) = line.strip_prefix(b"c=") else {
+            continue;
         };
-        let text = place.and_then(|text| text.split(|b| *b == b'/').next());
-        if let Some(ip) = text.and_then(ip) {
+        let place = value.split(is_blank).nth(2).unwrap_or_default();
+        let text = place.split(|b| *b == b'/').next().unwrap_or_default();
+        if let Some(ip) = ip(text)
+            && found.len() < MEDIA_MAX
+            && !found.contains(&ip)
+        {
             found.push(ip);
         }
     }
-    (media, origin)
+    found
 }
 
 /// The hosts that a description names, for what else may name them.
@@ -63,23 +68,27 @@ pub(crate) fn learn(body: &[u8], marks: &mut Marks, is_open: impl Fn(&Host<'_>) 
 impl Hide<'_> {
     /// Writes a description as the other side may see it.
     pub(crate) fn sdp(&self, body: &[u8], marks: &Marks, out: &mut Vec<u8>) {
-        let (media, _) = addresses(body);
+        let media = media_addresses(body);
         // Media that are told by name.
-        let names = || {
-            lines(body).filter_map(|line| {
-                let value = line.strip_prefix(b"c=")?;
-                value
-                    .split(is_blank)
-                    .nth(2)
-                    .filter(|host| ip(host).is_none())
-            })
-        };
+        let told = lines(body).filter_map(|line| {
+            let value = line.strip_prefix(b"c=")?;
+            value
+                .split(is_blank)
+                .nth(2)
+                .filter(|host| ip(host).is_none())
+        });
+        let mut names: Vec<&[u8]> = Vec::new();
+        for name in told {
+            if names.len() < MEDIA_MAX && !names.contains(&name) {
+                names.push(name);
+            }
+        }
         let keeps = |line: &[u8]| {
             let mut rest = Vec::new();
             let hides = !has_other_address(line, &media);
             // A name or address of media is no secret within the description.
             marks.replace(line, b"", &mut rest);
-            hides && (rest == line || media_only(line, marks, &media, names()))
+            hides && (rest == line || media_only(line, marks, &media, &names))
         };
         let candidate_lines = || lines(body).filter(|line| matches!(attribute(line), b"candidate"));
         let ice = candidate_lines().any(keeps) || candidate_lines().next().is_none();
@@ -136,20 +145,25 @@ impl Hide<'_> {
 }
 
 /// Whether what was learnt stands in the line only as an address of media.
-fn media_only<'n>(
-    line: &[u8],
-    marks: &Marks,
-    media: &[IpAddr],
-    names: impl Iterator<Item = &'n [u8]>,
-) -> bool {
+fn media_only(line: &[u8], marks: &Marks, media: &[IpAddr], names: &[&[u8]]) -> bool {
     let mut text = line.to_ascii_lowercase();
     let known = media.iter().map(|ip| ip.to_string().into_bytes());
-    for known in known.chain(names.map(<[u8]>::to_ascii_lowercase)) {
-        while let Some(at) = memchr::memmem::find(&text, &known) {
-            text.drain(at..at.saturating_add(known.len()));
-        }
+    for known in known.chain(names.iter().map(|name| name.to_ascii_lowercase())) {
+        text = without(&text, &known);
     }
     !marks.is_in(&text)
+}
+
+/// The text with each place that says `what` left empty.
+fn without(text: &[u8], what: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut from = 0;
+    for at in memchr::memmem::find_iter(text, what) {
+        out.extend_from_slice(text.get(from..at).unwrap_or_default());
+        from = at.saturating_add(what.len());
+    }
+    out.extend_from_slice(text.get(from..).unwrap_or_default());
+    out
 }
 
 fn is_blank(byte: &u8) -> bool {
