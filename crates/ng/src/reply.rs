@@ -55,7 +55,13 @@ impl<'r> Reply<'r> {
         let text = |key: &[u8]| dictionary.get(key).and_then(Value::text);
         Ok(match text(b"result").ok_or(ReplyError::Result)? {
             b"pong" => Self::Pong,
-            b"ok" => Self::Done { sdp: text(b"sdp") },
+            b"ok" => match text(b"sdp") {
+                // It would be passed on to a phone as it is.
+                Some(sdp) if !sdp.starts_with(b"v=0") => Self::Refused {
+                    reason: b"what it gave is no SDP",
+                },
+                sdp => Self::Done { sdp },
+            },
             b"load limit" => Self::Full,
             _ => Self::Refused {
                 reason: text(b"error-reason").unwrap_or(b"no reason given"),
@@ -74,6 +80,15 @@ mod tests {
         assert_eq!(parse(b"d6:result4:ponge"), Ok(Reply::Pong));
         let sdp = Some(&b"v=0"[..]);
         assert_eq!(parse(b"d3:sdp3:v=06:result2:oke"), Ok(Reply::Done { sdp }));
+        let reason = b"what it gave is no SDP";
+        assert_eq!(
+            parse(b"d6:result2:ok3:sdp5:helloe"),
+            Ok(Reply::Refused { reason })
+        );
+        assert_eq!(
+            parse(b"d6:result2:ok3:sdp0:e"),
+            Ok(Reply::Refused { reason })
+        );
         let warned = b"d7:warning17:Call-ID not found6:result2:oke";
         assert_eq!(parse(warned), Ok(Reply::Done { sdp: None }));
         assert_eq!(parse(b"d6:result10:load limite"), Ok(Reply::Full));
