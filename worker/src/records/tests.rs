@@ -307,3 +307,23 @@ fn every_field_of_the_configuration_is_one_of_a_record() {
     let names: Vec<&str> = Field::ALL.iter().map(|field| field.name()).collect();
     assert_eq!(names, config::CDR_FIELDS);
 }
+
+#[test]
+fn a_file_that_was_moved_away_stays_as_it_was() {
+    let mut world = World::new();
+    let (mut recorder, mut p) = world.recorder();
+    for round in 1..=3 {
+        let calls = world.begin(10);
+        world.end(&calls);
+        until(&mut recorder, &mut p, |_| world.waiting() == 0);
+        let aside = world.dir.path().join(format!("calls.{round}"));
+        fs::rename(world.path(), &aside).unwrap();
+        let text = fs::read_to_string(&aside).unwrap();
+        // As compressing it does: the next records must not be in what is gone.
+        let calls = world.begin(10);
+        world.end(&calls);
+        until(&mut recorder, &mut p, |_| world.waiting() == 0);
+        assert_eq!(fs::read_to_string(&aside).unwrap(), text);
+        world.assert_each_once(round * 20);
+    }
+}

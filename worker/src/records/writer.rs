@@ -180,6 +180,11 @@ fn reopen(setup: &Setup, position: Option<Position>, end: &End) -> Option<Record
 }
 
 fn write(setup: &Setup, file: &mut RecordFile, batch: &[Cdr], end: &End) {
+    // Whoever moved it away, to compress it, say, has had all of it.
+    if file.is_lost() {
+        end.tell(Told::Looked(None));
+        return;
+    }
     let mut lines = String::with_capacity(batch.len() * 384);
     let clock = Clock {
         now: os::now(),
