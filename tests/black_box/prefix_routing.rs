@@ -18,7 +18,8 @@ const RULES: &str = "prefix,to,caller,time,strip,add\n\
     4930,one,inside,,,\n\
     4940,one,,never,,\n\
     4940,two,,!never,2,0\n\
-    49900,reject:603,,,,\n";
+    49900,reject:603,,,,\n\
+    77,one,,,4,+\n";
 
 impl Border {
     fn open() -> Self {
@@ -89,6 +90,8 @@ impl Border {
         assert_eq!(self.asked(&inside, "4930123"), ("one", plain("4930123")));
         assert_eq!(self.asked(&outside, "%34940123"), ("two", plain("040123")));
         assert_eq!(self.refused(&outside, "4990012"), 603);
+        assert_eq!(self.asked(&outside, "77001"), ("one", plain("+1")));
+        assert_eq!(self.refused(&outside, "7700"), 484, "nothing is left of it");
         assert_eq!(self.refused(&outside, "33123"), 404, "the next route");
         assert_eq!(self.refused(&outside, "bob"), 404, "registered nowhere");
     }

@@ -179,6 +179,11 @@ impl Numbers {
                 break;
             }
         }
+        // More was taken off its front than there is: §21.4.22.
+        let is_too_short = |number: &Vec<u8>| !number.iter().any(|&symbol| symbol != b'+');
+        if rewritten.as_ref().is_some_and(is_too_short) {
+            return Some(Lead::Reject(484));
+        }
         Some(Lead::Groups {
             names,
             number: rewritten,
