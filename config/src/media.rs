@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     keys::{Effect::Reload, Key, Section},
-    model::Config,
+    model::{Config, Domain, Target},
     parse::{Draft, duration},
     reader::{Table, nearest},
     value,
@@ -492,6 +492,14 @@ pub(crate) fn check(draft: &Draft<'_>, clean: bool) {
             table.error("media", "needs `record_route`", remedy);
         }
     }
+    for domain in draft
+        .domains
+        .iter()
+        .zip(&config.domains)
+        .filter(|(_, domain)| clean && !domain.record_route && domain.media.is_none())
+    {
+        unrecorded(config, domain.1, domain.0);
+    }
     let places = [
         (
             config.domains.iter().map(|d| &d.media).collect::<Vec<_>>(),
@@ -518,6 +526,33 @@ pub(crate) fn check(draft: &Draft<'_>, clean: bool) {
                 missing(config, name, table);
             }
         }
+    }
+}
+
+/// Rules lead calls of a domain to engines, where the calls have no record.
+fn unrecorded(config: &Config, domain: &Domain, table: &Table<'_>) {
+    let group_has_media = |name: &String| {
+        config
+            .group(name)
+            .is_some_and(|group| group.media.is_some())
+    };
+    let leads_there = config.routes.iter().position(|route| {
+        let called = route.matches.domain.as_ref();
+        let of_group = match &route.to {
+            Target::Group(name) => group_has_media(name),
+            // Which of them a number is led to is not known here.
+            Target::Prefix(_) => config.groups.iter().any(|group| group.media.is_some()),
+            _ => false,
+        };
+        called.is_none_or(|called| *called == domain.name) && (route.media.is_some() || of_group)
+    });
+    if let Some(at) = leads_there {
+        let number = at.saturating_add(1);
+        table.warning(
+            "record_route",
+            format!("leaves calls of this domain without the media engines that [[route]] number {number} leads them to"),
+            "set record_route = true: later offers and answers have to pass here too",
+        );
     }
 }
 

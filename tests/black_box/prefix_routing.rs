@@ -256,3 +256,26 @@ fn a_dry_run_tells_each_step() {
     let said = border.server.run(&["route", "test", "4930123"]);
     assert!(said.contains("goes to two, then one"), "{said}");
 }
+
+/// The group that a number is led to says how its calls are hidden, as one that a rule names does.
+#[test]
+fn a_group_behind_a_table_hides_its_calls() {
+    let _shared = shared();
+    let border = Border::open();
+    let hiding = border.config().replace(
+        "name = \"two\"\n",
+        "name = \"two\"\ntopology_hiding = \"stateless\"\n",
+    );
+    border.server.write_config(&hiding);
+    border.server.reload();
+    let caller = border.server.ua("outside");
+    for (number, hidden) in [("4920123", false), ("4930123", true)] {
+        let message = caller.request("INVITE", &format!("sip:{number}@example.test"));
+        caller.send(&message);
+        let carrier = if hidden { &border.two } else { &border.one };
+        let got = carrier.expect_request("INVITE");
+        assert_eq!(got.0.call_id() != message.call_id(), hidden, "{number}");
+        carrier.reply(&got, 486, "Busy Here", "b");
+        assert_eq!(caller.expect_final(&message).status(), 486);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use config::{CallLimits, Config, Domain, Matched, Router, Target};
+use config::{CallLimits, Config, Domain, Matched, Router};
 use proxy::{CallClass, CallPlan, DialogProbe, Limit, MediaSet, Question, Recorded, SessionTimer};
 use sip::uri::{Aor, Uri};
 use tables::balancer::{ResourceKey, ResourceKind};
@@ -83,10 +83,11 @@ impl Calls {
 
     /// The plan for a call to this URI by the rule that it has met. It is one of the domain that is called, else of the caller's; a call from one domain of ours to another
     /// counts in the domain that is called, and each of its users in his own.
-    pub(crate) fn plan(
+    pub(crate) fn plan<'g>(
         &self,
         router: &Router,
         matched: Option<&Matched<'_>>,
+        group: impl FnOnce() -> Option<&'g str>,
         uri: &Uri<'_>,
         question: &Question<'_>,
     ) -> CallPlan {
@@ -120,14 +121,15 @@ impl Calls {
                 domain.map_or(&self.foreign, |domain| &domain.class),
             )),
             limits,
-            media: self.media(matched, domain, question),
+            media: self.media(matched, group, domain, question),
         }
     }
 
     /// The engines of a call: what its rule says, else the group that it leads to, else its domain.
-    fn media(
+    fn media<'g>(
         &self,
         matched: Option<&Matched<'_>>,
+        group: impl FnOnce() -> Option<&'g str>,
         domain: Option<&OfDomain>,
         question: &Question<'_>,
     ) -> Option<Arc<MediaSet>> {
@@ -136,9 +138,9 @@ impl Calls {
             return None;
         }
         let of_rule = matched.and_then(|rule| rule.media);
-        let of_group = || match matched?.to {
-            Target::Group(name) => self.media_of_groups.get(name).map(String::as_str),
-            _ => None,
+        let of_group = || match self.media_of_groups.is_empty() {
+            true => None,
+            false => self.media_of_groups.get(group()?).map(String::as_str),
         };
         let name = of_rule
             .or_else(of_group)

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use config::{Config, Hiding as Configured, Matched, Router, Target, UnknownHeaders};
+use config::{Config, Hiding as Configured, Matched, Router, UnknownHeaders};
 use proxy::{Hiding, Question};
 use sip::uri::Uri;
 use stdx::hash::Key;
@@ -43,10 +43,11 @@ impl Hides {
     }
 
     /// Whether a request that begins something is hidden: what its rule says, else the group that it leads to, else the domain of who is called, else the caller's.
-    pub(crate) fn mode(
+    pub(crate) fn mode<'g>(
         &self,
         router: &Router,
         matched: Option<&Matched<'_>>,
+        group: impl FnOnce() -> Option<&'g str>,
         uri: &Uri<'_>,
         question: &Question<'_>,
     ) -> Option<Mode> {
@@ -54,9 +55,9 @@ impl Hides {
             return None;
         }
         let of_rule = matched.and_then(|rule| rule.topology_hiding);
-        let of_group = || match matched?.to {
-            Target::Group(name) => self.groups.get(name).copied(),
-            _ => None,
+        let of_group = || match self.groups.is_empty() {
+            true => None,
+            false => self.groups.get(group()?).copied(),
         };
         let of_domain = |uri: &Uri<'_>| {
             let domain = router.domain(uri.host?)?;

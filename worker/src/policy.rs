@@ -110,7 +110,6 @@ impl Policy {
         }
     }
 
-    /// What becomes of the call that an INVITE begins, and whether a request is hidden.
     /// Where a request goes, and what becomes of the call that it may begin.
     fn routed(&self, question: &Question<'_>) -> Answer {
         let line = question.message.request();
@@ -123,7 +122,7 @@ impl Policy {
         let decision = self.route(&line, &uri, &asked, matched.as_ref(), question);
         let plan = match decision {
             Decision::Reject { .. } => CallPlan::default(),
-            _ => self.plan(&line, &uri, matched.as_ref(), question),
+            _ => self.plan(&line, &uri, matched.as_ref(), &asked, question),
         };
         Answer::Routed(decision, plan)
     }
@@ -134,18 +133,39 @@ impl Policy {
         line: &RequestLine<'_>,
         uri: &Uri<'_>,
         matched: Option<&Matched<'_>>,
+        asked: &config::Question<'_>,
         question: &Question<'_>,
     ) -> CallPlan {
+        let group = || self.first_group(matched?, asked);
         let plan = match line.method {
-            Method::Invite => self.calls.plan(&self.router, matched, uri, question),
+            Method::Invite => self.calls.plan(&self.router, matched, group, uri, question),
             _ => CallPlan::default(),
         };
         if self.hides.is_off() {
             return plan;
         }
         CallPlan {
-            hide: self.hides.mode(&self.router, matched, uri, question),
+            hide: self.hides.mode(&self.router, matched, group, uri, question),
             ..plan
+        }
+    }
+
+    /// The group that a rule leads to; of a table the one that is tried first.
+    fn first_group<'p>(
+        &'p self,
+        matched: &Matched<'p>,
+        asked: &config::Question<'_>,
+    ) -> Option<&'p str> {
+        match matched.to {
+            ConfigTarget::Group(name) => Some(name),
+            ConfigTarget::Prefix(table) => {
+                let user = config::unescaped(asked.user);
+                match self.numbers.lead(table, &user, asked.caller)? {
+                    Lead::Groups { names, .. } => names.first().copied(),
+                    Lead::Reject(_) => None,
+                }
+            }
+            _ => None,
         }
     }
 

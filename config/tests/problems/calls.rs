@@ -151,6 +151,35 @@ media = "relay"
                |         ^^^^^^^
                = help: remove it, or `record = false` in [calls]"#]],
     );
+    check(
+        r#"
+[[media]]
+name = "relay"
+engines = [{ address = "192.0.2.20:2223" }]
+[[group]]
+name = "trunk"
+destinations = [{ uri = "sip:192.0.2.30" }]
+media = "relay"
+[[domain]]
+name = "example.com"
+auth = "none"
+record_route = false
+[[domain]]
+name = "example.net"
+auth = "none"
+record_route = false
+[[route]]
+match = { domain = "example.com", user = "^0" }
+to = "group:trunk"
+"#,
+        expect![[r#"
+            warning: `domain.record_route` leaves calls of this domain without the media engines that [[route]] number 1 leads them to
+              --> tandem.toml:12:16
+               |
+            12 | record_route = false
+               |                ^^^^^
+               = help: set record_route = true: later offers and answers have to pass here too"#]],
+    );
 }
 
 #[test]
