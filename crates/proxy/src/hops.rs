@@ -269,6 +269,9 @@ impl Step<'_, '_> {
         if self.try_next(context, number, None) {
             return;
         }
+        if !too_long {
+            self.on_bye_unanswered(context);
+        }
         self.env.count(counter);
         let code = if context.cancelled { 487 } else { code };
         self.consider_made_up(context, code);

@@ -300,6 +300,7 @@ impl Step<'_, '_> {
                 self.pass_upstream(context, message, code);
             }
         } else if context.stage == Stage::Forwarding {
+            self.on_bye_answered(context, message, code);
             self.pass_upstream(context, message, code);
         }
         if first {
@@ -316,6 +317,7 @@ impl Step<'_, '_> {
                 self.conclude(context, None);
                 return;
             }
+            self.on_bye_answered(context, message, code);
             // RFC 4320 §4.2: no 408 for other requests than INVITE.
             if context.is_invite() || code != 408 {
                 self.consider_or_follow(context, message, code);

@@ -141,6 +141,7 @@ impl Step<'_, '_> {
                 return;
             }
         }
+        self.on_bye_unanswered(context);
         if context.is_invite() && context.stage == Stage::Forwarding {
             self.consider_made_up(context, code);
         }

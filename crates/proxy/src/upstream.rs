@@ -104,6 +104,8 @@ impl Step<'_, '_> {
         let target = as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
+                // Nobody will see its answer.
+                self.on_bye_unanswered(context);
                 self.send_stateless(hand, &target, to, context.listener);
                 self.end_silently(context);
             }

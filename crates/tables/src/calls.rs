@@ -96,7 +96,8 @@ pub struct End {
     pub cause: EndCause,
     /// Of the final response; 0 for a call that was answered.
     pub code: u16,
-    pub now: Instant,
+    /// When it was over.
+    pub at: Instant,
     /// What is under way in it is read by a copy until then, see [`Dialogs::end_keeping`].
     pub keep_until: Option<Instant>,
 }
@@ -132,7 +133,7 @@ pub fn close(participant: &mut Participant, row: RowRef, end: &End) -> Option<Di
         },
         id: dialog.id,
         row,
-        at: end.now,
+        at: end.at,
     };
     event.tell(participant);
     Some(dialog)

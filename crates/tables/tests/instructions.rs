@@ -164,7 +164,7 @@ fn end() -> End {
     End {
         cause: EndCause::Caller,
         code: 0,
-        now: LATER,
+        at: LATER,
         keep_until: None,
     }
 }

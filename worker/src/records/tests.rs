@@ -65,7 +65,7 @@ impl World {
         let end = End {
             cause: EndCause::Caller,
             code: 0,
-            now: os::now(),
+            at: os::now(),
             keep_until: None,
         };
         for (_, row) in calls {
@@ -172,7 +172,7 @@ fn a_record_whose_dialog_is_there_waits() {
     let end = End {
         cause: EndCause::Caller,
         code: 0,
-        now: os::now(),
+        at: os::now(),
         keep_until: None,
     };
     // As if its slot had died.

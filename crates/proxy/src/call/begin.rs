@@ -113,6 +113,7 @@ impl Step<'_, '_> {
             shift: 0,
             rack_shift: 0,
             session,
+            bye: None,
         });
         match &plan.media {
             Some(set) => self.begin_media(context, hand, set),

@@ -1,6 +1,7 @@
 //! The books: the one place where calls begin, are answered and end, whoever wants it. Who reads of calls (call records, other nodes) is told here.
 
 use shm::RowRef;
+use stdx::Instant;
 use tables::{
     Counter, Dialogs, Seats,
     calls::{self, CallEvent, End, What},
@@ -35,6 +36,17 @@ impl Step<'_, '_> {
     ///
     /// What outlives it is written first, then its seat is given back, then it goes: whoever dies in between leaves a dialog that is ended once more.
     pub(crate) fn end_call(&mut self, row: RowRef, cause: EndCause, code: u16) -> Option<Dialog> {
+        self.end_call_as_of(row, cause, code, self.env.now)
+    }
+
+    /// As [`Step::end_call`], of a call that was over before now.
+    pub(crate) fn end_call_as_of(
+        &mut self,
+        row: RowRef,
+        cause: EndCause,
+        code: u16,
+        over_at: Instant,
+    ) -> Option<Dialog> {
         let seen = Dialogs(self.env.arena).with(row, |view| {
             let shifted =
                 view.header.caller_shift.get() != 0 || view.header.callee_shift.get() != 0;
@@ -63,7 +75,7 @@ impl Step<'_, '_> {
         let end = End {
             cause,
             code,
-            now,
+            at: over_at,
             keep_until: kept.then(|| now.saturating_add(left)),
         };
         let ended = calls::close(self.env.arena, row, &end)?;

@@ -209,5 +209,6 @@ fn own_call(row: RowRef, dialog: &Dialog, role: Role) -> CallRef {
         shift: 0,
         rack_shift: 0,
         session: SessionAsk::default(),
+        bye: None,
     }
 }

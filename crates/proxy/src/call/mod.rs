@@ -3,7 +3,8 @@
 //! - `place`: what our Record-Route URIs say, by which a request within a dialog finds its record.
 //! - `begin`: an INVITE is counted, gets its record, or is refused.
 //! - `answer`: what responses make of it: confirmed, forked, refreshed, failed.
-//! - `within`: requests within a dialog: CSeq, target refresh, BYE.
+//! - `within`: requests within a dialog: CSeq, target refresh.
+//! - `bye`: a BYE, and which of its answers ends the call.
 //! - `seats`: a call has a seat at the destination that it goes to.
 //! - `session`: session timers, as a proxy has them.
 //! - `due`, `own`: what time and the operator want: probes, BYEs of our own.
@@ -15,6 +16,7 @@
 pub(crate) mod answer;
 pub(crate) mod begin;
 pub(crate) mod books;
+pub(crate) mod bye;
 pub(crate) mod due;
 pub(crate) mod own;
 pub(crate) mod place;
@@ -23,6 +25,7 @@ pub(crate) mod session;
 pub(crate) mod within;
 
 use shm::RowRef;
+use stdx::Instant;
 use tables::dialog::Sender;
 
 use session::SessionAsk;
@@ -40,6 +43,17 @@ pub(crate) struct CallRef {
     /// Added to the CSeq that its RAck names.
     pub(crate) rack_shift: i32,
     pub(crate) session: SessionAsk,
+    /// It is a BYE.
+    pub(crate) bye: Option<Bye>,
+}
+
+/// A BYE that is on its way: its answer ends the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bye {
+    /// When it came: that is when the call has ended, if it has.
+    pub(crate) at: Instant,
+    /// The call was not answered then.
+    pub(crate) early: bool,
 }
 
 /// Which request of the call it is.

@@ -5,13 +5,13 @@ use std::{io::Write, net::SocketAddr};
 use sip::{HeaderName, Message, Method, Patch, PatchError};
 use tables::{
     Counter, Dialogs,
-    dialog::{DialogState, EndCause, Sender},
+    dialog::{DialogState, Sender},
 };
 
 use crate::{
     alias,
     call::{
-        CallRef, Role, place,
+        Bye, CallRef, Role, place,
         session::{SessionAsk, TooSmall},
     },
     context::Context,
@@ -62,6 +62,7 @@ impl Step<'_, '_> {
                     .get(),
                     rack_shift: of_invite.get(),
                     session: SessionAsk::default(),
+                    bye: None,
                 },
                 state: view.state,
                 wanted: header.session_wanted.get(),
@@ -119,17 +120,16 @@ impl Step<'_, '_> {
                 }
             }
         }
-        context.call = Some(seen.call);
-        if seen.state == DialogState::Ended {
-            return true;
+        let is_over = seen.state == DialogState::Ended;
+        let bye = method == Some(Method::Bye) && !is_over;
+        if bye {
+            seen.call.bye = Some(Bye {
+                at: self.env.now,
+                early: seen.state == DialogState::Early,
+            });
         }
-        if method == Some(Method::Bye) {
-            let cause = match seen.call.role {
-                Role::Callee => EndCause::Callee,
-                _ => EndCause::Caller,
-            };
-            self.end_call(seen.call.row, cause, 0);
-        } else if refreshes || seen.numbered {
+        context.call = Some(seen.call);
+        if !is_over && (refreshes || seen.numbered) {
             self.note_request(&seen.call, &hand.message, context.source, refreshes);
         }
         true
@@ -154,6 +154,9 @@ impl Step<'_, '_> {
             true => alias::target_of(message, behind_nat),
             false => Vec::new(),
         };
+        // Who has sent a BYE may know of no call any more, and say so to a probe.
+        let limit = self.settings.timers.limit();
+        let quiet_until = call.bye.map(|bye| bye.at.saturating_add(limit));
         // Gone meanwhile, or no memory: the request goes on all the same.
         let _ = Dialogs(self.env.arena).update(call.row, |dialog| {
             let sender = match call.role {
@@ -170,7 +173,12 @@ impl Step<'_, '_> {
             if invite {
                 sender.invite_shift = call.shift;
             }
-            (newer || moved || shifted, ())
+            let waits =
+                quiet_until.is_some_and(|until| dialog.probe_at.is_some_and(|at| at < until));
+            if waits {
+                dialog.probe_at = quiet_until;
+            }
+            (newer || moved || shifted || waits, ())
         });
     }
 

@@ -262,6 +262,7 @@ impl Reader<'_> {
                 min: self.half()?,
                 supported: self.byte()? != 0,
             },
+            bye: None,
         })
     }
     pub(super) fn kept(&mut self) -> Option<Option<Kept>> {

@@ -5,6 +5,7 @@ use stdx::Instant;
 use super::bytes::{Reader, Writer};
 use crate::{
     ask::Target,
+    call::Bye,
     context::{Branch, Context, Rest},
     hidden::Hidden,
 };
@@ -17,6 +18,7 @@ const LOCAL: u8 = 8;
 const GROUP_DESTINATIONS: u8 = 16;
 const CALL: u8 = 32;
 const HIDDEN: u8 = 64;
+const BYE: u8 = 128;
 /// Those of a branch.
 const REST: u8 = 1;
 const HOP_AT: u8 = 2;
@@ -30,13 +32,15 @@ const DESTINATIONS: u8 = 64;
 pub(super) fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     let part = |bit: u8, is_there: bool| if is_there { bit } else { 0 };
     let in_groups = || context.groups.iter().flatten();
+    let bye = context.call.and_then(|call| call.bye);
     let parts = part(GROUPS, !context.groups.is_empty())
         | part(RECURSES, context.recurses)
         | part(CONTACTS, context.contacts.is_some())
         | part(LOCAL, context.listener.ip.is_some())
         | part(GROUP_DESTINATIONS, in_groups().any(Target::has_destination))
         | part(CALL, context.call.is_some())
-        | part(HIDDEN, context.hidden.is_some());
+        | part(HIDDEN, context.hidden.is_some())
+        | part(BYE, bye.is_some());
     if parts == 0 {
         return;
     }
@@ -66,6 +70,10 @@ pub(super) fn encode_plan(context: &Context, to: &mut Writer<'_>) {
     }
     if let Some(hidden) = context.hidden {
         to.out.extend_from_slice(&hidden.encode());
+    }
+    if let Some(bye) = bye {
+        to.word(bye.at.as_nanos());
+        to.byte(u8::from(bye.early));
     }
 }
 
@@ -99,6 +107,15 @@ pub(super) fn decode_plan(from: &mut Reader<'_>, context: &mut Context) -> Optio
     if parts & HIDDEN != 0 {
         let bytes = [from.byte()?, from.byte()?, from.byte()?, from.byte()?];
         context.hidden = Some(Hidden::decode(bytes)?);
+    }
+    if parts & BYE != 0 {
+        let bye = Some(Bye {
+            at: Instant::from_nanos(from.word()?),
+            early: from.byte()? != 0,
+        });
+        if let Some(call) = &mut context.call {
+            call.bye = bye;
+        }
     }
     Some(())
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     Domain, Forking, Listener,
     ask::{Backup, Destination},
-    call::{CallRef, Role, session::SessionAsk},
+    call::{Bye, CallRef, Role, session::SessionAsk},
     context::Rest,
     hidden::Hidden,
 };
@@ -149,6 +149,10 @@ fn what_is_to_come_is_behind_what_an_older_release_reads() {
             min: 90,
             supported: true,
         },
+        bye: Some(Bye {
+            at: Instant::from_nanos(1234),
+            early: true,
+        }),
     });
     planned.hidden = Some(Hidden {
         towards: Side::Callee,

@@ -64,11 +64,15 @@ fn one_branch_each(world: &World) -> Result<(), String> {
 
 fn run(world: &mut World, script: &str, prepare: fn(&mut World), deaths: &[u64]) -> Heard {
     world.start_over();
+    world.policy.class.recorded = proxy::Recorded::All;
     prepare(world);
     world.deaths = deaths.to_vec();
     world.play(script);
     world.quiet();
-    heard(world)
+    let mut heard = heard(world);
+    let records = world.records(false).into_iter();
+    heard.extend(records.map(|record| ("the records".to_owned(), record)));
+    heard
 }
 
 /// Every death of one worker, and some of two in a row.
@@ -584,6 +588,54 @@ fn early_dialogs() {
         bob: 200 UPDATE
         bob: 200 INVITE
         alice: ACK
+        ",
+    );
+}
+
+/// The books know of a BYE what its answer says, whoever died in between.
+#[test]
+fn calls_whose_end_is_refused() {
+    // An heir may meet the time of a 100 and what comes after it at once.
+    check_but(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200
+        alice: ACK
+        +2s
+        alice: BYE .
+        bob: 407
+        +1s
+        alice: BYE . & bob: BYE .
+        +1s
+        bob: 200 BYE
+        alice: 481 BYE
+        carol: INVITE sip:bob@example.org
+        bob: 180
+        carol: BYE .
+        bob: 481 BYE
+        bob: 200 INVITE
+        carol: ACK
+        +1s
+        bob: BYE .
+        +33s
+        ",
+        |_| {},
+        "SIP/2.0 100",
+    );
+}
+
+#[test]
+fn a_bye_that_crosses_the_answer() {
+    check(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 180
+        alice: BYE .
+        bob: 200 INVITE
+        alice: ACK
+        bob: 200 BYE
         ",
     );
 }

@@ -566,6 +566,11 @@ impl Phone {
             Purpose::Register { expires } => {
                 self.on_registered(now, at, cseq, expires, code, response)
             }
+            Purpose::Bye { dialog } if code == 500 => {
+                self.dialogs[dialog].ended = false;
+                let after = self.millis(500, 2000);
+                self.plan(now + after, Todo::Hangup { dialog });
+            }
             Purpose::Bye { dialog } => {
                 let call_id = &self.dialogs[dialog].call_id;
                 if let Some(call) = self.calls.iter_mut().find(|call| call.call_id == *call_id) {

@@ -155,6 +155,10 @@ impl Phone {
                 );
             }
             "INVITE" => self.on_call(now, at),
+            // It goes on with the call; whoever wanted to end it says so again.
+            "BYE" if self.habit == Habit::Varied && dialog.is_some() && self.chance(10) => {
+                self.reply(now, at, 500);
+            }
             "BYE" => {
                 if let Some(dialog) = dialog {
                     self.dialogs[dialog].ended = true;

@@ -190,7 +190,7 @@ impl Cdr {
             target: dialog.callee.address,
             start_at: dialog.created_at,
             answer_at: dialog.confirmed_at,
-            end_at: end.now,
+            end_at: end.at,
             cause: dialog.end_cause.unwrap_or(end.cause),
             code: end.code,
             flags: dialog.flags,

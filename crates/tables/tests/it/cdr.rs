@@ -27,7 +27,7 @@ fn end(cause: EndCause, code: u16, seconds: u64) -> End {
     End {
         cause,
         code,
-        now: at(seconds),
+        at: at(seconds),
         keep_until: None,
     }
 }

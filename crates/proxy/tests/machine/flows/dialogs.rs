@@ -82,6 +82,7 @@ fn a_call_on_record() {
         calls
         bob: INFO .
         bob: BYE .
+        alice: 200 BYE
         calls
         ",
         expect![[r#"
@@ -119,6 +120,8 @@ fn a_call_on_record() {
                 alice < INFO sip:alice@10.0.0.1:5060
             bob: BYE .
                 alice < BYE sip:alice@10.0.0.1:5060
+            alice: 200 BYE
+                bob < 200 BYE
             calls
         "#]],
     );
@@ -205,8 +208,10 @@ fn two_phones_answer() {
         alice: ACK
         calls
         bob2: BYE .
+        alice: 200
         calls
         bob: BYE .
+        alice: 200
         calls
         ",
         expect![[r#"
@@ -229,11 +234,15 @@ fn two_phones_answer() {
                 Confirmed alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.3:5060 0
             bob2: BYE .
                 alice < BYE sip:alice@10.0.0.1:5060
+            alice: 200
+                bob2 < 200 BYE
             calls
                 Confirmed alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.2:5060 0
                 Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.3:5060 0
             bob: BYE .
                 alice < BYE sip:alice@10.0.0.1:5060
+            alice: 200
+                bob < 200 BYE
             calls
                 Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.3:5060 0
         "#]],
@@ -268,7 +277,9 @@ fn seats_at_destinations() {
         bob3: ACK
         calls
         carol: BYE .
+        bob: 200
         trunk: BYE .
+        bob3: 200
         calls
         count
         ",
@@ -327,18 +338,22 @@ fn seats_at_destinations() {
                 Confirmed bob3-1 sip:bob@10.0.0.4:5060 1 -> sip:trunk@10.0.0.9:5060 0 at media sip:10.0.0.9
             carol: BYE .
                 bob < BYE sip:bob@10.0.0.2:5060
+            bob: 200
+                carol < 200 BYE
             trunk: BYE .
                 bob3 < BYE sip:bob@10.0.0.4:5060
+            bob3: 200
+                trunk < 200 BYE
             calls
             count
                 messages.requests 13
-                messages.responses 7
+                messages.responses 9
                 rejected.full 1
                 proxy.forwarded 8
                 proxy.forwarded_stateless 3
                 proxy.request_retransmitted 3
                 proxy.request_absorbed 3
-                proxy.response_forwarded 6
+                proxy.response_forwarded 8
                 transactions.created 7
                 proxy.hop_failed 4
                 dialogs.created 5
@@ -412,6 +427,7 @@ fn a_phone_that_leaves_parameters_out() {
         bob: INFO . / Route: <sip:10.9.9.9:5060;lr> / To: <sip:alice@example.org>;tag=made-up
         bob: INFO . / Route: <sip:10.9.9.9:5060;lr> / Call-ID: made-up
         alice: BYE . / Route: <sip:10.9.9.9:5060;lr>
+        bob: 200
         calls
         ",
         expect![[r#"
@@ -438,6 +454,8 @@ fn a_phone_that_leaves_parameters_out() {
                 bob < 403 INFO
             alice: BYE . / Route: <sip:10.9.9.9:5060;lr>
                 bob < BYE sip:bob@10.0.0.2:5060
+            bob: 200
+                alice < 200 BYE
             calls
         "#]],
     );

@@ -5,6 +5,7 @@
 //! everything on the heap, and an heir recovers the slot, adopts its records, serves the journal and goes on.
 
 pub mod agent;
+mod books;
 mod calls;
 pub mod engine;
 pub mod policy;
@@ -23,7 +24,9 @@ use std::{
 use proxy::{Ask, Datagram, Domain, Listener, MediaAsk, Outputs, Proxy, Settings};
 use shm::{Arena, Layout, Participant, ParticipantId, TableId};
 use stdx::Instant;
-use tables::{Counter, DIALOG, Dialogs, LOCATION, MEDIA, TABLES, TRANSACTION, dialog::DialogState};
+use tables::{
+    CDR, Counter, DIALOG, Dialogs, LOCATION, MEDIA, TABLES, TRANSACTION, dialog::DialogState,
+};
 
 use agent::Agent;
 use policy::Policy;
@@ -332,6 +335,7 @@ impl World {
         }
         self.forget(LOCATION);
         self.forget(MEDIA);
+        self.forget(CDR);
         let mut rows = Vec::new();
         self.slots[0]
             .participant

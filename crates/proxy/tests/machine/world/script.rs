@@ -15,6 +15,7 @@
 //! hold Media        engine        engine silent           questions to the media engine held back, and its answer to the oldest
 //! hops                                                    what is found out about hops is shown from here on
 //! calls        end                                        the dialogs on record; the operator ends them all
+//! records                                                 the records of calls that are over, if calls are recorded
 //! die                                                     the worker of slot 0 dies, an heir takes over
 //! ```
 
@@ -60,6 +61,8 @@ impl World {
             self.obey_engine(how.trim());
         } else if line == "calls" {
             self.show_calls();
+        } else if line == "records" {
+            self.show_records();
         } else if line == "end" {
             self.end_calls();
         } else if line == "adopt" {
