@@ -18,6 +18,7 @@ mod json_fields;
 mod kill_storm;
 mod load;
 mod log;
+mod many_calls;
 mod media;
 mod nat;
 mod overload;

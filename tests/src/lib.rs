@@ -7,6 +7,7 @@
 //! - [`unbound::Unbound`]: a name server, and a gate before it;
 //! - [`rtpengine::Engine`], [`rtpengine::Party`]: a relay of media, and who sends media through it;
 //! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
+//! - [`crowd::Crowd`]: a hundred thousand calls from one thread;
 //! - [`flow`]: call flows in text files, and what plays them;
 //! - [`manager::Manager`]: stands for systemd and its descriptor store;
 //! - [`stalls`]: when the machine itself stood still, and measuring again then;
@@ -17,6 +18,7 @@
 
 pub mod baresip;
 pub mod binary;
+pub mod crowd;
 pub mod flow;
 pub mod machine;
 pub mod manager;
