@@ -6,6 +6,7 @@ mod arena_carries;
 mod bad_input;
 mod balancing;
 mod calls;
+mod calls_cost;
 mod calls_per_second;
 mod cdr;
 mod cold_restart;

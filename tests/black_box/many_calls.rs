@@ -21,8 +21,9 @@ reactors = 1
 pin = "none"
 
 [timers]
-t1 = "100ms"
-t4 = "1s"
+t1 = "50ms"
+t2 = "500ms"
+t4 = "500ms"
 
 [memory]
 limit = "{memory}"

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
 /// The repository: the parent of this package.
 pub fn repository() -> PathBuf {
     let package = std::env::var_os("CARGO_MANIFEST_DIR")
@@ -125,6 +128,28 @@ pub fn resident_own_kib(pid: i32) -> u64 {
     )
 }
 
+/// Processor time that the threads of a process with such names have taken, in the kernel too. Unit: ns.
+pub fn processor_ns(pid: i32, threads: &str) -> u64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0;
+    };
+    let of = |dir: PathBuf| {
+        let read = |name| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let first: u64 = read("schedstat").split_whitespace().next()?.parse().ok()?;
+        read("comm").starts_with(threads).then_some(first)
+    };
+    let times = tasks.flatten().filter_map(|task| of(task.path()));
+    times.sum::<u64>()
+}
+
+/// From here on this thread, and those that it starts, run on this processor alone. False: it can't be.
+pub fn stay_on(core: usize) -> bool {
+    let mut one = CpuSet::new();
+    one.set(core)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &one))
+        .is_ok()
+}
+
 fn field_kib(status: &str, name: &str) -> u64 {
     status
         .lines()
@@ -188,6 +213,8 @@ mod tests {
         assert_eq!(process(me).map(|p| p.pid), Some(me));
         assert!(descriptors(me) > 2);
         assert!(resident_own_kib(me) > 0);
+        assert!(processor_ns(me, "") > 0);
+        assert_eq!(processor_ns(me, "no thread has this name"), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod bench;
 mod bindings;
+mod calls;
 mod fuzz;
 mod proof;
 mod rig;
@@ -53,6 +54,8 @@ enum Chore {
     Fuzz(fuzz::Options),
     /// The share of a package's lines that its tests reach
     Coverage(fuzz::Coverage),
+    /// 100,000 calls at the same moment, calls for a while, and what a message of a call costs beside plain proxying
+    Calls(calls::Options),
     /// CPU per call and highest clean rate beside another proxy, with a load generator outside this
     /// repository
     Rig(rig::Options),
@@ -90,6 +93,7 @@ fn run() -> anyhow::Result<()> {
         Chore::Miri(options) => proof::miri(&options),
         Chore::Fuzz(options) => fuzz::fuzz(&options),
         Chore::Coverage(options) => fuzz::coverage(&options),
+        Chore::Calls(options) => calls::run(&options),
         Chore::Rig(options) => rig::run(&options),
     }
 }

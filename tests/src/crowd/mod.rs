@@ -4,6 +4,7 @@
 //! answered late, but never not at all. Callees keep nothing but their 2xx that wait for an ACK.
 
 mod callers;
+mod engine;
 mod text;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -18,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use callers::Callers;
+pub use engine::StandIn;
 pub use text::Kind;
 
 const T1: Duration = Duration::from_millis(500);
