@@ -2,7 +2,7 @@
 
 /// Longest prefix of a rule. E.164 has 15 digits; a routing number in front of them makes it more.
 pub const PREFIX_SYMBOLS_MAX: usize = 24;
-/// Longest number that is looked up; what is behind can't matter to a prefix, but is kept when the number is rewritten.
+/// Longest number that is looked up: what is behind matters to no prefix. RFC 3966 §5.1.4 allows 15 digits, and private networks some more.
 pub const NUMBER_SYMBOLS_MAX: usize = 64;
 
 /// What a number is made of: RFC 3966 §3 with its hexadecimal digits, which routing numbers have. A symbol is the place of its character here.
@@ -65,7 +65,23 @@ impl Number {
     /// # Errors
     /// If it is a name rather than a number.
     pub fn parse(text: &[u8]) -> Result<Self, NumberError> {
-        let mut number = Self::EMPTY;
+        match Self::read(text)? {
+            (number, true) => Ok(number),
+            (_, false) => Err(NumberError::Long),
+        }
+    }
+
+    /// As [`Number::parse`], of the beginning of one that is too long: it is not to go by rules that are for no number at all.
+    ///
+    /// # Errors
+    /// If it is a name rather than a number.
+    pub(crate) fn beginning(text: &[u8]) -> Result<Self, NumberError> {
+        Self::read(text).map(|(number, _)| number)
+    }
+
+    /// The number, and whether that is all of it.
+    fn read(text: &[u8]) -> Result<(Self, bool), NumberError> {
+        let (mut number, mut whole) = (Self::EMPTY, true);
         for (at, &byte) in text.iter().enumerate() {
             if byte == b';' {
                 break;
@@ -74,11 +90,15 @@ impl Number {
                 continue;
             }
             let symbol = symbol(byte).ok_or(NumberError::Character(at))?;
-            let place = number.symbols.get_mut(usize::from(number.len));
-            *place.ok_or(NumberError::Long)? = symbol;
-            number.len += 1;
+            match number.symbols.get_mut(usize::from(number.len)) {
+                Some(place) => {
+                    *place = symbol;
+                    number.len += 1;
+                }
+                None => whole = false,
+            }
         }
-        Ok(number)
+        Ok((number, whole))
     }
 
     pub fn len(&self) -> usize {
@@ -104,7 +124,7 @@ impl Number {
         self.text_from(0).take(symbols).map(char::from).collect()
     }
 
-    /// The rest of it, if it begins with `head` and goes on.
+    /// The rest of it, if it begins with `head`.
     pub(crate) fn without(&self, head: &Self) -> Option<Self> {
         let rest = self.symbols().strip_prefix(head.symbols())?;
         let mut number = Self::EMPTY;
@@ -190,6 +210,11 @@ mod tests {
         }
         let long = "1".repeat(NUMBER_SYMBOLS_MAX + 1);
         assert_eq!(Number::parse(long.as_bytes()), Err(NumberError::Long));
+        let beginning = Number::beginning(long.as_bytes()).unwrap();
+        assert_eq!(beginning.to_string(), "1".repeat(NUMBER_SYMBOLS_MAX));
+        let name = format!("{long}x");
+        let character = NumberError::Character(NUMBER_SYMBOLS_MAX + 1);
+        assert_eq!(Number::beginning(name.as_bytes()), Err(character));
     }
 
     #[test]

@@ -105,9 +105,10 @@ impl<'t> Rule<'t> {
         })
     }
 
-    /// The number as this rule sends it on; `None`: as it came.
+    /// The number as this rule sends it on; `None`: as it came, as does what is no number.
     pub fn rewritten(&self, number: &Number) -> Option<Vec<u8>> {
-        (self.strip > 0 || !self.add.is_empty()).then(|| {
+        let rewrites = self.strip > 0 || !self.add.is_empty();
+        (rewrites && !number.is_empty()).then(|| {
             self.add
                 .bytes()
                 .chain(number.text_from(self.strip))
@@ -206,7 +207,7 @@ impl<B: AsRef<[u8]>> Table<B> {
     /// The number that a user part is looked up by: without the beginnings that the table is told to remove. A name is no number: only a rule
     /// for everything meets it.
     pub fn number(&self, user: &[u8]) -> Number {
-        let number = Number::parse(user).unwrap_or(Number::EMPTY);
+        let number = Number::beginning(user).unwrap_or(Number::EMPTY);
         let mut heads = self.heads.iter();
         heads
             .find_map(|head| number.without(head))

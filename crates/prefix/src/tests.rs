@@ -119,6 +119,25 @@ fn a_rule_says_when_it_holds_and_what_becomes_of_the_number() {
     assert_eq!(rewritten(2), None);
 }
 
+#[test]
+fn a_name_is_not_rewritten_and_a_number_of_any_length_meets_its_rules() {
+    let table = table("prefix,to,strip,add\n,a,1,00\n49,b,,\n");
+    let first = |user: &str| {
+        let number = table.number(user.as_bytes());
+        let rule = table.rules(&number, None).next().unwrap();
+        let rewritten = rule.rewritten(&number);
+        (
+            rule.line,
+            rewritten.map(|text| String::from_utf8(text).unwrap()),
+        )
+    };
+    assert_eq!(first("7123"), (2, Some("00123".to_owned())));
+    assert_eq!(first("bob"), (2, None));
+    let long = "1".repeat(200);
+    assert_eq!(first(&format!("49{long}")), (3, None));
+    assert_eq!(first(&format!("49{long}x")), (2, None));
+}
+
 fn refused(text: &[u8], expect: Expect) {
     let mut shown = String::new();
     let problems = match compile(text, &known(), &heads()) {
