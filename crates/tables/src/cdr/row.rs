@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use stdx::Instant;
+use stdx::{
+    Instant,
+    hash::{Key, hash64},
+};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -75,12 +78,8 @@ impl CdrId {
     pub fn of(dialog: &Dialog) -> Self {
         let fork = match dialog.flags & flag::FORK {
             0 => 0,
-            // FNV-1a: the callees of one INVITE have to differ, and no others.
-            _ => {
-                dialog.callee.tag.iter().fold(FNV_BASIS, |hash, byte| {
-                    (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-                }) | 1
-            }
+            // By a key that no callee knows: two that want one record have to have the same tag.
+            _ => hash64(&Key(dialog.id.0), &[&dialog.callee.tag]) | 1,
         };
         Self {
             dialog: dialog.id.0,
@@ -97,9 +96,6 @@ impl CdrId {
         key
     }
 }
-
-const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 impl fmt::Display for CdrId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

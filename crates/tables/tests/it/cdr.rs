@@ -245,6 +245,21 @@ fn the_first_cause_counts() {
     assert_eq!(over(&mut p)[0].cdr.cause, EndCause::Operator);
 }
 
+/// Who answers chooses its tag, and is not to choose that its call has no record: what tells the callees of one call apart depends on the call.
+#[test]
+fn callees_can_not_share_a_record() {
+    let of = |call: u8, tag: &[u8]| {
+        let mut dialog = early(call);
+        dialog.flags |= flag::FORK;
+        dialog.callee.tag = tag.to_vec();
+        CdrId::of(&dialog).fork
+    };
+    assert_eq!(of(1, b"a"), of(1, b"a"));
+    assert_ne!(of(1, b"a"), of(1, b"b"));
+    assert_ne!(of(1, b"a"), of(2, b"a"));
+    assert_ne!(of(1, b"") & 1, 0);
+}
+
 #[test]
 fn a_dialog_that_came_back_after_its_record_is_forgotten() {
     let arena = arena(16 << 20);
