@@ -127,16 +127,18 @@ impl RecordFile {
                 None => find(then, elsewhere).ok().flatten(),
             };
             if let Some(mut aside) = aside {
-                look(&mut aside, elsewhere.offset, &mut found)?;
+                look(&mut aside, elsewhere.offset, true, &mut found)?;
             }
         }
+        // What somebody else has made, and an operator has named by mistake, is put aside as it is.
+        let is_ours = known.is_some() || open.goes_on()? || open.has_half_a_head()?;
         let begin = match known {
             Some(known) if known.offset <= open.bytes => known.offset,
             // Another file, or one that somebody has cut: all of it may be news.
             Some(_) => 0,
             None => open.bytes.saturating_sub(UNKNOWN_BYTES),
         };
-        open.bytes = look(&mut open.file, begin, &mut found)?;
+        open.bytes = look(&mut open.file, begin, is_ours, &mut found)?;
         failpoint!("records.repaired");
         if open.bytes > 0 && !open.goes_on()? {
             open.put_aside(now)?;
@@ -167,6 +169,18 @@ impl RecordFile {
 
     /// Whether what is in it has the form of what is to come.
     fn goes_on(&mut self) -> io::Result<bool> {
+        let first = self.first_bytes()?;
+        Ok(self.setup.form.continues(&first))
+    }
+
+    /// Whether all that is in it is the beginning of a first line, whose writer died.
+    fn has_half_a_head(&mut self) -> io::Result<bool> {
+        let first = self.first_bytes()?;
+        Ok(self.setup.form.head().as_bytes().starts_with(&first))
+    }
+
+    /// As many as the first line has, one at least.
+    fn first_bytes(&mut self) -> io::Result<Vec<u8>> {
         let mut first = vec![0; self.setup.form.head().len().max(1)];
         self.file.seek(SeekFrom::Start(0))?;
         let mut read = 0;
@@ -177,7 +191,7 @@ impl RecordFile {
             }
         }
         first.truncate(read);
-        Ok(self.setup.form.continues(&first))
+        Ok(first)
     }
 
     /// The first line, if there has to be one and is none.
@@ -282,8 +296,8 @@ impl RecordFile {
     }
 }
 
-/// Reads ids from there to the end and cuts off half a line; how many bytes are left.
-fn look(file: &mut File, from: u64, found: &mut Found) -> io::Result<u64> {
+/// Reads ids from there to the end and, if it is to be repaired, cuts off half a line; how many bytes are left.
+fn look(file: &mut File, from: u64, repair: bool, found: &mut Found) -> io::Result<u64> {
     let mut tail = Tail::default();
     let mut buffer = vec![0; READ_BYTES];
     let mut end = file.seek(SeekFrom::Start(from))?;
@@ -302,7 +316,7 @@ fn look(file: &mut File, from: u64, found: &mut Found) -> io::Result<u64> {
         });
     }
     let torn = tail.torn();
-    if torn > 0 {
+    if torn > 0 && repair {
         found.torn += torn;
         end = end.saturating_sub(torn);
         file.set_len(end)?;
@@ -414,6 +428,36 @@ mod tests {
         assert_eq!((ids(&found), found.torn), (vec![2, 3], 0));
         let (_, found) = RecordFile::open(&setup, None, NOW).unwrap();
         assert_eq!(ids(&found), [1, 2, 3]);
+    }
+
+    #[test]
+    fn somebody_elses_file_is_put_aside_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = setup(&dir);
+        for theirs in ["no line of ours", "one\nand a half", "id,code,more\nhalf"] {
+            fs::write(&setup.path, theirs).unwrap();
+            let (mut file, found) = RecordFile::open(&setup, None, NOW).unwrap();
+            assert_eq!((ids(&found), found.torn), (vec![], 0));
+            file.append(&line(1), NOW).unwrap();
+            assert_eq!(text(&setup), format!("id,code\n{}", line(1)));
+            let names = names(&dir);
+            let [_, aside] = names.as_slice() else {
+                panic!("{names:?}");
+            };
+            let aside = dir.path().join(aside);
+            assert_eq!(fs::read_to_string(&aside).unwrap(), theirs);
+            fs::remove_file(aside).unwrap();
+        }
+    }
+
+    #[test]
+    fn half_a_head_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = setup(&dir);
+        fs::write(&setup.path, "id,co").unwrap();
+        let (_, found) = RecordFile::open(&setup, None, NOW).unwrap();
+        assert_eq!((text(&setup).as_str(), found.torn), ("id,code\n", 5));
+        assert_eq!(names(&dir).len(), 1);
     }
 
     #[test]
