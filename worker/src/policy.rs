@@ -8,7 +8,6 @@ use sip::{
     HeaderName, Method, NameAddr, RequestLine,
     uri::{Scheme, Uri},
 };
-
 use tables::Counter;
 
 use crate::{

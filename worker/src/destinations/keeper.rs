@@ -18,6 +18,8 @@ use super::{Groups, Reports};
 
 /// How often a name is asked for again. The resolver keeps answers for as long as they are good, so that this is how soon a change is seen after that.
 const NAMES: Duration = Duration::from_secs(2);
+/// Addresses of a name. An answer has a few (`dns::HOPS_MAX`); where a server never tells all of them, those that it told before are kept up to here.
+pub(super) const MEMBERS_MAX: usize = 64;
 /// How often a destination that is disabled is looked at.
 const DISABLED: Duration = Duration::from_secs(1);
 /// Timers T1 and T2 of a probe (§17.1.2.2).
@@ -256,7 +258,8 @@ impl Keeper {
         if !answer.whole {
             // Who is missing may only have been left out.
             let missing = |old: &&Member| members.iter().all(|new| new.uri != old.uri);
-            let missing: Vec<Member> = before.iter().filter(missing).cloned().collect();
+            let room = MEMBERS_MAX.saturating_sub(members.len());
+            let missing: Vec<Member> = before.iter().filter(missing).take(room).cloned().collect();
             members.extend(missing);
         }
         members.sort_by(|a, b| (a.priority, &a.uri).cmp(&(b.priority, &b.uri)));

@@ -324,6 +324,22 @@ fn a_name_is_as_many_as_it_leads_to() {
     assert_eq!((news, places), (true, spelled(&[c, a, b])));
     let (news, places, _) = told(at(4), &[(c, 0, 1000), (b, 1, 500)], true);
     assert_eq!((news, places), (true, spelled(&[c, b])));
+    // A server that never tells everything does not fill the arena with what it told before.
+    for n in 0..200 {
+        let hop = format!("203.0.113.{n}:5060");
+        let (_, places, members) = told(at(4), &[(&hop, 1, 1000)], false);
+        assert!(places.contains(&format!("sip:{hop}")));
+        assert!(
+            members.len() <= super::keeper::MEMBERS_MAX,
+            "{}",
+            members.len()
+        );
+    }
+    assert_eq!(
+        told(at(4), &[(c, 0, 1000)], false).2.len(),
+        super::keeper::MEMBERS_MAX
+    );
+    told(at(4), &[(c, 0, 1000), (b, 1, 500)], true);
     // Nowhere is no news either.
     let (news, places, _) = told(at(5), &[], true);
     assert_eq!((news, places), (false, spelled(&[c, b])));
