@@ -9,6 +9,7 @@
 //! The record of a call, the transaction's key and everything in the arena but what was sent is about the call as its caller knows it.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 
 use shm::{Participant, RowRef};
 use sip::{Layout, Message, Method, Via, uri::Host};
@@ -157,7 +158,7 @@ impl Settings {
         let Host::Name(name) = host else {
             let ip = match *host {
                 Host::V4(ip) => ip.into(),
-                Host::V6(ip) => std::net::IpAddr::V6(ip),
+                Host::V6(ip) => IpAddr::V6(ip),
                 Host::Name(_) => return false,
             };
             return self.domains.iter().any(|domain| domain.ip == Some(ip));
@@ -442,7 +443,8 @@ impl Step<'_, '_> {
             .as_ref()
             .and_then(|(text, layout)| layout.message(text));
         let Some(request) = request else {
-            return self.pass_hidden(message, context.listener, context.source);
+            let source = self.source_of(context, message);
+            return self.pass_hidden(message, context.listener, source);
         };
         let way = Way::of(
             &request,
@@ -518,7 +520,7 @@ impl Step<'_, '_> {
             .find(|branch| branch.number == number)
     }
 
-    fn source_of(&self, context: &Context, message: &Message<'_>) -> std::net::IpAddr {
+    fn source_of(&self, context: &Context, message: &Message<'_>) -> IpAddr {
         self.branch_of(context, message)
             .map_or(context.source.ip(), |branch| branch.to.ip())
     }
@@ -562,7 +564,7 @@ impl Step<'_, '_> {
         &mut self,
         message: &Message<'_>,
         listener: Interface,
-        source: std::net::SocketAddr,
+        source: IpAddr,
     ) -> bool {
         let token = message
             .top_via()
@@ -583,7 +585,7 @@ impl Step<'_, '_> {
             origin: Origin::Token(&token),
             contacts: Contacts::Tokens,
             own_routes: b"",
-            source: source.ip(),
+            source,
         };
         let start = self.out.bytes.len();
         let done = self.with_hide(hidden, listener, |hide, out| {

@@ -53,6 +53,10 @@ impl RouteInfo {
             let Ok(route) = NameAddr::parse(value.value) else {
                 break;
             };
+            // Hidden where the call came by here once more (a spiral): that is its next hop.
+            if info.ours > 0 && route.uri.user.is_some_and(topology::token::may_be) {
+                break;
+            }
             let Some(listener) = settings.interface_named(&route.uri) else {
                 break;
             };

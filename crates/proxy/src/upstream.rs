@@ -513,7 +513,7 @@ impl Step<'_, '_> {
         let start = self.out.bytes.len();
         match hidden {
             Some(_) => {
-                self.pass_hidden(message, listener, datagram.source);
+                self.pass_hidden(message, listener, datagram.source.ip());
             }
             None => self.write_without_top_via(message),
         }

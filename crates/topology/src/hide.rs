@@ -10,9 +10,8 @@ use crate::{
     marks::Marks,
     policy::{Policy, Side, Unknown},
     restore::copy,
-    sdp,
     seal::Sealer,
-    token::{self, CallId, Routes, Target, ViaToken},
+    token::{CallId, Routes, Target, ViaToken},
 };
 
 /// The parameter of our Via that carries a [`ViaToken`].
@@ -633,71 +632,6 @@ impl Hide<'_> {
         };
         self.body(kind, message.body(), marks, &mut body);
         body
-    }
-
-    /// Learns what a message tells of the one that sent it, or passed it on. `call_id` is what the other side knows the call as.
-    fn learn(&self, raw: &Message<'_>, call_id: &[u8], source: IpAddr, marks: &mut Marks) {
-        let mut host = |host: &Host<'_>| {
-            if !(self.is_open)(host) {
-                marks.learn_host(host);
-            }
-        };
-        match source {
-            IpAddr::V4(ip) => host(&Host::V4(ip)),
-            IpAddr::V6(ip) => host(&Host::V6(ip)),
-        }
-        let is_request = raw.is_request();
-        if is_request {
-            for via in raw.vias().flatten() {
-                host(&via.sent_by.host);
-                match via.received() {
-                    Some(IpAddr::V4(ip)) => host(&Host::V4(ip)),
-                    Some(IpAddr::V6(ip)) => host(&Host::V6(ip)),
-                    None => {}
-                }
-            }
-        }
-        let lists = [
-            HeaderName::RecordRoute,
-            HeaderName::Contact,
-            HeaderName::Path,
-            HeaderName::ServiceRoute,
-        ];
-        let parties = [HeaderName::From, HeaderName::To];
-        for address in lists
-            .into_iter()
-            .flat_map(|name| raw.addresses(name))
-            .chain(parties.map(|name| raw.address(name)))
-            .flatten()
-        {
-            // What stands behind a token is not on the sender's side.
-            if address.uri.user.is_none_or(|user| !token::may_be(user)) {
-                for found in address.uri.host.iter().chain(&address.uri.maddr()) {
-                    host(found);
-                }
-            }
-        }
-        sdp::learn(raw.body(), marks, self.is_open);
-        if is_request {
-            for via in raw.vias().flatten() {
-                if let Some(branch) = via.branch() {
-                    marks.learn_id(branch, b"hidden");
-                }
-            }
-        }
-        let Ok(id) = raw.call_id() else { return };
-        if id != call_id {
-            marks.learn_id(id, call_id);
-        }
-        let of_host = id
-            .rsplit(|b| *b == b'@')
-            .next()
-            .filter(|_| id.contains(&b'@'));
-        if let Some(Ok(found)) = of_host.map(Host::parse)
-            && !(self.is_open)(&found)
-        {
-            marks.learn_host(&found);
-        }
     }
 }
 

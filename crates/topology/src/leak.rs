@@ -23,23 +23,26 @@ pub struct Leak {
 /// Every mark that can be found in the message.
 pub fn find(message: &[u8], marks: &[impl AsRef<str>]) -> Vec<Leak> {
     let mut found = Vec::new();
-    look(message, marks, &mut Vec::new(), &mut found);
+    let marks: Vec<(&str, String)> = marks
+        .iter()
+        .map(|mark| (mark.as_ref(), mark.as_ref().to_ascii_lowercase()))
+        .collect();
+    look(message, &marks, &mut Vec::new(), &mut found);
     found
 }
 
 fn look(
     text: &[u8],
-    marks: &[impl AsRef<str>],
+    marks: &[(&str, String)],
     wrapped: &mut Vec<&'static str>,
     found: &mut Vec<Leak>,
 ) {
     let lower = text.to_ascii_lowercase();
-    for mark in marks {
-        let mark = mark.as_ref();
-        let is_new = !found.iter().any(|leak| leak.mark == mark);
-        if is_new && stands_in(&lower, &mark.to_ascii_lowercase()) {
+    for (mark, mark_lower) in marks {
+        let is_new = !found.iter().any(|leak| leak.mark == *mark);
+        if is_new && stands_in(&lower, mark_lower) {
             found.push(Leak {
-                mark: mark.to_owned(),
+                mark: (*mark).to_owned(),
                 wrapped: wrapped.clone(),
             });
         }
@@ -47,8 +50,10 @@ fn look(
     if wrapped.len() >= DEPTH_MAX {
         return;
     }
+    let shortest = marks.iter().map(|(mark, _)| mark.len()).min();
     let mut deeper = |how: &'static str, inner: Vec<u8>| {
-        if inner != text {
+        // In less than that there is no mark.
+        if inner.len() >= shortest.unwrap_or(usize::MAX) && inner != text {
             wrapped.push(how);
             look(&inner, marks, wrapped, found);
             wrapped.pop();
@@ -58,7 +63,9 @@ fn look(
     deeper("escapes", unescaped(text));
     deeper("quoted-printable", unquoted(text));
     // Base64 over several lines is one text.
-    let broken = text.split(|b| !is_base64(*b) && !matches!(b, b'\r' | b'\n'));
+    let broken = text
+        .split(|b| !is_base64(*b) && !matches!(b, b'\r' | b'\n'))
+        .filter(|run| run.contains(&b'\n'));
     let plain = text.split(|b| !is_base64(*b));
     for run in broken.chain(plain) {
         let run: Vec<u8> = run.iter().copied().filter(|b| is_base64(*b)).collect();

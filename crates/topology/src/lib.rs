@@ -5,7 +5,7 @@
 //! - [`restore()`]: a request with tokens of ours, as it would have come if nothing had been hidden;
 //! - [`Hide`]: a request or response on its way to the other side;
 //! - `names`: addresses in headers, `refer`: dialogs and targets that headers point to; `body`, `sdp`, `fragment`: what messages carry;
-//! - [`Marks`]: addresses that a message tells of its sender, looked for wherever no grammar says where they stand;
+//! - [`Marks`]: addresses that a message tells of its sender (`learn`), looked for wherever no grammar says where they stand;
 //! - [`leak`]: for tests, finds marks of one side in what the other side gets, whatever they are wrapped in.
 //!
 //! *How it works.* Everything between intake and output of the proxy sees a call as if nothing were hidden. A message is hidden when it leaves for the other
@@ -32,6 +32,7 @@ mod fragment;
 mod hide;
 pub mod inventory;
 pub mod leak;
+mod learn;
 mod marks;
 mod names;
 mod policy;

@@ -201,7 +201,7 @@ impl Hide<'_> {
 }
 
 /// The host in `scheme://user@host:port/path`; `None` for a URI without one.
-fn authority(uri: &[u8]) -> Option<&[u8]> {
+pub(crate) fn authority(uri: &[u8]) -> Option<&[u8]> {
     let at = memchr::memmem::find(uri, b"//")?;
     let rest = uri.get(at.checked_add(2)?..)?;
     let end = rest
