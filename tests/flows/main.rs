@@ -1,6 +1,7 @@
 //! Plays every flow of this folder: `cargo xtask flows`, or one with `cargo xtask flows rfc3665/3.1`.
 //!
-//! Arguments as those of other tests: words that a flow's name has to contain, `--list`; other options mean nothing here.
+//! Each is played plainly, and with topology hiding in both modes. Arguments as those of other tests: words that a flow's name has to contain, `--list`; `--simulated`
+//! plays in simulated time only; other options mean nothing here.
 #![forbid(unsafe_code)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,11 +15,11 @@ use blackbox::flow::engine::play;
 use blackbox::flow::parse::parse;
 use blackbox::flow::real::Real;
 use blackbox::flow::simulated::Simulated;
-use blackbox::flow::syntax::{Flow, Stages};
+use blackbox::flow::syntax::{Flow, Pass, Stages};
 use blackbox::machine::test_file;
 
 /// Flows at the same time. Most of what they do is to wait.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 10;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,12 +45,24 @@ fn main() -> ExitCode {
         files.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let simulated = arguments.iter().any(|word| word == "--simulated");
+    let (mut jobs, mut failed) = (Vec::new(), Vec::new());
+    for (name, file) in &files {
+        let text = std::fs::read_to_string(file).expect("a readable file");
+        match parse(name, &text) {
+            Ok(flow) => jobs.extend(jobs_of(&flow, file, simulated)),
+            Err(fault) => {
+                println!("FAILED  {name}");
+                failed.push(format!("{}:{}: {}", file.display(), fault.line, fault.what));
+            }
+        }
+    }
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(failed));
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(files.len()) {
+        for _ in 0..AT_ONCE.min(jobs.len()) {
             scope.spawn(|| {
-                while let Some((name, file)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(report) = one(name, file) {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(report) = job.run() {
                         failed.lock().expect("no thread dies").push(report);
                     }
                 }
@@ -60,7 +73,19 @@ fn main() -> ExitCode {
     for report in &failed {
         println!("\n{report}");
     }
-    println!("\n{} flows, {} failed", files.len(), failed.len());
+    let of = |pass| {
+        let played = jobs.iter().filter(|job| job.pass == pass);
+        let (all, left) = played.fold((0, 0), |(all, left), job| {
+            (all + 1, left + usize::from(job.left().is_some()))
+        });
+        format!("{} {}", all - left, pass_name(pass))
+    };
+    println!(
+        "\n{} flows, played {} times, {} failed",
+        files.len(),
+        Pass::ALL.map(of).join(", "),
+        failed.len()
+    );
     if failed.is_empty() {
         ExitCode::SUCCESS
     } else {
@@ -85,76 +110,111 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Plays one file wherever it can be; says one line for each.
-fn one(name: &str, file: &Path) -> Result<(), String> {
-    let text = std::fs::read_to_string(file).expect("a readable file");
-    let place = file.display();
-    let flow = parse(name, &text).map_err(|fault| {
-        println!("FAILED  {name}");
-        format!("{place}:{}: {}", fault.line, fault.what)
-    })?;
-    // Both are said, whatever becomes of the first.
-    let simulated = on(Stages::Simulated, &flow, file);
-    let real = on(Stages::Real, &flow, file);
-    simulated.and(real)
+/// A flow in one place, with one kind of hiding.
+struct Job {
+    flow: Flow,
+    file: PathBuf,
+    stages: Stages,
+    pass: Pass,
 }
 
-fn on(stages: Stages, flow: &Flow, file: &Path) -> Result<(), String> {
-    let stage_name = match stages {
-        Stages::Real => "real",
-        Stages::Simulated => "simulated",
-    };
-    if let Some((only, why)) = &flow.only
-        && *only != stages
-    {
-        println!("left    {} ({stage_name}): {why}", flow.name);
-        return Ok(());
+fn jobs_of(flow: &Flow, file: &Path, simulated: bool) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for pass in Pass::ALL.into_iter().filter(|pass| flow.has(*pass)) {
+        let all = [Stages::Simulated, Stages::Real];
+        for stages in all
+            .into_iter()
+            .filter(|stages| *stages == Stages::Simulated || !simulated)
+        {
+            jobs.push(Job {
+                flow: flow.with_hiding(pass),
+                file: file.to_owned(),
+                stages,
+                pass,
+            });
+        }
     }
-    let start = Instant::now();
-    let played = catch_unwind(AssertUnwindSafe(|| played(stages, flow)));
-    let took = start.elapsed();
-    match played {
-        Ok(Ok(unseen)) => {
-            println!(
-                "ok      {} ({stage_name}, {}){}",
-                flow.name,
-                seconds(took),
-                unseen_note(unseen)
-            );
-            Ok(())
+    jobs
+}
+
+impl Job {
+    fn name(&self) -> String {
+        let stage = match self.stages {
+            Stages::Real => "real",
+            Stages::Simulated => "simulated",
+        };
+        match self.pass {
+            Pass::Plain => format!("{} ({stage}", self.flow.name),
+            pass => format!("{} ({stage}, {}", self.flow.name, pass_name(pass)),
         }
-        Ok(Err((line, report))) => {
-            println!("FAILED  {} ({stage_name}, {})", flow.name, seconds(took));
-            Err(format!("{}:{line}: {report}", file.display()))
+    }
+
+    /// Why it is not played.
+    fn left(&self) -> Option<&str> {
+        let stages = self.flow.only.as_ref();
+        let pass = self.flow.only_passes.as_ref();
+        let stages = stages.filter(|(only, _)| *only != self.stages);
+        let pass = pass.filter(|(only, _)| !only.contains(&self.pass));
+        stages
+            .map(|(_, why)| why)
+            .or(pass.map(|(_, why)| why))
+            .map(String::as_str)
+    }
+
+    fn run(&self) -> Result<(), String> {
+        if let Some(why) = self.left() {
+            println!("left    {}): {why}", self.name());
+            return Ok(());
         }
-        Err(_) => {
-            println!(
-                "FAILED  {} ({stage_name}, {}): a panic, see above",
-                flow.name,
-                seconds(took)
-            );
-            Err(format!("{}: a panic", file.display()))
+        let start = Instant::now();
+        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        let took = format!("{}, {})", self.name(), seconds(start.elapsed()));
+        match played {
+            Ok(Ok(unseen)) => {
+                println!("ok      {took}{}", unseen_note(unseen));
+                Ok(())
+            }
+            Ok(Err((line, report))) => {
+                println!("FAILED  {took}");
+                let place = self.file.display();
+                Err(format!("{place}:{line}: {}) {report}", self.name()))
+            }
+            Err(_) => {
+                println!("FAILED  {took}: a panic, see above");
+                Err(format!("{}: {}) a panic", self.file.display(), self.name()))
+            }
         }
+    }
+
+    fn play(&self) -> Result<usize, (usize, String)> {
+        let (flow, pass) = (&self.flow, self.pass);
+        if self.stages == Stages::Simulated {
+            let played = play(flow, pass, &mut Simulated::start(flow, pass));
+            return played.map_err(|failure| {
+                (
+                    failure.line,
+                    format!("{}\n{}", failure.text, failure.report),
+                )
+            });
+        }
+        let mut real = Real::start(flow);
+        let played = play(flow, pass, &mut real);
+        played.map_err(|failure| {
+            let logs = real.logs();
+            (
+                failure.line,
+                format!("{}\n{}{logs}", failure.text, failure.report),
+            )
+        })
     }
 }
 
-fn played(stages: Stages, flow: &Flow) -> Result<usize, (usize, String)> {
-    if stages == Stages::Simulated {
-        let played = play(flow, &mut Simulated::start(flow));
-        return played.map_err(|failure| {
-            let report = format!("(simulated) {}\n{}", failure.text, failure.report);
-            (failure.line, report)
-        });
+fn pass_name(pass: Pass) -> &'static str {
+    match pass {
+        Pass::Plain => "plain",
+        Pass::Dialog => "hidden",
+        Pass::Stateless => "hidden in tokens",
     }
-    let mut real = Real::start(flow);
-    let played = play(flow, &mut real);
-    played.map_err(|failure| {
-        let logs = real.logs();
-        (
-            failure.line,
-            format!("{}\n{}{logs}", failure.text, failure.report),
-        )
-    })
 }
 
 fn seconds(time: Duration) -> String {

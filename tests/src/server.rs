@@ -261,6 +261,18 @@ impl Server {
         });
     }
 
+    /// Removes all that is in the state directory but the secret that keys are made of.
+    pub fn forget_all_but_the_secret(&self) {
+        for entry in std::fs::read_dir(self.state())
+            .expect("a state directory")
+            .flatten()
+        {
+            if entry.file_name() != "secret.key" && entry.path().is_file() {
+                std::fs::remove_file(entry.path()).expect("a file of ours");
+            }
+        }
+    }
+
     /// Starts `tandem run` again, as it was started; the former one has ended.
     pub fn run_again(&mut self) {
         let arguments = [vec!["run".to_owned()], self.arguments.clone()].concat();

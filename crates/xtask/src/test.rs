@@ -124,6 +124,9 @@ impl Steps {
 pub(crate) struct Flows {
     /// Only flows with one of these in their names, such as `rfc3665/3.2` or `crash`
     names: Vec<String>,
+    /// In simulated time only
+    #[arg(long)]
+    simulated: bool,
 }
 
 /// Plays flows, and says one line for each.
@@ -141,7 +144,11 @@ pub(crate) fn flows(options: &Flows) -> anyhow::Result<()> {
         let name = name.strip_suffix(".flow").unwrap_or(name);
         name.strip_prefix("tests/flows/").unwrap_or(name)
     });
-    shell::run(test.arg("--").args(names))
+    test.arg("--");
+    if options.simulated {
+        test.arg("--simulated");
+    }
+    shell::run(test.args(names))
 }
 
 /// Formatting, clippy and documentation, all without a warning.

@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::hidden::{self, Sides};
 use super::party::{Agent, Heard, replace_all};
 use super::pattern::{self, Variables};
-use super::syntax::{Arrow, Detail, DetailKind, Flow, Start, Step, What};
+use super::syntax::{Arrow, Detail, DetailKind, Flow, Pass, Start, Step, What};
 use crate::message::Message;
 
 /// What plays the servers, the network and the clock. Times are those of the flow.
@@ -24,6 +25,8 @@ pub trait Stage {
     fn receive(&mut self, limit: Duration) -> Option<Datagram>;
     /// The worker with this slot dies, or every one that serves.
     fn kill(&mut self, proxy: &str, slot: Option<u64>) -> Result<(), String>;
+    /// Every process and all that is in memory or in files is gone, but the secret key; then it runs again.
+    fn forget(&mut self, proxy: &str) -> Result<(), String>;
     /// A number in the server's status, or a counter.
     fn number(&mut self, proxy: &str, of: &str) -> Result<u64, String>;
     fn run(&mut self, proxy: &str, arguments: &[String]) -> Result<(), String>;
@@ -92,6 +95,8 @@ pub struct Engine<'s> {
     labels: HashMap<String, Named>,
     variables: Variables,
     ladder: Vec<String>,
+    /// With topology hiding.
+    sides: Option<Sides>,
     /// Steps between servers that could not be seen.
     unseen: usize,
 }
@@ -100,7 +105,7 @@ pub struct Engine<'s> {
 type Verdict<T = ()> = Result<T, String>;
 
 /// Plays a flow to its end. Gives the number of steps that could not be seen.
-pub fn play(flow: &Flow, stage: &mut dyn Stage) -> Result<usize, Failure> {
+pub fn play(flow: &Flow, pass: Pass, stage: &mut dyn Stage) -> Result<usize, Failure> {
     let all = || {
         flow.parties
             .iter()
@@ -110,7 +115,9 @@ pub fn play(flow: &Flow, stage: &mut dyn Stage) -> Result<usize, Failure> {
     let names: Vec<(SocketAddr, String)> = all()
         .map(|name| (stage.address(name), name.clone()))
         .collect();
+    let hides = pass != Pass::Plain;
     let mut engine = Engine {
+        sides: hides.then(|| Sides::new(flow, &names)),
         parties: HashMap::new(),
         names,
         proxies: flow
@@ -129,12 +136,18 @@ pub fn play(flow: &Flow, stage: &mut dyn Stage) -> Result<usize, Failure> {
     };
     for party in &flow.parties {
         let (aor, address) = (engine.placed(&party.aor), engine.stage.address(&party.name));
-        let agent = Agent::new(&party.name, &aor, address);
+        let agent = Agent::new(&party.name, &aor, address, hides);
         engine.parties.insert(party.name.clone(), agent);
     }
-    engine.steps(&flow.steps)?;
+    let played = engine.steps(&flow.steps);
     engine.drain();
-    let left = engine.unexpected(None);
+    // What was seen that nobody may see comes first: it may be why the flow went wrong.
+    let leak = engine.sides.as_ref().and_then(Sides::leak);
+    let left = match (&played, leak) {
+        (_, Some(leak)) => Some(leak),
+        (Ok(()), None) => engine.unexpected(None),
+        (Err(_), None) => None,
+    };
     if let Some(left) = left {
         let last = flow.steps.last();
         return Err(Failure {
@@ -143,6 +156,7 @@ pub fn play(flow: &Flow, stage: &mut dyn Stage) -> Result<usize, Failure> {
             report: engine.report(&left),
         });
     }
+    played?;
     Ok(engine.unseen)
 }
 
@@ -163,6 +177,10 @@ impl Engine<'_> {
                 let whom = slot.map_or("every worker".to_owned(), |slot| format!("slot {slot}"));
                 self.note(&format!("({whom} of {proxy} is killed)"));
                 self.stage.kill(proxy, *slot)
+            }
+            What::Forget { proxy } => {
+                self.note(&format!("({proxy} forgets everything)"));
+                self.stage.forget(proxy)
             }
             What::Came { label, least, most } => self.counted(label, *least, *most),
             What::Has { proxy, number, of } => self.stage.number(proxy, of).and_then(|found| {
@@ -273,6 +291,10 @@ impl Engine<'_> {
             | Start::Forwards { label, .. } => Some(self.named(label)?.message.clone()),
             _ => None,
         };
+        let about = about.map(|message| match (&self.sides, &arrow.message) {
+            (Some(sides), Start::Request { .. }) => sides.as_known_to(&arrow.from, &message),
+            _ => message,
+        });
         let retry = arrow
             .details
             .iter()
@@ -304,6 +326,18 @@ impl Engine<'_> {
         };
         self.change(&mut message, &arrow.from, &arrow.details)?;
         let to = self.stage.address(&arrow.to);
+        let address = self.stage.address(&arrow.from);
+        if let Some(sides) = &mut self.sides
+            && self.proxies.contains(&arrow.to)
+        {
+            if matches!(
+                arrow.message,
+                Start::Request { .. } | Start::Response { .. }
+            ) {
+                hidden::tell(&mut message, &arrow.from, address);
+            }
+            sides.says(&arrow.from, &message);
+        }
         self.check_route(&message, arrow)?;
         // What goes to another party is noted when it arrives.
         if self.proxies.contains(&arrow.to) {
@@ -425,6 +459,13 @@ impl Engine<'_> {
             return;
         }
         self.note(&line);
+        let tells_others = self.parties.contains_key(&to)
+            && self.proxies.contains(&from)
+            // Contacts of one user, whoever asks.
+            && message.method() != "REGISTER";
+        if let Some(sides) = self.sides.as_mut().filter(|_| tells_others) {
+            sides.sees(&from, &to, &datagram.bytes);
+        }
         self.pending.push_back(self.came.len());
         self.came.push(Came {
             from,
@@ -568,6 +609,11 @@ impl Engine<'_> {
         self.variables = variables;
         self.pending.retain(|&other| other != place);
         let message = self.came[place].message.clone();
+        if let Some(sides) = &mut self.sides
+            && self.parties.contains_key(&arrow.to)
+        {
+            sides.learn(&arrow.to, &message, &self.said);
+        }
         if let Some(agent) = self.parties.get_mut(&arrow.to) {
             agent.history.push(Heard {
                 sent: false,

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::syntax::{
-    Arrow, Credentials, Detail, DetailKind, Fault, Flow, Party, Proxy, Stages, Start, Step, What,
+    Arrow, Credentials, Detail, DetailKind, Fault, Flow, Party, Pass, Proxy, Stages, Start, Step,
+    What,
 };
 
 /// A line and what is indented below it.
@@ -28,6 +29,8 @@ pub fn parse(name: &str, text: &str) -> Result<Flow, Fault> {
         proxies: Vec::new(),
         parties: Vec::new(),
         only: None,
+        only_passes: None,
+        is_about_hiding: false,
         steps: Vec::new(),
     };
     let nodes = tree(text)?;
@@ -37,7 +40,7 @@ pub fn parse(name: &str, text: &str) -> Result<Flow, Fault> {
         match word {
             "proxy" => flow.proxies.push(proxy(node, rest)?),
             "party" => flow.parties.push(party(node, rest)?),
-            "only" => flow.only = Some(only(node, rest)?),
+            "only" => only(node, rest, &mut flow)?,
             _ => {
                 let step = step(node, &mut nodes)?;
                 flow.steps.push(step);
@@ -161,19 +164,31 @@ fn party(node: &Node, rest: &str) -> Result<Party, Fault> {
     })
 }
 
-fn only(node: &Node, rest: &str) -> Result<(Stages, String), Fault> {
-    let wrong = || Fault::new(node.line, "`only real: WHY` or `only simulated: WHY`");
-    let (stage, why) = rest.split_once(':').ok_or_else(wrong)?;
-    let why = why.trim();
-    let stage = match stage.trim() {
-        "real" => Stages::Real,
-        "simulated" => Stages::Simulated,
-        _ => return Err(wrong()),
+fn only(node: &Node, rest: &str, flow: &mut Flow) -> Result<(), Fault> {
+    let wrong = || {
+        Fault::new(
+            node.line,
+            "`only real: WHY`, or `simulated`; or of `plain`, `dialog`, `stateless`, with commas",
+        )
     };
-    if why.is_empty() {
-        return Err(wrong());
+    let (where_to, why) = rest.split_once(':').ok_or_else(wrong)?;
+    let why = Some(why.trim().to_owned())
+        .filter(|why| !why.is_empty())
+        .ok_or_else(wrong)?;
+    match where_to.trim() {
+        "real" => flow.only = Some((Stages::Real, why)),
+        "simulated" => flow.only = Some((Stages::Simulated, why)),
+        passes => {
+            let passes = passes.split(',').map(|pass| match pass.trim() {
+                "plain" => Ok(Pass::Plain),
+                "dialog" => Ok(Pass::Dialog),
+                "stateless" => Ok(Pass::Stateless),
+                _ => Err(wrong()),
+            });
+            flow.only_passes = Some((passes.collect::<Result<_, _>>()?, why));
+        }
     }
-    Ok((stage, why.to_owned()))
+    Ok(())
 }
 
 fn leaf(node: &Node) -> Result<(), Fault> {
@@ -226,6 +241,9 @@ fn step<'n>(
         ["kill", "every", "worker", "of", proxy] => What::Kill {
             proxy: (*proxy).to_owned(),
             slot: None,
+        },
+        [proxy, "forgets", "everything"] => What::Forget {
+            proxy: (*proxy).to_owned(),
         },
         [label, "came", times, "times" | "time"] => came(node.line, label, times, times)?,
         [label, "came", least, "to", most, "times"] => came(node.line, label, least, most)?,
@@ -499,7 +517,10 @@ fn check_steps(
                 labels.extend(arrow.label.clone());
             }
             What::Came { label: of, .. } => label(labels, step.line, of)?,
-            What::Kill { proxy, .. } | What::Has { proxy, .. } | What::Run { proxy, .. } => {
+            What::Kill { proxy, .. }
+            | What::Forget { proxy }
+            | What::Has { proxy, .. }
+            | What::Run { proxy, .. } => {
                 if !is_proxy(proxy) {
                     return Err(Fault::new(step.line, format!("{proxy} is no proxy")));
                 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
+use super::hidden;
 use super::syntax::Credentials;
 use crate::message::{Message, param, uri_of};
 
@@ -24,13 +25,15 @@ pub struct Agent {
     pub aor: String,
     pub address: SocketAddr,
     pub history: Vec<Heard>,
+    /// What it says tells of it (see [`super::hidden::tell`]).
+    tells: bool,
     numbered: u32,
     /// How often each nonce was used.
     nonces: HashMap<String, u32>,
 }
 
 impl Agent {
-    pub fn new(name: &str, aor: &str, address: SocketAddr) -> Self {
+    pub fn new(name: &str, aor: &str, address: SocketAddr, tells: bool) -> Self {
         let aor = if aor.is_empty() {
             format!("sip:{name}@{address}")
         } else {
@@ -41,6 +44,7 @@ impl Agent {
             aor,
             address,
             history: Vec::new(),
+            tells,
             numbered: 0,
             nonces: HashMap::new(),
         }
@@ -65,6 +69,13 @@ impl Agent {
             "SIP/2.0/UDP {};branch=z9hG4bK-{}-{}",
             self.address, self.name, self.numbered
         )
+    }
+
+    fn call_id(&self, word: &str) -> String {
+        match self.tells {
+            true => format!("{word}@{}", hidden::host(&self.name)),
+            false => word.to_owned(),
+        }
     }
 
     fn last(&self, wanted: impl Fn(&Heard) -> bool) -> Option<&Heard> {
@@ -92,7 +103,7 @@ impl Agent {
             ("CANCEL", None) => self.cancel(about),
             ("REGISTER", _) => {
                 let uri = uri.map_or_else(|| format!("sip:{}", self.domain()), ToOwned::to_owned);
-                let call_id = format!("registers.{}", self.name);
+                let call_id = self.call_id(&format!("registers.{}", self.name));
                 Ok(self.outside(method, &uri, &self.aor.clone(), call_id, None))
             }
             (_, Some(uri)) if about.is_none() => {
@@ -105,7 +116,10 @@ impl Agent {
                         message.call_id().to_owned(),
                         message.first("From").map(ToOwned::to_owned),
                     ),
-                    None => (format!("{}.{}", self.numbered + 1, self.name), None),
+                    None => (
+                        self.call_id(&format!("{}.{}", self.numbered + 1, self.name)),
+                        None,
+                    ),
                 };
                 Ok(self.outside(method, uri, uri, call_id, from))
             }
@@ -481,6 +495,9 @@ impl Agent {
 
     /// A session description of this party.
     pub fn sdp(&self) -> Vec<u8> {
+        if self.tells {
+            return hidden::sdp(&self.name, self.address);
+        }
         let (name, ip) = (&self.name, self.address.ip());
         format!(
             "v=0\r\no={name} 2890844526 2890844526 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 49172 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n"
@@ -573,6 +590,7 @@ mod tests {
             "bob",
             "sip:bob@biloxi.example.com",
             "127.0.0.1:5060".parse().expect("an address"),
+            false,
         )
     }
 

@@ -204,6 +204,15 @@ impl Stage for Real {
         Ok(())
     }
 
+    fn forget(&mut self, proxy: &str) -> Result<(), String> {
+        let server = self.servers.get_mut(proxy).ok_or("no such server")?;
+        server.power_cut();
+        server.forget_all_but_the_secret();
+        server.run_again();
+        server.wait_ready();
+        Ok(())
+    }
+
     fn number(&mut self, proxy: &str, of: &str) -> Result<u64, String> {
         let server = &self.servers[proxy];
         let status = server

@@ -33,6 +33,16 @@ pub fn check(
     said: &[Message],
     heard: &[Heard],
 ) -> Result<(), String> {
+    whole(message)?;
+    if message.is_request() {
+        request(message, source, said, heard)
+    } else {
+        response(message, said, heard)
+    }
+}
+
+/// It has what every message has.
+pub(super) fn whole(message: &Message) -> Result<(), String> {
     for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
         if message.first(name).is_none() {
             return Err(format!("it has no {name}"));
@@ -46,11 +56,16 @@ pub fn check(
             message.body.len()
         ));
     }
-    if message.is_request() {
-        request(message, source, said, heard)
-    } else {
-        response(message, said, heard)
-    }
+    Ok(())
+}
+
+/// Whether a proxy may change this, or take it away or add it.
+pub(super) fn may_change(name: &str, in_request: bool) -> bool {
+    let names = match in_request {
+        true => &CHANGED[..],
+        false => &CHANGED_BACK[..],
+    };
+    names.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
 fn request(
@@ -59,28 +74,11 @@ fn request(
     said: &[Message],
     heard: &[Heard],
 ) -> Result<(), String> {
-    let vias = message.values("Via");
-    let top = vias.first().cloned().unwrap_or_default();
-    if !top.starts_with(&format!("SIP/2.0/UDP {source};"))
-        || !message.branch().starts_with("z9hG4bK")
-    {
-        return Err(format!("its top Via is not the server's ({source}): {top}"));
-    }
-    let invite = heard.iter().rev().find(|other| {
-        !other.sent
-            && other.message.start.starts_with("INVITE ")
-            && other.message.branch() == message.branch()
-    });
-    let own = match (message.method(), invite) {
-        ("CANCEL", None) => {
-            return Err("it cancels no INVITE that came here (its branch is none's)".to_owned());
-        }
-        ("CANCEL" | "ACK", Some(invite)) => Some(&invite.message),
-        _ => None,
-    };
-    if let Some(invite) = own {
+    top_via(message, source)?;
+    if let Some(invite) = own_invite(message, heard)? {
         return of_invite(message, invite);
     }
+    let vias = message.values("Via");
     // RFC 3261 §16.6: as somebody sent it, plus a Via for each server that it went through.
     let cause = said.iter().rev().find(|other| {
         other.is_request()
@@ -108,8 +106,38 @@ fn request(
     untouched(cause, message, &CHANGED)
 }
 
+pub(super) fn top_via(message: &Message, source: SocketAddr) -> Result<(), String> {
+    let vias = message.values("Via");
+    let top = vias.first().cloned().unwrap_or_default();
+    if !top.starts_with(&format!("SIP/2.0/UDP {source};"))
+        || !message.branch().starts_with("z9hG4bK")
+    {
+        return Err(format!("its top Via is not the server's ({source}): {top}"));
+    }
+    Ok(())
+}
+
+/// The INVITE that a CANCEL, or the ACK to a failure, belongs to.
+pub(super) fn own_invite<'h>(
+    message: &Message,
+    heard: &'h [Heard],
+) -> Result<Option<&'h Message>, String> {
+    let invite = heard.iter().rev().find(|other| {
+        !other.sent
+            && other.message.start.starts_with("INVITE ")
+            && other.message.branch() == message.branch()
+    });
+    match (message.method(), invite) {
+        ("CANCEL", None) => {
+            Err("it cancels no INVITE that came here (its branch is none's)".to_owned())
+        }
+        ("CANCEL" | "ACK", Some(invite)) => Ok(Some(&invite.message)),
+        _ => Ok(None),
+    }
+}
+
 /// A CANCEL and the ACK to a failure are of the INVITE's transaction (RFC 3261 §9.1, §17.1.1.3).
-fn of_invite(message: &Message, invite: &Message) -> Result<(), String> {
+pub(super) fn of_invite(message: &Message, invite: &Message) -> Result<(), String> {
     if message.uri() != invite.uri() {
         return Err(format!(
             "its Request-URI is not that of its INVITE, {}",
@@ -138,6 +166,34 @@ fn of_invite(message: &Message, invite: &Message) -> Result<(), String> {
 }
 
 fn response(message: &Message, said: &[Message], heard: &[Heard]) -> Result<(), String> {
+    answers(message, heard)?;
+    let cause = said.iter().rev().find(|other| {
+        other.status() == message.status()
+            && other.call_id() == message.call_id()
+            && other.first("CSeq") == message.first("CSeq")
+            && other.to_tag() == message.to_tag()
+    });
+    match cause {
+        Some(cause) if (300..400).contains(&message.status()) => {
+            untouched(cause, message, &[&CHANGED_BACK[..], &["Contact"]].concat())
+        }
+        Some(cause) => untouched(cause, message, &CHANGED_BACK),
+        None => uncaused(message),
+    }
+}
+
+/// A response that nobody sent has to be one that the server may make.
+pub(super) fn uncaused(message: &Message) -> Result<(), String> {
+    if (200..300).contains(&message.status())
+        && !matches!(message.method(), "REGISTER" | "OPTIONS" | "CANCEL")
+    {
+        return Err("nobody sent this 2xx".to_owned());
+    }
+    Ok(())
+}
+
+/// It answers a request of the party that got it.
+pub(super) fn answers(message: &Message, heard: &[Heard]) -> Result<(), String> {
     let request = heard
         .iter()
         .rev()
@@ -177,24 +233,7 @@ fn response(message: &Message, said: &[Message], heard: &[Heard]) -> Result<(), 
     if message.status() > 100 && message.to_tag().is_none() {
         return Err("its To has no tag".to_owned());
     }
-    let cause = said.iter().rev().find(|other| {
-        other.status() == message.status()
-            && other.call_id() == message.call_id()
-            && other.first("CSeq") == message.first("CSeq")
-            && other.to_tag() == message.to_tag()
-    });
-    match cause {
-        Some(cause) if (300..400).contains(&message.status()) => {
-            untouched(cause, message, &[&CHANGED_BACK[..], &["Contact"]].concat())
-        }
-        Some(cause) => untouched(cause, message, &CHANGED_BACK),
-        None if (200..300).contains(&message.status())
-            && !matches!(message.method(), "REGISTER" | "OPTIONS" | "CANCEL") =>
-        {
-            Err("nobody sent this 2xx".to_owned())
-        }
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether the last of `vias` are `others`, which may have got `received` and `rport` on their way.

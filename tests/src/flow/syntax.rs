@@ -13,6 +13,10 @@ pub struct Flow {
     pub parties: Vec<Party>,
     /// Where alone it can be played, and why.
     pub only: Option<(Stages, String)>,
+    /// With which hiding alone, and why.
+    pub only_passes: Option<(Vec<Pass>, String)>,
+    /// It says itself where hiding is on, and what each side sees then.
+    pub is_about_hiding: bool,
     pub steps: Vec<Step>,
 }
 
@@ -23,6 +27,21 @@ pub enum Stages {
     Real,
     /// Simulated time.
     Simulated,
+}
+
+/// How the topology is hidden meanwhile (see [`super::hidden`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Not at all.
+    Plain,
+    /// `topology_hiding = "dialog"`
+    Dialog,
+    /// `topology_hiding = "stateless"`
+    Stateless,
+}
+
+impl Pass {
+    pub const ALL: [Self; 3] = [Self::Plain, Self::Dialog, Self::Stateless];
 }
 
 /// `proxy NAME`: a server of ours.
@@ -66,6 +85,10 @@ pub enum What {
     Kill {
         proxy: String,
         slot: Option<u64>,
+    },
+    /// `PROXY forgets everything`: the power goes, and all files but the secret key with it.
+    Forget {
+        proxy: String,
     },
     /// `F2 came 7 times`, `F2 came 6 to 7 times`
     Came {

@@ -1,5 +1,6 @@
 //! A message that came beside the step that expects it.
 
+use super::super::hidden;
 use super::super::pattern::{self, Variables};
 use super::super::rules;
 use super::super::syntax::{Arrow, Detail, DetailKind, Start};
@@ -45,7 +46,12 @@ impl Engine<'_> {
         } = &arrow.message
         {
             let other = &self.named(label)?.message;
-            if other.call_id() != message.call_id() || other.cseq() != message.cseq() {
+            let same_call = match &self.sides {
+                // Each side has its own.
+                Some(sides) => sides.callers(message.call_id()) == sides.callers(other.call_id()),
+                None => other.call_id() == message.call_id(),
+            };
+            if !same_call || other.cseq() != message.cseq() {
                 return Err(format!("it is not about {label}:"));
             }
         }
@@ -53,11 +59,16 @@ impl Engine<'_> {
             && self.proxies.contains(&arrow.from)
         {
             let source = self.stage.address(&arrow.from);
-            rules::check(message, source, &self.said, &agent.history)
-                .map_err(|why| format!("{why}:"))?;
+            let (said, heard) = (&self.said, &agent.history);
+            let kept = match &self.sides {
+                Some(sides) => hidden::check(message, &arrow.to, source, said, heard, sides),
+                None => rules::check(message, source, said, heard),
+            };
+            kept.map_err(|why| format!("{why}:"))?;
         }
+        let details = self.seen(arrow, message);
         let mut names: Vec<&str> = Vec::new();
-        for detail in &arrow.details {
+        for detail in &details {
             if let DetailKind::Header(name, _) = &detail.what
                 && !names.contains(&name.as_str())
             {
@@ -65,9 +76,9 @@ impl Engine<'_> {
             }
         }
         for name in names {
-            self.compare_values(message, name, &arrow.details, variables)?;
+            self.compare_values(message, name, &details, variables)?;
         }
-        for detail in &arrow.details {
+        for detail in &details {
             self.compare_detail(message, detail)
                 .map_err(|why| format!("line {}: {why}:", detail.line))?;
             if let DetailKind::Body(text) = &detail.what {
@@ -80,11 +91,39 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// What the flow says of the message, as the side sees it that it goes to.
+    fn seen(&self, arrow: &Arrow, message: &Message) -> Vec<Detail> {
+        let Some(sides) = self.sides.as_ref().filter(|sides| !sides.flow_says) else {
+            return arrow.details.clone();
+        };
+        if self.proxies.contains(&arrow.to) {
+            // What they tell each other of routes is theirs.
+            return Vec::new();
+        }
+        let made_here = sides.is_made_here(message, &self.said);
+        let mut vias = 0;
+        let mut details = arrow.details.clone();
+        details.retain_mut(|detail| {
+            let is_via = matches!(&detail.what, DetailKind::Header(name, _) if name == "Via");
+            vias += usize::from(is_via);
+            let more = is_via && vias > 1 && message.is_request();
+            match hidden::seen(&detail.what, message.is_request(), !made_here) {
+                Some(what) if !more => {
+                    detail.what = what;
+                    true
+                }
+                _ => false,
+            }
+        });
+        details
+    }
+
     /// The start lines that would do.
     fn start_line(&self, arrow: &Arrow) -> Verdict<Vec<String>> {
         Ok(match &arrow.message {
             Start::Request { method, uri, .. } => {
-                let uri = uri.as_deref().unwrap_or("...");
+                let between = self.sides.is_some() && self.proxies.contains(&arrow.to);
+                let uri = uri.as_deref().filter(|_| !between).unwrap_or("...");
                 vec![format!("{method} {} SIP/2.0", self.placed(uri))]
             }
             Start::Response { code, reason, .. } => {

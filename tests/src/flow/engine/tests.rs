@@ -47,6 +47,10 @@ impl Stage for Fake {
         Ok(())
     }
 
+    fn forget(&mut self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+
     fn number(&mut self, _: &str, _: &str) -> Result<u64, String> {
         Ok(3)
     }
@@ -68,7 +72,7 @@ fn verdict(steps: &str, answer: fn(Message) -> Vec<Message>) -> Result<(), Strin
         ready: VecDeque::new(),
         now: Duration::ZERO,
     };
-    let played = play(&flow, &mut stage);
+    let played = play(&flow, Pass::Plain, &mut stage);
     played
         .map(drop)
         .map_err(|failure| format!("{}: {}", failure.line, failure.report))
