@@ -136,6 +136,8 @@ pub struct Intake {
     /// The hash of everything that decides where the request goes: when it comes back with the same, it loops. 0 for an ACK,
     /// which is not looked at for loops: it goes where its INVITE went.
     pub fold: u64,
+    /// The number in CSeq.
+    pub cseq: u32,
     /// The To tag is that of an answer that we gave without a transaction: of an ACK, that it ends here.
     pub answered_here: bool,
     /// The Request-URI without maddr, port and transport, where these name us and say no more than that it should come here (§16.4).
@@ -185,6 +187,7 @@ impl Intake {
                 Method::Ack => 0,
                 _ => fold(message, key, cseq.number, line.uri, &from, &to, settings),
             },
+            cseq: cseq.number,
             answered_here: to.tag() == Some(&way.tag),
             bare_uri: bare_uri(&uri, settings),
             max_forwards,

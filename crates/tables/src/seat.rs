@@ -112,6 +112,28 @@ impl Seats<'_> {
         Err(SeatError::Full)
     }
 
+    /// A seat is a further dialog's from now on: it stays when the first one of its INVITE ends.
+    pub fn pass_on(&mut self, place: u64, attempt: u8, dialog: RowRef) {
+        for _ in 0..balancer::ATTEMPTS_MAX {
+            let seen = self.0.find(SEAT, &key(place, attempt), |record| {
+                let (mut header, rest) = SeatRow::read(record.payload)?;
+                header.dialog = U64::new(dialog.pack());
+                let mut body = header.as_bytes().to_vec();
+                body.extend_from_slice(rest);
+                Some((record.row, record.version, body))
+            });
+            let Some((row, version, body)) = seen.flatten() else {
+                return;
+            };
+            let changed = self
+                .0
+                .replace(row, version, &[&body], &[], RowMeta::default());
+            if !matches!(changed, Err(shm::ReplaceError::Changed)) {
+                return;
+            }
+        }
+    }
+
     /// Gives a seat back; false if there is none.
     pub fn leave(&mut self, place: u64, attempt: u8) -> bool {
         let row = self.0.find(SEAT, &key(place, attempt), |record| record.row);

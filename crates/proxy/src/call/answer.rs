@@ -4,14 +4,15 @@ use sip::{HeaderName, Message, NameAddr, Patch, PatchError};
 use stdx::Instant;
 use tables::{
     Dialogs, Seats,
-    dialog::{Confirmed, Dialog, EndCause},
+    dialog::{Confirmed, Dialog, EndCause, flag},
 };
 
 use crate::{
     alias,
     call::{CallRef, Role, place},
-    context::Context,
+    context::{Branch, Context},
     io::Datagram,
+    route::literal_address,
     step::Step,
 };
 
@@ -54,17 +55,22 @@ impl Step<'_, '_> {
         message: &Message<'_>,
         datagram: &Datagram<'_>,
     ) -> bool {
-        let Some(to_tag) = message.to().ok().and_then(|to| to.tag()) else {
+        let Ok(to) = message.to() else { return true };
+        // §12.1.2: one of RFC 2543 may have none.
+        let to_tag = to.tag().unwrap_or_default();
+        let dialogs = Dialogs(self.env.arena);
+        let known = |view: tables::dialog::View<'_>| {
+            let answered = view.header.confirmed_at.get() != 0;
+            (view.row, answered && view.callee_tag() == to_tag)
+        };
+        // What is left of it is as good for another phone that answers.
+        let first = dialogs
+            .with(call.row, known)
+            .or_else(|| dialogs.with(dialogs.left(call.place)?, known));
+        // Ended, and nobody else was to answer, or the same 2xx once more.
+        let Some((first, false)) = first else {
             return true;
         };
-        let known = Dialogs(self.env.arena).with(call.row, |view| {
-            (view.state != tables::dialog::DialogState::Early && view.callee_tag() == to_tag)
-                .then_some(())
-        });
-        // Ended meanwhile, or the same 2xx once more.
-        if known.is_none_or(|known| known.is_some()) {
-            return true;
-        }
         let now = self.env.now;
         let routes = self.routes_to_callee(message);
         let to = context
@@ -78,8 +84,12 @@ impl Step<'_, '_> {
             let name = seats.resource(call.place, number, <[u8]>::to_vec);
             name.unwrap_or_default()
         });
+        let has_seat = resource.is_some();
         let interval = call.session.agreed(message);
         let target = self.target_of_answerer(message, datagram);
+        // Who was reached directly, and by what he calls himself, has no other phones behind him.
+        let forks =
+            context.branches.len() > 1 || !routes.is_empty() || !leads_to(&target, datagram.source);
         let fill = |dialog: &mut Dialog, first: bool| {
             dialog.callee.target.clone_from(&target);
             dialog.callee.routes.clone_from(&routes);
@@ -92,6 +102,9 @@ impl Step<'_, '_> {
             };
             dialog.destination = resource.clone().unwrap_or_default();
             dialog.answer_until = None;
+            if forks {
+                dialog.flags |= flag::FORKS;
+            }
             if first {
                 // It was noted as from the INVITE on.
                 let waited = now.saturating_duration_since(dialog.created_at);
@@ -102,18 +115,26 @@ impl Step<'_, '_> {
             set_session(dialog, interval, now);
         };
         let mut dialogs = Dialogs(self.env.arena);
-        let row = match dialogs.confirm(call.row, to_tag, now, |dialog| fill(dialog, true)) {
+        let confirmed = match first == call.row {
+            true => dialogs.confirm(call.row, to_tag, now, |dialog| fill(dialog, true)),
+            false => Ok(Confirmed::Other),
+        };
+        let row = match confirmed {
             Ok(Confirmed::Now) => Some(call.row),
             Ok(Confirmed::Other) => {
                 let fill = |dialog: &mut Dialog| {
+                    let never = dialog.confirmed_at.is_none();
                     dialog.confirmed_at = Some(now);
-                    fill(dialog, false);
+                    fill(dialog, never);
                 };
                 if context.forks >= FORKS_MAX && !self.is_fork(&call, message, to_tag) {
                     return false;
                 }
                 // Full, or there already.
-                let made = Dialogs(self.env.arena).fork(call.row, to_tag, fill).ok();
+                let made = Dialogs(self.env.arena).fork(first, to_tag, fill).ok();
+                if let Some(row) = made.filter(|_| has_seat) {
+                    Seats(self.env.arena).pass_on(call.place, number, row);
+                }
                 context.forks = context.forks.saturating_add(u8::from(made.is_some()));
                 made
             }
@@ -192,13 +213,22 @@ impl Step<'_, '_> {
 
     /// The call is not to be: its INVITE gets a failure.
     pub(crate) fn on_call_failure(&mut self, context: &mut Context, code: u16) {
-        let call = context.call.take_if(|call| call.role == Role::Begins);
+        let call = context.call.filter(|call| call.role == Role::Begins);
         if let Some(call) = call {
             let cause = if context.cancelled && code == 487 {
                 EndCause::Cancelled
             } else {
                 EndCause::Failed
             };
+            // A branch that was given up without an answer may bring one yet.
+            let late = |branch: &Branch| branch.late_until.is_some();
+            if context.branches.iter().any(late) {
+                // Gone, or no memory: then its call is on no record.
+                let _ = Dialogs(self.env.arena).update(call.row, |dialog| {
+                    dialog.flags |= flag::FORKS;
+                    (true, ())
+                });
+            }
             self.end_call(call.row, cause, code);
         }
     }
@@ -220,6 +250,15 @@ impl Step<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether a Contact is the address that its owner was heard from.
+fn leads_to(target: &[u8], source: std::net::SocketAddr) -> bool {
+    let uri = sip::uri::Uri::parse(target).ok();
+    uri.is_some_and(|uri| {
+        let to = alias::address(&uri).or_else(|| literal_address(&uri));
+        to == Some(source)
+    })
 }
 
 fn set_session(dialog: &mut Dialog, interval: Option<u32>, now: Instant) {

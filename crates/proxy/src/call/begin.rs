@@ -38,6 +38,9 @@ impl Step<'_, '_> {
         let Some(class) = &plan.class else {
             return true;
         };
+        if self.refuses_number(context, hand) {
+            return false;
+        }
         let (wanted, least) = class
             .session
             .map_or((0, 0), |timer| (timer.expires_s, timer.min_s));

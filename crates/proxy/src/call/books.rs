@@ -55,9 +55,14 @@ impl Step<'_, '_> {
                 view.header.seat,
                 // A further one would be made anew by a copy of its 2xx.
                 view.has(flag::HIDDEN) || view.has(flag::FORK) || shifted,
+                view.has(flag::FORKS)
+                    .then(|| RowRef::unpack(view.header.transaction.get())),
             )
         });
-        let (place, seat, kept) = seen?;
+        let (place, seat, kept, forked) = seen?;
+        // As long as its INVITE is there, others may answer that (RFC 6026 §7.1).
+        let kept =
+            kept || forked.is_some_and(|invite| self.env.arena.with(invite, |_| ()).is_some());
         let now = self.env.now;
         match seat.checked_sub(1) {
             Some(attempt) => {

@@ -176,8 +176,8 @@ impl Step<'_, '_> {
     }
 }
 
-/// How many requests a party may have sent since the last that was noted, in a call that is not probed. A gap is no error (§12.2.2).
-const UNNOTED_MAX: u32 = 1_000_000;
+/// How far the numbers of a party may be beyond the last that was noted, in a call that is not probed: one that is half as far is noted. A gap is no error (§12.2.2).
+pub(crate) const UNNOTED_MAX: u32 = 1_000_000;
 
 /// The number of a request that is taken for one of the other party: the next after those that its receiver has seen.
 fn next_cseq(dialog: &Dialog, to: To) -> u32 {
@@ -190,8 +190,9 @@ fn next_cseq(dialog: &Dialog, to: To) -> u32 {
         0 => noted.saturating_add(UNNOTED_MAX),
         _ => noted.wrapping_add(1),
     };
-    // §8.1.1.5
+    // §8.1.1.5 has room for no more; but one that is too small would be refused (§12.2.2).
     next.min(i32::MAX.cast_unsigned())
+        .max(noted.saturating_add(1))
 }
 
 /// What tells the dialogs of one INVITE apart, which share their place.

@@ -11,7 +11,9 @@ use tables::{
 use crate::{
     alias,
     call::{
-        Bye, CallRef, Role, place,
+        Bye, CallRef, Role,
+        due::UNNOTED_MAX,
+        place,
         session::{SessionAsk, TooSmall},
     },
     context::Context,
@@ -27,7 +29,12 @@ struct Seen {
     least: u32,
     /// Every number counts: requests of our own go between them.
     numbered: bool,
+    /// The last that was noted.
+    noted: u32,
 }
+
+/// The greatest number that a request may have (§8.1.1.5). Beyond it there would be none for requests of our own.
+const CSEQ_MAX: u32 = i32::MAX.cast_unsigned();
 
 impl Step<'_, '_> {
     /// Finds the dialog of a request that carries our seal.
@@ -44,9 +51,17 @@ impl Step<'_, '_> {
         let method = message.request()?.method;
         Dialogs(self.env.arena).at_place(place, call_id, from_tag, to_tag, |view, sender| {
             let header = &view.header;
-            let (now, of_invite) = match sender {
-                Sender::Caller => (header.caller_shift, header.caller_invite_shift),
-                Sender::Callee => (header.callee_shift, header.callee_invite_shift),
+            let (now, of_invite, noted) = match sender {
+                Sender::Caller => (
+                    header.caller_shift,
+                    header.caller_invite_shift,
+                    header.caller_cseq,
+                ),
+                Sender::Callee => (
+                    header.callee_shift,
+                    header.callee_invite_shift,
+                    header.callee_cseq,
+                ),
             };
             Seen {
                 call: CallRef {
@@ -68,13 +83,18 @@ impl Step<'_, '_> {
                 wanted: header.session_wanted.get(),
                 least: header.session_min.get(),
                 numbered: header.probe_ms.get() != 0,
+                noted: noted.get(),
             }
         })
     }
 
     /// Some phones leave out parameters that they do not know, `td` too. Who names us in his Route, the Call-ID and both tags of a dialog that is on record, is within it.
     pub(crate) fn know_by_names(&mut self, message: &Message<'_>, intake: &mut Intake) {
-        if intake.route.place.is_some() || intake.route.ours == 0 {
+        if let Some(place) = intake.route.place {
+            self.know_without_tag(message, intake, place);
+            return;
+        }
+        if intake.route.ours == 0 {
             return;
         }
         let (Ok(from), Ok(to), Ok(call_id)) = (message.from(), message.to(), message.call_id())
@@ -95,6 +115,26 @@ impl Step<'_, '_> {
         }
     }
 
+    /// Who has answered without a tag, by RFC 2543, is asked without one.
+    fn know_without_tag(&mut self, message: &Message<'_>, intake: &mut Intake, place: u64) {
+        if intake.within_dialog || place == place::NOWHERE {
+            return;
+        }
+        let (Ok(from), Ok(call_id)) = (message.from(), message.call_id()) else {
+            return;
+        };
+        let from_tag = from.tag().unwrap_or_default();
+        let dialogs = Dialogs(self.env.arena);
+        let answered = dialogs.at_place(place, call_id, from_tag, b"", |view, sender| {
+            let answered = view.header.confirmed_at.get() != 0;
+            sender == Sender::Caller && answered && view.callee_tag().is_empty()
+        });
+        if answered == Some(true) {
+            intake.within_dialog = true;
+            intake.record_route = false;
+        }
+    }
+
     /// A request other than ACK within a dialog, before it goes on. False: it was refused.
     pub(crate) fn enter_call(&mut self, context: &mut Context, hand: &Hand<'_>) -> bool {
         if hand
@@ -109,6 +149,9 @@ impl Step<'_, '_> {
             self.env.count(Counter::DialogsUntracked);
             return true;
         };
+        if self.refuses_number(context, hand) {
+            return false;
+        }
         let method = hand.message.request().map(|line| line.method);
         let refreshes = matches!(method, Some(Method::Invite | Method::Update));
         if refreshes {
@@ -129,7 +172,8 @@ impl Step<'_, '_> {
             });
         }
         context.call = Some(seen.call);
-        if !is_over && (refreshes || seen.numbered) {
+        let far = hand.intake.cseq.saturating_sub(seen.noted) > UNNOTED_MAX / 2;
+        if !is_over && (refreshes || seen.numbered || far) {
             self.note_request(&seen.call, &hand.message, context.source, refreshes);
         }
         true
@@ -180,6 +224,15 @@ impl Step<'_, '_> {
             }
             (newer || moved || shifted || waits, ())
         });
+    }
+
+    /// A request of a call on record has a number that no request may have. True: it was refused.
+    pub(crate) fn refuses_number(&mut self, context: &mut Context, hand: &Hand<'_>) -> bool {
+        let refused = hand.intake.cseq > CSEQ_MAX;
+        if refused {
+            self.end_with(context, hand, 400, Counter::BadRequest, b"");
+        }
+        refused
     }
 
     /// The call of an ACK.

@@ -56,6 +56,8 @@ pub mod flag {
     pub const RECORDED: u32 = 1 << 7;
     /// Also if it is not.
     pub const RECORDED_UNANSWERED: u32 = 1 << 8;
+    /// Others may answer the same INVITE after the end of the first dialog.
+    pub const FORKS: u32 = 1 << 9;
 }
 
 /// Why there is no new dialog.
@@ -217,6 +219,11 @@ impl Dialogs<'_> {
     ) -> Result<RowRef, CreateError> {
         let dialog = self.with(first, |view| view.take());
         let mut dialog = dialog.ok_or(CreateError::Busy)?;
+        if dialog.state == DialogState::Ended {
+            dialog.end_cause = None;
+            dialog.ended_at = None;
+        }
+        dialog.state = DialogState::Confirmed;
         dialog.flags |= flag::FORK;
         dialog.callee.tag = callee_tag.to_vec();
         change(&mut dialog);
@@ -237,6 +244,12 @@ impl Dialogs<'_> {
         };
         let counts: Vec<CountIn> = dialog.counted.iter().filter_map(still).collect();
         self.insert(&mut dialog, &key, None, &counts)
+    }
+
+    /// What is left of the first dialog of an INVITE, see [`Dialogs::end_keeping`].
+    pub fn left(&self, place: u64) -> Option<RowRef> {
+        self.0
+            .find(DIALOG, &key::ended(place, None), |record| record.row)
     }
 
     /// The dialog that a message belongs to, by its Call-ID and tags, from either direction. Without a To tag, or before the callee's is known, it is the
@@ -295,11 +308,11 @@ impl Dialogs<'_> {
             Some(found) => return found,
             None => {}
         }
-        let ended = [None, Some((from_tag, to_tag))].map(|tags| key::ended(place, tags));
+        let ended = [Some((from_tag, to_tag)), None].map(|tags| key::ended(place, tags));
         let further = key::further(call_id, from_tag, to_tag);
         let first = (0..PASSES_MAX)
             .flat_map(|pass| [from_tag, to_tag].map(|tag| key::first(call_id, tag, pass)));
-        let mut keys = ended.into_iter().chain([further]).chain(first);
+        let mut keys = [further].into_iter().chain(ended).chain(first);
         keys.find_map(|key| self.look_up(&key, &mut take))
     }
 
@@ -412,7 +425,6 @@ impl Dialogs<'_> {
         let mut ended = self.with(row, |view| view.take())?;
         ended.state = DialogState::Ended;
         ended.ended_at = Some(until);
-        ended.counted.clear();
         let tags = (ended.flags & flag::FORK != 0)
             .then_some((&ended.caller.tag[..], &ended.callee.tag[..]));
         let key = key::ended(ended.place, tags);
@@ -449,9 +461,10 @@ impl Dialogs<'_> {
     }
 }
 
-/// The cells that a dialog counts in, of resources that are still there.
+/// The cells that a dialog counts in, of resources that are still there. What is left of one only knows their names.
 fn cells(participant: &Participant, view: &View<'_>) -> Vec<Block> {
     view.counted()
+        .filter(|_| view.state != DialogState::Ended)
         .filter_map(|(row, key)| balancer::cells_of(participant, row, key))
         .collect()
 }
@@ -479,8 +492,9 @@ fn meta(dialog: &Dialog) -> RowMeta {
 /// Whether a message with these names belongs to the dialog, and who of the two sent it.
 fn sender(view: &View<'_>, call_id: &[u8], from_tag: &[u8], to_tag: &[u8]) -> Option<Sender> {
     let (caller, callee) = (view.caller_tag(), view.callee_tag());
-    // A tag that we or the sender do not know yet matches any.
-    let is_callee = |tag: &[u8]| tag == callee || tag.is_empty() || callee.is_empty();
+    // A tag that we or the sender do not know yet matches any. One that has answered without a tag has none (§12.1.2).
+    let unknown = callee.is_empty() && view.header.confirmed_at.get() == 0;
+    let is_callee = |tag: &[u8]| tag == callee || tag.is_empty() || unknown;
     if view.call_id() != call_id {
         None
     } else if from_tag == caller && is_callee(to_tag) {

@@ -137,7 +137,8 @@ pub fn counts(p: &Participant) -> Result<(), String> {
     let mut dialogs = 0;
     p.rows(tables::DIALOG, |r| {
         let view = View::new(&r).expect("a dialog");
-        dialogs += u64::from(view.counted().any(|(row, _)| row == busy.row));
+        let counts = view.state != tables::dialog::DialogState::Ended;
+        dialogs += u64::from(counts && view.counted().any(|(row, _)| row == busy.row));
     });
     match Balancer(&mut p).live(busy.row) {
         Some(live) if live == dialogs => Ok(()),

@@ -244,6 +244,7 @@ fn two_phones_answer() {
             alice: 200
                 bob < 200 BYE
             calls
+                Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.2:5060 0
                 Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.3:5060 0
         "#]],
     );
@@ -336,6 +337,7 @@ fn seats_at_destinations() {
             calls
                 Confirmed bob-1 sip:bob@10.0.0.2:5060 1 -> sip:carol@10.0.0.5:5060 0 at media sip:10.0.0.5
                 Confirmed bob3-1 sip:bob@10.0.0.4:5060 1 -> sip:trunk@10.0.0.9:5060 0 at media sip:10.0.0.9
+                Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:trunk@10.0.0.9:5060 0 at media sip:10.0.0.9
             carol: BYE .
                 bob < BYE sip:bob@10.0.0.2:5060
             bob: 200
@@ -345,6 +347,8 @@ fn seats_at_destinations() {
             bob3: 200
                 trunk < 200 BYE
             calls
+                Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:trunk@10.0.0.9:5060 0 at media sip:10.0.0.9
+                Ended bob3-1 sip:bob@10.0.0.4:5060 1 -> sip:trunk@10.0.0.9:5060 0 at media sip:10.0.0.9
             count
                 messages.requests 13
                 messages.responses 9

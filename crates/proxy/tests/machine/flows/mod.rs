@@ -8,6 +8,7 @@ mod ending;
 pub mod failover;
 mod forking;
 pub mod hidden;
+mod late;
 pub mod nat;
 pub mod redirecting;
 mod registering;
