@@ -10,14 +10,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use registrar::{NatRule, is_private};
+use registrar::NatRule;
 use sip::{
-    HeaderName, Message, NameAddr,
+    HeaderName, Message, NameAddr, Span,
     uri::{Host, Uri},
 };
 use stdx::text::{write_decimal, write_ip};
 
-use crate::{ask::Target, registration::uri_of_address, route::host_ip};
+use crate::{ask::Target, call::place, context::Context, registration::uri_of_address, step::Step};
 
 const PARAM: &str = "alias";
 const UDP: &[u8] = b"1";
@@ -77,7 +77,7 @@ pub(crate) fn address(uri: &Uri<'_>) -> Option<SocketAddr> {
     if parts.next().is_some() || transport != UDP {
         return None;
     }
-    let ip = host_ip(&Host::parse(ip).ok()?)?;
+    let ip = Host::parse(ip).ok()?.address()?;
     let port = std::str::from_utf8(port).ok()?.parse().ok()?;
     (port != 0).then(|| SocketAddr::new(ip, port))
 }
@@ -111,13 +111,53 @@ pub(crate) fn is_needed(rule: NatRule, request: &Message<'_>, source: SocketAddr
     contact_of(request).is_some_and(|contact| rule.detects(request, &contact.uri, source))
 }
 
-/// Whether the Contact of a response does not lead to who sent it from there: an address that means nothing here.
-pub(crate) fn is_needed_back(rule: NatRule, response: &Message<'_>, source: SocketAddr) -> bool {
-    if rule == NatRule::Off {
-        return false;
+impl Step<'_, '_> {
+    /// Where the sender of a response was reached, if his Contact does not lead there. That of a redirection is about somebody else, and who sits behind another proxy is
+    /// found by that one.
+    pub(crate) fn needs_alias(
+        &self,
+        response: &Message<'_>,
+        reached: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Option<SocketAddr> {
+        let rule = self.settings.registrar.nat;
+        if rule == NatRule::Off || response.status().is_none_or(|line| line.code >= 300) {
+            return None;
+        }
+        let contact = contact_of(response)?;
+        rule.detects_answer(&contact.uri, || {
+            let first = response.first_value(HeaderName::RecordRoute);
+            let direct = first.is_none_or(|first| self.is_own_route(first.value));
+            direct.then(reached)?
+        })
     }
-    let ip = contact_of(response).and_then(|contact| host_ip(&contact.uri.host?));
-    ip.is_some_and(|ip| ip.to_canonical() != source.ip().to_canonical() && is_private(ip))
+
+    /// Whether a Record-Route is one of ours.
+    pub(crate) fn is_own_route(&self, value: &[u8]) -> bool {
+        NameAddr::parse(value).is_ok_and(|route| {
+            route.uri.param(place::PARAM).is_some()
+                && self.settings.listener_named(&route.uri).is_some()
+        })
+    }
+
+    /// The Contact that a response goes on with, and what it takes the place of; `None`: it stays as it came.
+    pub(crate) fn contact_back(
+        &self,
+        response: &Message<'_>,
+        reached: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Option<(Span, Vec<u8>)> {
+        let reached = self.needs_alias(response, reached)?;
+        let contact = response.first_value(HeaderName::Contact)?;
+        Some((contact.span, with_alias(contact.value, reached)?))
+    }
+
+    /// Where the branch went that a response is of.
+    pub(crate) fn reached_by(
+        &self,
+        context: &Context,
+        response: &Message<'_>,
+    ) -> Option<SocketAddr> {
+        self.branch_of(context, response).map(|branch| branch.to)
+    }
 }
 
 fn contact_of<'m>(message: &Message<'m>) -> Option<NameAddr<'m>> {

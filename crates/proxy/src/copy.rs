@@ -127,9 +127,8 @@ impl Step<'_, '_> {
                 patch.remove_all(HeaderName::Via)?;
             }
         }
-        let behind_nat = Some(copy.source).filter(|&source| {
-            copy.hidden.is_none() && alias::is_needed(self.settings.registrar.nat, message, source)
-        });
+        let behind_nat = Some(copy.source)
+            .filter(|&source| alias::is_needed(self.settings.registrar.nat, message, source));
         if let (Some(source), Some(contact)) =
             (behind_nat, message.first_value(HeaderName::Contact))
             && let Some(aliased) = alias::with_alias(contact.value, source)

@@ -156,12 +156,8 @@ impl Settings {
     /// Whether a host says nothing of anybody's network: a domain of ours, or our own name.
     pub(crate) fn is_open(&self, host: &Host<'_>) -> bool {
         let Host::Name(name) = host else {
-            let ip = match *host {
-                Host::V4(ip) => ip.into(),
-                Host::V6(ip) => IpAddr::V6(ip),
-                Host::Name(_) => return false,
-            };
-            return self.domains.iter().any(|domain| domain.ip == Some(ip));
+            let ip = host.address();
+            return self.domains.iter().any(|domain| domain.ip == ip);
         };
         self.domain(name).is_some()
             || self
@@ -504,7 +500,7 @@ impl Step<'_, '_> {
         routes
     }
 
-    fn branch_of<'c>(
+    pub(crate) fn branch_of<'c>(
         &self,
         context: &'c Context,
         message: &Message<'_>,

@@ -1,7 +1,7 @@
 //! A request as it arrives, read once: where its responses go, which way it says that it goes, and what is wrong with it before
 //! any policy is asked (§16.3, §16.4, §18.2).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use registrar::{NatRule, is_private};
 use sip::{
@@ -81,15 +81,11 @@ impl Way {
 
 /// Whether who sent this is behind address translation by its Via, so that answers reach it only where it sends from, though it does not ask for that.
 fn is_translated(via: &Via<'_>, source: SocketAddr, nat: NatRule) -> bool {
-    let says = match via.sent_by.host {
-        Host::V4(ip) => Some(IpAddr::V4(ip)),
-        Host::V6(ip) => Some(IpAddr::V6(ip)),
-        Host::Name(_) => None,
-    };
     match nat {
         NatRule::Off => false,
         NatRule::Always => true,
         NatRule::Auto => {
+            let says = via.sent_by.host.address();
             says.is_some_and(|ip| ip.to_canonical() != source.ip().to_canonical() && is_private(ip))
         }
     }
@@ -97,11 +93,7 @@ fn is_translated(via: &Via<'_>, source: SocketAddr, nat: NatRule) -> bool {
 
 /// The Via with received and rport; `None` if it stays as it is.
 fn received_via(value: &[u8], via: &Via<'_>, source: SocketAddr, rport: bool) -> Option<Vec<u8>> {
-    let differs = match via.sent_by.host {
-        Host::V4(ip) => source.ip() != IpAddr::V4(ip),
-        Host::V6(ip) => source.ip() != IpAddr::V6(ip),
-        Host::Name(_) => true,
-    };
+    let differs = via.sent_by.host.address() != Some(source.ip());
     if !rport && !differs && via.received().is_none() {
         return None;
     }

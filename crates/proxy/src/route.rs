@@ -1,6 +1,6 @@
 //! Which way a request goes: Route header fields (§16.4, §16.6 steps 6 and 7) and addresses.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use sip::{
     HeaderName, Message, NameAddr, Via,
@@ -221,19 +221,11 @@ fn first_of_list(list: &[u8]) -> &[u8] {
 pub fn literal_address(uri: &Uri<'_>) -> Option<SocketAddr> {
     let port = uri.port.unwrap_or(PORT_DEFAULT);
     let ip = match uri.param("maddr").flatten().map(Host::parse) {
-        Some(Ok(host)) => host_ip(&host)?,
+        Some(Ok(host)) => host.address()?,
         Some(Err(_)) => return None,
-        None => host_ip(&uri.host?)?,
+        None => uri.host?.address()?,
     };
     Some(SocketAddr::new(ip, port))
-}
-
-pub(crate) fn host_ip(host: &Host<'_>) -> Option<IpAddr> {
-    match *host {
-        Host::V4(ip) => Some(IpAddr::V4(ip)),
-        Host::V6(ip) => Some(IpAddr::V6(ip)),
-        Host::Name(_) => None,
-    }
 }
 
 /// Where a response goes by this Via (§18.2.2, RFC 3581 §4); `None` if that needs a look-up.
@@ -245,7 +237,7 @@ pub fn response_address(via: &Via<'_>) -> Option<SocketAddr> {
         .unwrap_or(PORT_DEFAULT);
     let ip = match via.received() {
         Some(received) => received,
-        None => host_ip(&via.sent_by.host)?,
+        None => via.sent_by.host.address()?,
     };
     Some(SocketAddr::new(ip, port))
 }

@@ -295,11 +295,7 @@ impl Settings {
     /// As [`Settings::listener_named`], with the address that is named where the listener has several.
     pub fn interface_named(&self, uri: &Uri<'_>) -> Option<Interface> {
         let listener = self.listener_named(uri)?;
-        let ip = match uri.host {
-            Some(Host::V4(ip)) => Some(IpAddr::V4(ip)),
-            Some(Host::V6(ip)) => Some(IpAddr::V6(ip)),
-            Some(Host::Name(_)) | None => None,
-        };
+        let ip = uri.host.and_then(|host| host.address());
         Some(Interface {
             id: listener.id,
             ip: ip.filter(|&ip| listener.is_everywhere() && self.addresses.is_own(ip)),
@@ -347,17 +343,13 @@ impl Settings {
         if !port_is_ours {
             return None;
         }
-        match uri.host {
-            Some(Host::Name(name)) => self.domain(name),
-            Some(Host::V4(ip)) => self
+        let host = uri.host?;
+        match host {
+            Host::Name(name) => self.domain(name),
+            _ => self
                 .domains
                 .iter()
-                .find(|domain| domain.ip == Some(IpAddr::V4(ip))),
-            Some(Host::V6(ip)) => self
-                .domains
-                .iter()
-                .find(|domain| domain.ip == Some(IpAddr::V6(ip))),
-            None => None,
+                .find(|domain| domain.ip == host.address()),
         }
     }
 }

@@ -3,13 +3,12 @@
 use std::io::Write;
 
 use shm::AllocClass;
-use sip::{HeaderName, Message, Method, Patch};
+use sip::{HeaderName, Message, Method, Patch, PatchError, Span};
 use tables::Counter;
 use transaction::{InviteServer, ServerInput};
 
 use crate::{
     addresses::Interface,
-    alias,
     context::{Branch, Cancel, Context, Kept, Row, Server, Stage},
     forward::as_addressed,
     hidden::Hidden,
@@ -339,9 +338,9 @@ impl Step<'_, '_> {
             self.write_upwards_hidden(context, hidden, message);
             return;
         }
+        let contact = self.contact_back(message, || self.reached_by(context, message));
         let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
-        let done = self
-            .patch_contact_back(context, &mut patch)
+        let done = patch_contact(&mut patch, contact)
             .and_then(|()| patch.remove_first_value(HeaderName::Via))
             .and_then(|_| match &context.call {
                 Some(call) => Self::patch_response(call, &mut patch),
@@ -354,13 +353,18 @@ impl Step<'_, '_> {
     }
 
     fn write_upwards_hidden(&mut self, context: &Context, hidden: Hidden, message: &Message<'_>) {
-        let Some(call) = &context.call else {
+        let contact = self.contact_back(message, || self.reached_by(context, message));
+        if context.call.is_none() && contact.is_none() {
             self.write_hidden(context, hidden, message);
             return;
-        };
+        }
         let mut text = Vec::new();
         let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
-        if Self::patch_response(call, &mut patch).is_ok() {
+        let done = patch_contact(&mut patch, contact).and_then(|()| match &context.call {
+            Some(call) => Self::patch_response(call, &mut patch),
+            None => Ok(()),
+        });
+        if done.is_ok() {
             patch.write(&mut text);
         }
         self.room.patch = patch.into_space();
@@ -368,50 +372,6 @@ impl Step<'_, '_> {
         if let Ok(message) = sip::parse(&text, &mut layout) {
             self.write_hidden(context, hidden, &message);
         }
-    }
-
-    /// The Contact of who answers from behind address translation: where we have reached him.
-    fn patch_contact_back(
-        &self,
-        context: &Context,
-        patch: &mut Patch<'_>,
-    ) -> Result<(), sip::PatchError> {
-        let rule = self.settings.registrar.nat;
-        if rule == registrar::NatRule::Off {
-            return Ok(());
-        }
-        let message = patch.message();
-        let via = message.first_value(HeaderName::Via);
-        let branch = via.and_then(|via| {
-            sip::Via::parse(via.value)
-                .ok()?
-                .branch()
-                .map(<[u8]>::to_vec)
-        });
-        let branch = branch.and_then(|text| crate::branch::Branch::decode(self.key, &text));
-        let Some(crate::branch::Place::Transaction { number, .. }) = branch.map(|b| b.place) else {
-            return Ok(());
-        };
-        let mut branches = context.branches.iter();
-        let to = branches
-            .find(|other| other.number == number)
-            .map(|branch| branch.to);
-        if let (Some(to), Some(contact)) = (to, message.first_value(HeaderName::Contact))
-            && alias::is_needed_back(rule, &message, to)
-            && let Some(aliased) = alias::with_alias(contact.value, to)
-        {
-            patch.replace_value(contact.span, &aliased)?;
-        }
-        Ok(())
-    }
-
-    /// Appends a response without its top Via, which is ours.
-    fn write_without_top_via(&mut self, message: &Message<'_>) {
-        let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
-        if patch.remove_first_value(HeaderName::Via).is_ok() {
-            patch.write(&mut self.out.bytes);
-        }
-        self.room.patch = patch.into_space();
     }
 
     /// Appends a kept response, with the challenges of other branches at the end of its head (§16.7 step 7).
@@ -511,15 +471,37 @@ impl Step<'_, '_> {
             return;
         };
         let start = self.out.bytes.len();
-        match hidden {
-            Some(_) => {
-                self.pass_hidden(message, listener, datagram.source.ip());
+        let contact = self.contact_back(message, || Some(datagram.source));
+        let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
+        let done = patch_contact(&mut patch, contact).and_then(|()| match hidden {
+            Some(_) => Ok(()),
+            None => patch.remove_first_value(HeaderName::Via).map(drop),
+        });
+        if done.is_ok() {
+            patch.write(&mut self.out.bytes);
+        }
+        self.room.patch = patch.into_space();
+        if hidden.is_some() {
+            let text = self.out.bytes.split_off(start);
+            let mut layout = sip::Layout::new();
+            if let Ok(message) = sip::parse(&text, &mut layout) {
+                self.pass_hidden(&message, listener, datagram.source.ip());
             }
-            None => self.write_without_top_via(message),
         }
         if self.queue_from(start, listener, to) {
             self.env.count(Counter::ResponseStateless);
         }
+    }
+}
+
+/// Changes the Contact, where there is something to change.
+fn patch_contact(
+    patch: &mut Patch<'_>,
+    contact: Option<(Span, Vec<u8>)>,
+) -> Result<(), PatchError> {
+    match contact {
+        Some((span, value)) => patch.replace_value(span, &value),
+        None => Ok(()),
     }
 }
 

@@ -43,7 +43,8 @@ impl NatRule {
         }
         // What most show: nothing.
         let port = contact.port.unwrap_or(5060);
-        let given = contact.host.and_then(ip_of).map(|ip| ip.to_canonical());
+        let given = contact.host.and_then(|host| host.address());
+        let given = given.map(|ip| ip.to_canonical());
         let from = source.ip().to_canonical();
         if self == Self::Auto && given == Some(from) && port == source.port() {
             return false;
@@ -57,33 +58,50 @@ impl NatRule {
         if self == Self::Always {
             return true;
         }
-        match contact.host {
-            Some(Host::Name(name)) => {
-                let name = name.strip_suffix(b".").unwrap_or(name);
-                let end = name.len().saturating_sub(b".invalid".len());
-                name.get(end..)
-                    .is_some_and(|end| end.eq_ignore_ascii_case(b".invalid"))
+        match given {
+            Some(ip) if ip == from => {
+                let says = via.sent_by.port.unwrap_or(5060);
+                via.rport().is_some() && port != source.port() && says != source.port()
             }
-            _ => match given {
-                Some(ip) if ip == from => {
-                    let says = via.sent_by.port.unwrap_or(5060);
-                    via.rport().is_some() && port != source.port() && says != source.port()
-                }
-                Some(ip) => {
-                    let own = ip_of(via.sent_by.host).map(|ip| ip.to_canonical());
-                    is_private(ip) || own == Some(ip)
-                }
-                None => false,
-            },
+            Some(ip) => {
+                let own = via.sent_by.host.address().map(|ip| ip.to_canonical());
+                is_private(ip) || own == Some(ip)
+            }
+            None => contact.host.is_some_and(|host| means_nothing(&host)),
         }
+    }
+
+    /// The same of who answers, if there is no proxy between; `reached` says where he was reached. Returns that place. There is no Via of his to look at.
+    pub fn detects_answer(
+        self,
+        contact: &Uri<'_>,
+        reached: impl FnOnce() -> Option<SocketAddr>,
+    ) -> Option<SocketAddr> {
+        let host = contact.host?;
+        let asked = match self {
+            Self::Off => false,
+            Self::Auto => means_nothing(&host),
+            Self::Always => true,
+        };
+        let reached = asked.then(reached)??;
+        let given = host.address().map(|ip| ip.to_canonical());
+        let there = given == Some(reached.ip().to_canonical());
+        let other_port = self == Self::Always && contact.port.unwrap_or(5060) != reached.port();
+        (!there || other_port).then_some(reached)
     }
 }
 
-fn ip_of(host: Host<'_>) -> Option<IpAddr> {
-    match host {
-        Host::V4(ip) => Some(IpAddr::V4(ip)),
-        Host::V6(ip) => Some(IpAddr::V6(ip)),
-        Host::Name(_) => None,
+/// A host that leads nowhere from here: a private address, or a name that can't be one.
+fn means_nothing(host: &Host<'_>) -> bool {
+    match *host {
+        Host::V4(ip) => is_private(ip.into()),
+        Host::V6(ip) => is_private(ip.into()),
+        Host::Name(name) => {
+            let name = name.strip_suffix(b".").unwrap_or(name);
+            let end = name.len().saturating_sub(b".invalid".len());
+            name.get(end..)
+                .is_some_and(|end| end.eq_ignore_ascii_case(b".invalid"))
+        }
     }
 }
 
@@ -185,6 +203,28 @@ mod tests {
             assert_eq!(
                 NatRule::Always.detects(&message, &uri, source),
                 !via.contains(',')
+            );
+        }
+    }
+    #[test]
+    fn who_answers_from_behind_nat() {
+        for (contact, reached, auto, always) in [
+            ("sip:a@10.0.0.5", "203.0.113.9:40000", true, true),
+            ("sip:a@x8f.invalid", "203.0.113.9:40000", true, true),
+            ("sip:a@10.0.0.5", "10.0.0.5:5060", false, false),
+            ("sip:a@10.0.0.5:5070", "10.0.0.5:5060", false, true),
+            // Who is public may have answers come elsewhere.
+            ("sip:a@198.51.100.1", "203.0.113.9:5060", false, true),
+            ("sip:a@b.example.com", "203.0.113.9:5060", false, true),
+            ("tel:+1", "203.0.113.9:5060", false, false),
+        ] {
+            let uri = Uri::parse(contact.as_bytes()).unwrap();
+            let reached = reached.parse().unwrap();
+            let by = |rule: NatRule| rule.detects_answer(&uri, || Some(reached)).is_some();
+            assert_eq!(
+                (by(NatRule::Auto), by(NatRule::Always), by(NatRule::Off)),
+                (auto, always, false),
+                "{contact}"
             );
         }
     }

@@ -1,6 +1,6 @@
 //! What responses make of a call.
 
-use sip::{HeaderName, Message, NameAddr, Patch, PatchError};
+use sip::{HeaderName, Message, Patch, PatchError};
 use stdx::Instant;
 use tables::{
     Dialogs, Seats,
@@ -9,7 +9,7 @@ use tables::{
 
 use crate::{
     alias,
-    call::{CallRef, Role, place},
+    call::{CallRef, Role},
     context::{Branch, Context},
     io::Datagram,
     route::literal_address,
@@ -159,23 +159,16 @@ impl Step<'_, '_> {
 
     /// The Contact of who answered.
     fn target_of_answerer(&self, message: &Message<'_>, datagram: &Datagram<'_>) -> Vec<u8> {
-        let rule = self.settings.registrar.nat;
-        let needed = alias::is_needed_back(rule, message, datagram.source);
-        alias::target_of(message, needed.then_some(datagram.source))
+        let reached = self.needs_alias(message, || Some(datagram.source));
+        alias::target_of(message, reached)
     }
 
     /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2).
     fn routes_to_callee(&self, message: &Message<'_>) -> Vec<u8> {
-        let ours = |value: &[u8]| {
-            NameAddr::parse(value).is_ok_and(|route| {
-                route.uri.param(place::PARAM).is_some()
-                    && self.settings.listener_named(&route.uri).is_some()
-            })
-        };
         let mut above: Vec<&[u8]> = message
             .values(HeaderName::RecordRoute)
             .map(|value| value.value)
-            .take_while(|value| !ours(value))
+            .take_while(|value| !self.is_own_route(value))
             .collect();
         above.reverse();
         let mut text = Vec::new();
