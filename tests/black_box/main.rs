@@ -22,6 +22,7 @@ mod log;
 mod many_calls;
 mod media;
 mod nat;
+mod nat_networks;
 mod overload;
 mod prefix_routing;
 mod proxy_forking;

@@ -6,6 +6,7 @@
 //! - [`sipp::Sipp`], [`baresip::Baresip`], [`sipsak`]: the outside clients;
 //! - [`unbound::Unbound`]: a name server, and a gate before it;
 //! - [`rtpengine::Engine`], [`rtpengine::Party`]: a relay of media, and who sends media through it;
+//! - [`networks::Networks`]: networks of their own, with routers that translate addresses;
 //! - [`registers::Registering`]: REGISTERs at a rate, by clients that remember what was acknowledged;
 //! - [`crowd::Crowd`]: a hundred thousand calls from one thread;
 //! - [`flow`]: call flows in text files, and what plays them;
@@ -23,6 +24,7 @@ pub mod flow;
 pub mod machine;
 pub mod manager;
 pub mod message;
+pub mod networks;
 pub mod peer;
 pub mod registers;
 pub mod rtpengine;

@@ -8,13 +8,15 @@ use anyhow::bail;
 use crate::shell::{self, have, output};
 
 /// Program, and the Debian package that brings it.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("cc", "gcc"),
     ("sipp", "sip-tester"),
     ("sipsak", "sipsak"),
     ("baresip", "baresip-core"),
     ("unbound", "unbound"),
     ("rtpengine", "rtpengine-daemon"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
     ("valgrind", "valgrind"),
 ];
 
