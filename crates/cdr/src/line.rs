@@ -371,6 +371,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_book_has_every_field_and_every_cause() {
+        let book = include_str!("../../../docs/cdr.md");
+        for field in Field::ALL {
+            let line = format!("| `{}` | {}", field.name(), field.description());
+            assert!(book.contains(&line), "{line}");
+        }
+        for cause in EndCause::ALL {
+            assert!(book.contains(&format!("`{}`", cause.name())), "{cause:?}");
+        }
+    }
+
+    #[test]
     fn dates() {
         let of = |days| date(days);
         assert_eq!(of(0), (1970, 1, 1));
