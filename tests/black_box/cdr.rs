@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use blackbox::binary::tandem;
 use blackbox::either;
@@ -202,18 +202,13 @@ fn each_call_has_one_record_whoever_dies() {
     let (rate, seconds) = (either(100, 200), either(12, 50));
     let mut load = Load::start(&server, rate, seconds, &[]);
     let mut kills = 0;
-    let mut next = Instant::now() + Duration::from_millis(500);
-    while !load.is_over() {
-        if Instant::now() >= next {
-            next += Duration::from_secs(1);
-            let workers = server.workers();
-            if let Some(victim) = workers.get(dice.below(workers.len())) {
-                server.kill_worker(victim.pid);
-                kills += 1;
-            }
+    load.meanwhile(Duration::from_millis(500), Duration::from_secs(1), || {
+        let workers = server.workers();
+        if let Some(victim) = workers.get(dice.below(workers.len())) {
+            server.kill_worker(victim.pid);
+            kills += 1;
         }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    });
     load.end().assert_no_call_failed();
     server.wait_ready();
     let calls = u64::from(rate) * seconds;

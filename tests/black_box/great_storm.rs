@@ -4,7 +4,7 @@
 //! `TANDEM_STORM_KILLS`, `TANDEM_STORM_RATE` and `TANDEM_STORM_EVERY_MS` set other lengths; `cargo xtask storm` does that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use blackbox::either;
 use blackbox::machine::{alone, eventually};
@@ -67,18 +67,16 @@ fn nothing_is_lost_or_leaked() {
         Dice::from_environment("great storm, registers"),
     );
     let mut deaths = Deaths::default();
-    let mut next = Instant::now() + every;
-    while !load.is_over() {
-        if Instant::now() >= next && (deaths.times.len() as u64) < kills {
-            next += every;
-            let workers = server.signalling();
-            if let Some(victim) = workers.get(dice.below(workers.len())) {
-                let slot = victim.slots[dice.below(victim.slots.len())];
-                kill_and_time(&server, &flows, victim.pid, slot, &mut deaths);
-            }
+    load.meanwhile(every, every, || {
+        if deaths.times.len() as u64 >= kills {
+            return;
         }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        let workers = server.signalling();
+        if let Some(victim) = workers.get(dice.below(workers.len())) {
+            let slot = victim.slots[dice.below(victim.slots.len())];
+            kill_and_time(&server, &flows, victim.pid, slot, &mut deaths);
+        }
+    });
     let outcome = registers.end();
     let report = load.end();
     println!("great storm: {deaths}");

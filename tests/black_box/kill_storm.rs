@@ -30,17 +30,12 @@ fn no_call_and_no_registration_is_lost() {
     let registrations = server.number("registrations");
     let mut load = Load::start(&server, 200, seconds(), &[]);
     let mut deaths = Deaths::default();
-    let mut next = Instant::now() + EVERY / 2;
-    while !load.is_over() {
-        if Instant::now() >= next {
-            next += EVERY;
-            let workers = server.signalling();
-            let victim = &workers[dice.below(workers.len())];
-            let slot = victim.slots[dice.below(victim.slots.len())];
-            kill_and_time(&server, &flows, victim.pid, slot, &mut deaths);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    load.meanwhile(EVERY / 2, EVERY, || {
+        let workers = server.signalling();
+        let victim = &workers[dice.below(workers.len())];
+        let slot = victim.slots[dice.below(victim.slots.len())];
+        kill_and_time(&server, &flows, victim.pid, slot, &mut deaths);
+    });
     println!("kill storm: {deaths}");
     let report = load.end();
     println!(

@@ -1,6 +1,6 @@
 //! SIPp calls through the server at a steady rate, with registrations that must survive beside them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blackbox::server::Server;
 use blackbox::sipp::{Ended, Run, Sipp};
@@ -64,6 +64,17 @@ impl Load {
 
     pub(crate) fn is_over(&mut self) -> bool {
         self.pairs.iter_mut().all(|pair| pair.0.is_over())
+    }
+
+    /// Does something again and again until the last call is over, for the first time after `first`.
+    pub(crate) fn meanwhile(&mut self, first: Duration, every: Duration, mut work: impl FnMut()) {
+        let mut next = Instant::now() + first;
+        for (caller, _) in &mut self.pairs {
+            while !caller.is_over_within(next.saturating_duration_since(Instant::now())) {
+                next += every;
+                work();
+            }
+        }
     }
 
     /// Waits for the last call.

@@ -189,7 +189,7 @@ fn under_traffic() {
     let server = Server::start();
     let mut load = Load::start(&server, 100, 8, &[]);
     let mut reloads = 0;
-    while !load.is_over() {
+    load.meanwhile(Duration::ZERO, Duration::from_millis(900), || {
         let config = if reloads % 2 == 0 {
             with_domain("second.test")
         } else {
@@ -198,8 +198,7 @@ fn under_traffic() {
         server.write_config(&config);
         server.run(&["reload"]);
         reloads += 1;
-        std::thread::sleep(Duration::from_millis(700));
-    }
+    });
     load.end().assert_no_call_failed();
     assert!(reloads > 5);
     assert_eq!(server.restarts(), 0);

@@ -1,6 +1,6 @@
 //! `tandem restart --all` every 5 s under 200 calls a second, and of one worker.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use blackbox::either;
 use blackbox::machine::{alone, eventually, shared};
@@ -14,22 +14,17 @@ fn restarts_lose_nothing() {
     let server = Server::start();
     let kept = Registrations::make(&server, 50);
     let mut load = Load::start(&server, 200, either(12, 60), &[]);
-    let mut next = Instant::now() + Duration::from_secs(1);
     let mut restarts = 0;
-    while !load.is_over() {
-        if Instant::now() >= next {
-            next += Duration::from_secs(5);
-            let before: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
-            server.run(&["restart", "--all"]);
-            let after: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
-            assert!(
-                before.iter().all(|p| !after.contains(p)),
-                "{before:?} -> {after:?}"
-            );
-            restarts += before.len() as u64;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    load.meanwhile(Duration::from_secs(1), Duration::from_secs(5), || {
+        let before: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+        server.run(&["restart", "--all"]);
+        let after: Vec<i32> = server.signalling().iter().map(|w| w.pid).collect();
+        assert!(
+            before.iter().all(|p| !after.contains(p)),
+            "{before:?} -> {after:?}"
+        );
+        restarts += before.len() as u64;
+    });
     let report = load.end();
     println!(
         "rolling restart: {restarts} workers, {} retransmissions",

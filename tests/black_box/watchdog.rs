@@ -30,7 +30,7 @@ fn a_stopped_worker_is_replaced_and_no_call_is_lost() {
     let _alone = alone();
     let server = Server::start();
     let kept = Registrations::make(&server, 20);
-    let mut load = Load::start(&server, 100, 12, &[]);
+    let load = Load::start(&server, 100, 12, &[]);
     let victim = server.signalling()[0].clone();
     // In the midst of it: some fifty calls have gone through its slot.
     eventually("load on the slot", LIMIT, || {
@@ -59,9 +59,6 @@ fn a_stopped_worker_is_replaced_and_no_call_is_lost() {
     let after: Vec<i32> = server.signalling()[1..].iter().map(|w| w.pid).collect();
     assert_eq!(others, after, "the others go on");
     assert_eq!(server.restarts(), 1);
-    while !load.is_over() {
-        std::thread::sleep(Duration::from_millis(50));
-    }
     load.end().assert_no_call_failed();
     kept.assert_all_there(&server);
     let now = arena_bytes(&server);

@@ -1,9 +1,11 @@
 //! A UDP socket that speaks SIP messages and never retransmits.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::message::Message;
@@ -104,6 +106,18 @@ impl Peer {
             .set_nonblocking(false)
             .expect("sockets can be blocking");
         found
+    }
+
+    /// Waits until something has come to one of them, or until then.
+    pub fn wait_for_any(peers: &[&Self], until: Instant) {
+        let mut sockets: Vec<PollFd<'_>> = peers
+            .iter()
+            .map(|peer| PollFd::new(peer.socket.as_fd(), PollFlags::POLLIN))
+            .collect();
+        let left = until.saturating_duration_since(Instant::now());
+        let ms = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+        // Interrupted: whoever waits looks again.
+        let _ = poll(&mut sockets, PollTimeout::from(ms));
     }
 
     /// The next message that `wanted` accepts; others are dropped. Panics, naming what came, if none comes.

@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -173,39 +175,51 @@ impl Sipp {
     /// Waits until it ends by itself (a caller with a number of calls).
     #[track_caller]
     pub fn wait(mut self, limit: Duration) -> Ended {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("our own child") {
-                return self.ended(status.code());
-            }
-            assert!(
-                start.elapsed() < limit,
-                "sipp {} runs on after {limit:?}: {:?}\n{}",
-                self.scenario,
-                self.statistics(),
-                tail(&self.text("errors.log"))
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        assert!(
+            self.is_over_within(limit),
+            "sipp {} runs on after {limit:?}: {:?}\n{}",
+            self.scenario,
+            self.statistics(),
+            tail(&self.text("errors.log"))
+        );
+        let status = self.child.wait().expect("our own child");
+        self.ended(status.code())
     }
 
     /// Lets its calls finish, then ends it (a callee that waits for ever).
     pub fn finish(mut self, limit: Duration) -> Ended {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid fits"));
         let _ = kill(pid, Signal::SIGUSR1);
-        let start = Instant::now();
-        while start.elapsed() < limit {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return self.ended(status.code());
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        self.ended(None)
+        let status = match self.is_over_within(limit) {
+            true => self.child.wait().ok(),
+            false => None,
+        };
+        self.ended(status.and_then(|status| status.code()))
     }
 
     /// Has it ended by itself?
     pub fn is_over(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// As [`Sipp::is_over`], or does it end before the time is over?
+    pub fn is_over_within(&mut self, limit: Duration) -> bool {
+        if self.is_over() {
+            return true;
+        }
+        let process = os::pidfd_open(self.child.id()).expect("our own child");
+        let until = Instant::now() + limit;
+        loop {
+            // Rounded up, so that it is over when the loop is.
+            let left = until.saturating_duration_since(Instant::now());
+            let ms = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+            let mut ended = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            // Interrupted: it is looked at again.
+            let _ = poll(&mut ended, PollTimeout::from(ms));
+            if self.is_over() || left.is_zero() {
+                return self.is_over();
+            }
+        }
     }
 
     /// What it has counted up to its last report (once a second).

@@ -107,18 +107,13 @@ fn calls_at_the_engine_while_workers_die() {
     let engine = Engine::start();
     let server = Server::start_with(&config(&[engine.address], ""));
     let mut load = crate::load::Load::start(&server, 50, blackbox::either(6, 60), &[]);
-    let mut next = std::time::Instant::now() + Duration::from_millis(500);
     let mut killed = 0;
-    while !load.is_over() {
-        if std::time::Instant::now() >= next {
-            next += Duration::from_secs(1);
-            let workers = server.signalling();
-            let victim = &workers[dice.below(workers.len())];
-            server.kill_worker(victim.pid);
-            killed += 1;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    load.meanwhile(Duration::from_millis(500), Duration::from_secs(1), || {
+        let workers = server.signalling();
+        let victim = &workers[dice.below(workers.len())];
+        server.kill_worker(victim.pid);
+        killed += 1;
+    });
     let report = load.end();
     println!(
         "media storm: {killed} deaths, {} retransmissions by the phones, {} calls freed",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use blackbox::machine::{eventually, shared};
 use blackbox::message::Message;
+use blackbox::peer::Peer;
 use blackbox::rtpengine::{Engine, Party, media_address};
 use blackbox::server::{DEFAULT, LIMIT, Server};
 use blackbox::ua::Ua;
@@ -190,7 +191,11 @@ fn an_engine_stops_in_mid_load() {
                     alice.send(&alice.ack(&invite, &message));
                 }
             }
-            std::thread::sleep(Duration::from_millis(1));
+            let until = match done.load(order) {
+                false => next,
+                true => std::time::Instant::now() + Duration::from_secs(1),
+            };
+            Peer::wait_for_any(&[&alice.peer, &bob.peer], until);
         }
         (well, refused, worst)
     };
@@ -199,9 +204,11 @@ fn an_engine_stops_in_mid_load() {
         // One every 5 ms, for two seconds.
         let measure = || {
             let mut took = Vec::new();
+            let mut next = std::time::Instant::now();
             for _ in 0..400 {
+                next += Duration::from_millis(5);
                 took.push(plain_call());
-                std::thread::sleep(Duration::from_millis(5));
+                Peer::wait_for_any(&[], next);
             }
             took.sort_unstable();
             (took[200], took[395])
