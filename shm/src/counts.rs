@@ -27,6 +27,11 @@
 //! nothing which was retired since then has become free, let alone something else. A resource may be removed meanwhile: then the cells are
 //! written in a RETIRED block, for nobody.
 //!
+//! *A resource that goes takes no count with it.* Whoever wants to remove one closes it first ([`CLOSED`], by a change of its control word), and then sums up: if that is 0, it goes, in the
+//! version that was closed. Whoever counts in it looks at its word after 5b, and takes the count back if it is closed or gone. Both write before they read, all of it SeqCst: so either the
+//! one sees the count or the other the closing. Who wants to count in a closed one changes it first (`replace`: another body, which cannot be the old one again while the
+//! other holds its epoch), so that the removal fails. A closer that dies leaves a closed resource, which is opened or closed again by the next one.
+//!
 //! *The limit is never exceeded.* Say that L + 1 counted records are LIVE at one moment, and X is the one of them that was counted (5b) last. The other L
 //! were counted before it and still are, so its sum should have been L + 1 at least. It was less only if X read one cell before a record E was counted in
 //! it, and another cell after E was taken off there; so E was counted, admitted and removed while X summed up. Of all such records take the one that was admitted
@@ -55,7 +60,12 @@ pub struct Count {
     pub cells: Block,
     /// How many there may be, this one included; `None`: any number.
     pub limit: Option<u64>,
+    /// The record that the cells are a child of: it must not be [`CLOSED`], or gone. `None`: the caller knows that it stays.
+    pub of: Option<RowRef>,
 }
+
+/// Of a record's flags: nothing new may count in its cells, because it is about to go.
+pub const CLOSED: u8 = 0x80;
 
 /// Bytes of a cell, and of the header's line before the first.
 const CELL_BYTES: u64 = 64;
@@ -86,6 +96,15 @@ impl Inner {
         // SYNC cells: SeqCst, see the head.
         let cells = self.cells(block)?.map(|c| c.load(Ordering::SeqCst));
         Some(cells.fold(0, |sum, cell| sum.wrapping_add(cell.cast_signed())))
+    }
+
+    /// Whether something may count in what this record has.
+    fn is_open(&self, of: RowRef) -> bool {
+        failpoint!("shm.broken.no_look_at_resources", true);
+        self.row(of.index).is_some_and(|words| {
+            let now = words.load();
+            now.generation() == of.generation && now.is_live() && now.flags() & CLOSED == 0
+        })
     }
 
     /// Stores what an intent says.
@@ -219,13 +238,20 @@ impl Participant {
                     .is_none_or(|total| over(total, 0, limit))
             })
         });
-        match refused {
-            None => Ok(cells),
-            Some(nth) => {
-                self.take_back(&cells);
-                Err(InsertError::OverLimit { nth })
-            }
-        }
+        let closed = || {
+            counts
+                .iter()
+                .position(|count| count.of.is_some_and(|of| !inner.is_open(of)))
+        };
+        let error = match refused {
+            Some(nth) => InsertError::OverLimit { nth },
+            None => match closed() {
+                Some(nth) => InsertError::NoCells { nth },
+                None => return Ok(cells),
+            },
+        };
+        self.take_back(&cells);
+        Err(error)
     }
 
     /// Undoes [`admit`](Self::admit).

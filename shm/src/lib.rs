@@ -59,7 +59,7 @@ pub use audit::{Violation, audit};
 pub use blocks::BlockMut;
 pub use body::{CHILDREN_MAX, HEADER_BYTES, KEY_MAX};
 pub use carry::{Carried, CarryError};
-pub use counts::Count;
+pub use counts::{CLOSED, Count};
 pub use ctl::Version;
 pub use directory::{Directory, Entry, Head, Place};
 pub use epoch::COUNTS_MAX;

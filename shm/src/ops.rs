@@ -34,7 +34,7 @@ use failpoint::failpoint;
 use std::rc::Rc;
 
 use stdx::Instant;
-use sync::{Ordering, spin_loop};
+use sync::{Ordering, fence, spin_loop};
 
 use crate::arena::{Arena, Inner};
 use crate::body::{CHILDREN_MAX, Contents, KEY_MAX, NEVER};
@@ -106,7 +106,7 @@ pub enum InsertError {
         /// Which of [`New::counts`].
         nth: usize,
     },
-    /// This count names no block of cells, or is one too many.
+    /// This count names no block of cells, or one of a record that is closed or gone, or is one too many.
     #[error("count {nth} names no block of cells")]
     NoCells {
         /// Which of [`New::counts`].
@@ -569,6 +569,30 @@ impl Participant {
         self.release(row, live, Some(children));
         failpoint!("shm.replace.released");
         inner.clear_intent(self.id);
+        Ok(Version(changed.0))
+    }
+
+    /// Changes a record's flags, if it still is in the version that was seen. Its body stays, so that it takes no memory.
+    pub fn reflag(
+        &mut self,
+        row: RowRef,
+        expect: Version,
+        flags: u8,
+    ) -> Result<Version, ReplaceError> {
+        assert!(self.online, "reflag needs an announced epoch");
+        let words = self.inner().row(row.index).ok_or(ReplaceError::Gone)?;
+        let live = words.load();
+        if live.generation() != row.generation || !live.is_live() {
+            return Err(ReplaceError::Gone);
+        }
+        let body = live.body().ok_or(ReplaceError::Gone)?;
+        let changed = live.changed(body, flags);
+        if live.0 != expect.0 || !words.change(live, changed) {
+            return Err(ReplaceError::Changed);
+        }
+        failpoint!("shm.reflag.changed");
+        // Who closes a record looks at its cells next, see `counts`.
+        fence(Ordering::SeqCst);
         Ok(Version(changed.0))
     }
 

@@ -4,11 +4,11 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use common::{OTHER, TABLE, online, smallest};
 use failpoint::Action;
-use shm::{Arena, Block, Count, New, Participant, RowMeta, audit};
+use shm::{Arena, Block, CLOSED, Count, New, Participant, RowMeta, audit};
 use shm_testing::beside::{Deaths, Operation, Rival, beside};
 use shm_testing::hammer::{Hammer, PROCESSES, hammer};
 use shm_testing::history::{Ask, Log, Told};
@@ -33,6 +33,7 @@ fn try_insert_counted(p: &mut Participant, key: &[u8]) -> bool {
     let count = Count {
         cells: cells(p),
         limit: None,
+        of: None,
     };
     let new = New {
         key,
@@ -114,6 +115,77 @@ fn wrong_beside() -> bool {
 fn deaths_beside_another_tell_whether_intents_are_noted() {
     let _hook = without("shm.broken.no_intent");
     assert!(wrong_beside());
+}
+
+/// A record is made that counts in a resource, and another participant closes the resource, sums up and removes it, each at some point of that: how often it counts in what is gone.
+fn counted_by_nothing(look: bool) -> usize {
+    const POINTS: [&str; 4] = [
+        "shm.insert.attached",
+        "shm.counts.intended",
+        "shm.counts.added",
+        "shm.insert.counted",
+    ];
+    let mut wrong = 0;
+    for order in 0..POINTS.len().pow(3) {
+        let at = [0, 1, 2].map(|step| order / POINTS.len().pow(step) % POINTS.len());
+        if !at.is_sorted() {
+            continue;
+        }
+        let arena = smallest(2);
+        let mut p = online(&arena, 0);
+        let block = p.allocate_cells().expect("room");
+        p.insert(OTHER, b"resource", &[], &[block], RowMeta::default())
+            .expect("room");
+        let resource = p.find(OTHER, b"resource", |r| r.row).expect("there");
+        let other = Rc::new(RefCell::new(online(&arena, 1)));
+        let acts = Rc::clone(&other);
+        let (mut closed, mut idle) = (None, false);
+        let hook = failpoint::hook(move |point| {
+            if point == "shm.broken.no_look_at_resources" {
+                return (!look).then_some(Action::Error);
+            }
+            let mut other = acts.borrow_mut();
+            for (step, at) in at.into_iter().enumerate() {
+                if POINTS[at] != point {
+                    continue;
+                }
+                let seen = other.with(resource, |r| (r.version, other.cells_total(r.children[0])));
+                let Some((version, total)) = seen else {
+                    continue;
+                };
+                match step {
+                    0 => closed = other.reflag(resource, version, CLOSED).ok(),
+                    1 => idle = total == 0,
+                    _ if idle => {
+                        other.remove(resource, closed);
+                    }
+                    _ => {}
+                }
+            }
+            None
+        });
+        let count = Count {
+            cells: cells(&p),
+            limit: None,
+            of: Some(resource),
+        };
+        let new = New {
+            key: b"new",
+            counts: &[count],
+            ..New::default()
+        };
+        let made = p.insert_new(TABLE, &new).is_ok();
+        drop(hook);
+        let total = p.with(resource, |r| p.cells_total(r.children[0]));
+        wrong += usize::from(total.unwrap_or(0) != i64::from(made));
+    }
+    wrong
+}
+
+#[test]
+fn orders_tell_whether_resources_are_looked_at() {
+    assert_eq!(counted_by_nothing(true), 0);
+    assert!(counted_by_nothing(false) > 0);
 }
 
 fn get(p: &Participant, key: u8) -> Option<i64> {

@@ -35,6 +35,7 @@ fn count(p: &Participant, name: &[u8], limit: Option<u64>) -> Count {
     Count {
         cells: cells(p, name),
         limit,
+        of: None,
     }
 }
 
@@ -108,6 +109,7 @@ fn what_is_no_block_of_cells_is_refused() {
     let none = Count {
         cells: plain,
         limit: None,
+        of: None,
     };
     assert_eq!(
         insert(&mut p, b"k", &[a, none]),

@@ -131,6 +131,7 @@ fn run(arena: &Arena, shape: &Shape) {
             let counts = [Count {
                 cells: cells(&p[who]),
                 limit: Some(1_000_000),
+                of: None,
             }];
             match shape.insert(&mut p[who], n * 2 + who as u32, &counts) {
                 Ok(row) => rows.push((row, who)),
@@ -154,6 +155,7 @@ fn run(arena: &Arena, shape: &Shape) {
             let counts = [Count {
                 cells: cells(&p[who]),
                 limit: None,
+                of: None,
             }];
             match shape.insert(&mut p[who], u32::MAX - nth, &counts) {
                 Err(InsertError::Full) => refused += 1,

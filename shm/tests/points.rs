@@ -16,8 +16,8 @@ use failpoint::Action;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use shm::{
-    Arena, Cursor, EVENT_WORDS, Image, Importer, Mail, New, Participant, ParticipantId, RowMeta,
-    SlotId,
+    Arena, CLOSED, Cursor, EVENT_WORDS, Image, Importer, Mail, New, Participant, ParticipantId,
+    RowMeta, SlotId,
 };
 
 /// Those of the arena at which a process can die; what is left out in `broken` is no step.
@@ -55,6 +55,8 @@ fn live(arena: &Arena) {
         RowMeta::default(),
     )
     .expect("room");
+    let version = p.with(row, |r| r.version).expect("there");
+    p.reflag(row, version, CLOSED).expect("as it was");
     let reserved = p.reserve(TABLE, b"given up").expect("room");
     p.abandon(reserved);
     assert!(p.remove(row, None));

@@ -12,12 +12,15 @@
 //!
 //! *Names.* A destination whose URI has a host name has a row for the name, which says to what [`Member`]s it was resolved last, and one for each member.
 //!
+//! *Going*: a resource that nothing counts in is closed before it goes, so that no dialog is counted in what is no more. The dialog finds it open again, or makes a new one.
+//!
 //! *Full*: a new resource is refused. Changes, removals and the admission of dialogs to resources that are there go on.
 
 use std::time::Duration;
 
 use shm::{
-    Block, Cursor, InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef, Version,
+    Block, CLOSED, Cursor, InsertError, New, Participant, Record, ReplaceError, RowMeta, RowRef,
+    Version,
 };
 use stdx::Instant;
 use zerocopy::little_endian::{U32, U64};
@@ -407,8 +410,7 @@ impl Balancer<'_> {
         .map(|_| ())
     }
 
-    /// Removes a resource if nothing counts in it; else it takes nothing new, and goes when the last of it has ended. A dialog that is admitted at the same moment as its
-    /// resource goes keeps its record, and is not counted any more.
+    /// Removes a resource if nothing counts in it; else it takes nothing new, and goes when the last of it has ended.
     pub fn remove(&mut self, row: RowRef, now: Instant) -> Result<Removal, BalancerError> {
         let mark = |resource: &mut Resource| {
             if resource.mode != Mode::Removed {
@@ -426,16 +428,20 @@ impl Balancer<'_> {
 
     fn remove_if_idle(&mut self, row: RowRef) -> Result<Removal, BalancerError> {
         for _ in 0..ATTEMPTS_MAX {
-            let seen: Option<(u64, Version)> = self
+            let seen: Option<(u64, Version, u8)> = self
                 .0
                 .with(row, |r| {
-                    Some((total(self.0, cells(self.0, &r)?), r.version))
+                    Some((total(self.0, cells(self.0, &r)?), r.version, r.flags))
                 })
                 .flatten();
             match seen {
                 None => return Ok(Removal::Gone),
-                Some((live, _)) if live > 0 => return Ok(Removal::Waiting(live)),
-                Some((_, version)) if self.0.remove(row, Some(version)) => {
+                Some((live, ..)) if live > 0 => return Ok(Removal::Waiting(live)),
+                // First nothing new may count in it, then it is looked at once more: see `shm::counts`.
+                Some((_, version, flags)) if flags & CLOSED == 0 => {
+                    let _ = self.0.reflag(row, version, flags | CLOSED);
+                }
+                Some((_, version, _)) if self.0.remove(row, Some(version)) => {
                     return Ok(Removal::Gone);
                 }
                 Some(_) => {}
@@ -448,7 +454,7 @@ impl Balancer<'_> {
     pub fn reap(&mut self, cursor: Cursor, rows_max: usize) -> Option<Cursor> {
         let mut waiting = Vec::new();
         let next = self.0.scan(BALANCER, cursor, rows_max, |r| {
-            if r.flags == Mode::Removed as u8 {
+            if r.flags & !CLOSED == Mode::Removed as u8 {
                 waiting.push(r.row);
             }
         });
@@ -497,11 +503,20 @@ pub(crate) fn cells_of(participant: &Participant, row: RowRef, key: &[u8]) -> Op
         .flatten()
 }
 
-/// The cells and the name of the resource in this row, for a dialog that is to count in it.
-pub(crate) fn admission(participant: &Participant, row: RowRef) -> Option<(Block, Vec<u8>)> {
-    participant
-        .with(row, |r| Some((cells(participant, &r)?, r.key.to_vec())))
-        .flatten()
+/// The cells and the name of the resource in this row, for a dialog that is to count in it. One that somebody is about to remove is opened again.
+pub(crate) fn admission(participant: &mut Participant, row: RowRef) -> Option<(Block, Vec<u8>)> {
+    for _ in 0..ATTEMPTS_MAX {
+        let seen = participant.with(row, |r| {
+            Some((cells(participant, &r)?, r.key.to_vec(), r.flags))
+        });
+        let (cells, key, flags) = seen.flatten()?;
+        if flags & CLOSED == 0 {
+            return Some((cells, key));
+        }
+        // Any change opens it.
+        Balancer(participant).update(row, |_| {}).ok()?;
+    }
+    None
 }
 
 /// A sum below 0 is one seen between two of its cells.

@@ -70,7 +70,8 @@ impl Seats<'_> {
         now: Instant,
     ) -> Result<(), SeatError> {
         let key = key(place, attempt);
-        let (cells, resource_key) = balancer::admission(self.0, resource).ok_or(SeatError::Gone)?;
+        let (mut cells, resource_key) =
+            balancer::admission(self.0, resource).ok_or(SeatError::Gone)?;
         let mut body = Vec::new();
         let mut row = SeatRow::new_zeroed();
         row.begin(0);
@@ -79,14 +80,15 @@ impl Seats<'_> {
         row.taken_at = word(Some(now));
         body.extend_from_slice(row.as_bytes());
         put(RESOURCE_KEY, Some(&resource_key), &mut body);
-        let new = New {
-            key: &key,
-            payload: &[&body],
-            meta: RowMeta::default(),
-            counts: &[Count { cells, limit }],
-            ..New::default()
-        };
         for _ in 0..balancer::ATTEMPTS_MAX {
+            let of = Some(resource);
+            let new = New {
+                key: &key,
+                payload: &[&body],
+                meta: RowMeta::default(),
+                counts: &[Count { cells, limit, of }],
+                ..New::default()
+            };
             match self.0.insert_new(SEAT, &new) {
                 Ok(_) => return Ok(()),
                 Err(InsertError::Exists { row, .. }) => {
@@ -104,7 +106,11 @@ impl Seats<'_> {
                     }
                 }
                 Err(InsertError::OverLimit { .. }) => return Err(SeatError::Taken),
-                Err(InsertError::NoCells { .. }) => return Err(SeatError::Gone),
+                // Somebody is about to remove it, or has.
+                Err(InsertError::NoCells { .. }) => {
+                    let again = balancer::admission(self.0, resource);
+                    (cells, _) = again.ok_or(SeatError::Gone)?;
+                }
                 Err(InsertError::Stale) => {}
                 Err(_) => return Err(SeatError::Full),
             }

@@ -56,8 +56,13 @@ pub fn insert_counted(
             Count {
                 cells: a,
                 limit: None,
+                of: None,
             },
-            Count { cells: b, limit },
+            Count {
+                cells: b,
+                limit,
+                of: None,
+            },
         ],
         ..New::default()
     };

@@ -128,7 +128,7 @@ pub enum Confirmed {
 pub struct Dialogs<'p>(pub &'p mut Participant);
 
 impl Dialogs<'_> {
-    /// Publishes a new dialog, counted in these resources, unless one of them is at its limit.
+    /// Publishes a new dialog, counted in these resources, unless one of them is at its limit. [`CreateError::NoResource`]: it has gone, or is about to; who needs it makes it anew and tries again.
     pub fn create(&mut self, dialog: Dialog, counts: &[CountIn]) -> Result<RowRef, CreateError> {
         let (alias, origin) = (dialog.id.0, dialog.origin);
         let mut dialog = dialog;
@@ -167,6 +167,7 @@ impl Dialogs<'_> {
             cells.push(Count {
                 cells: block,
                 limit: count.limit,
+                of: Some(count.resource),
             });
             dialog.counted.push(CountedBy {
                 row: Some(count.resource),
@@ -234,6 +235,20 @@ impl Dialogs<'_> {
             return Err(CreateError::Exists(row));
         }
         let key = key::further(&dialog.call_id, &dialog.caller.tag, callee_tag);
+        let counted = std::mem::take(&mut dialog.counted);
+        for _ in 0..ATTEMPTS_MAX {
+            let counts = self.still_there(&counted);
+            match self.insert(&mut dialog, &key, None, &counts) {
+                // Gone since then.
+                Err(CreateError::NoResource { .. }) => {}
+                done => return done,
+            }
+        }
+        Err(CreateError::Busy)
+    }
+
+    /// Those of these resources that are there.
+    fn still_there(&self, counted: &[CountedBy]) -> Vec<CountIn> {
         let still = |by: &CountedBy| {
             let resource = by.row?;
             balancer::cells_of(self.0, resource, &by.key)?;
@@ -242,8 +257,7 @@ impl Dialogs<'_> {
                 limit: None,
             })
         };
-        let counts: Vec<CountIn> = dialog.counted.iter().filter_map(still).collect();
-        self.insert(&mut dialog, &key, None, &counts)
+        counted.iter().filter_map(still).collect()
     }
 
     /// What is left of the first dialog of an INVITE, see [`Dialogs::end_keeping`].

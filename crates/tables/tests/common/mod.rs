@@ -130,20 +130,29 @@ pub fn counts(p: &Participant) -> Result<(), String> {
         .arena()
         .participant(ParticipantId(p.arena().participants() - 1));
     p.online();
-    let Some(busy) = Balancer(&mut p).find(&resource(b"busy")) else {
-        return Ok(());
-    };
-    // A dialog that was admitted as its resource went is not counted in the next one of that name: see `Balancer::remove`.
-    let mut dialogs = 0;
+    // What a dialog counts in is there as long as it is, and counts it.
+    let mut by_resource = std::collections::HashMap::<_, (Vec<u8>, u64)>::new();
     p.rows(tables::DIALOG, |r| {
         let view = View::new(&r).expect("a dialog");
-        let counts = view.state != tables::dialog::DialogState::Ended;
-        dialogs += u64::from(counts && view.counted().any(|(row, _)| row == busy.row));
+        if view.state == tables::dialog::DialogState::Ended {
+            return;
+        }
+        for (row, key) in view.counted() {
+            let resource = by_resource.entry(row).or_default();
+            *resource = (key.to_vec(), resource.1 + 1);
+        }
     });
-    match Balancer(&mut p).live(busy.row) {
-        Some(live) if live == dialogs => Ok(()),
-        live => Err(format!("cells say {live:?}, a recount {dialogs}")),
+    if let Some(busy) = Balancer(&mut p).find(&resource(b"busy")) {
+        by_resource.entry(busy.row).or_default();
     }
+    for (row, (key, dialogs)) in by_resource {
+        match Balancer(&mut p).get(row) {
+            Some(found)
+                if found.live == dialogs && (dialogs == 0 || found.key.as_bytes() == key) => {}
+            found => return Err(format!("{dialogs} dialogs count in {found:?}")),
+        }
+    }
+    Ok(())
 }
 
 /// What `proxy` does at a transaction's first message: its row is reserved, because branches name it, and the request kept.
