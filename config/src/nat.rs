@@ -22,6 +22,8 @@ pub struct Nat {
     pub keepalive_all: bool,
     /// Datagrams in a second over all slots.
     pub keepalive_rate: u32,
+    /// How many in a row without an answer remove a binding; 0: none does.
+    pub keepalive_failures: u8,
 }
 
 /// `nat.detect`
@@ -79,6 +81,14 @@ pub(crate) const NAT: Section = Section {
             doc: "Datagrams in a second at most, over all slots. With more bindings than that allows for, each waits longer than `keepalive`.",
             example: "keepalive_rate = 20000",
         },
+        Key {
+            name: "keepalive_failures",
+            value: "integer, 0 to 100",
+            default: "0",
+            effect: Reload,
+            doc: "After how many `OPTIONS` in a row without any answer a binding is removed, so that nobody waits for a phone that is gone; 0: after none, it ends when it expires. A REGISTER or an answer, whatever it says, begins the count anew. Only for phones that answer OPTIONS at all; those that don't would be removed between their REGISTERs.",
+            example: "keepalive_failures = 0",
+        },
     ],
     absent: &["contact", "stun", "turn", "remove_dead"],
 };
@@ -89,7 +99,7 @@ pub(crate) fn read(table: &Table<'_>) -> Nat {
         ("always", NatDetection::Always),
         ("off", NatDetection::Off),
     ];
-    Nat {
+    let nat = Nat {
         detect: table
             .choice("detect", &detections, &[])
             .unwrap_or(NatDetection::Auto),
@@ -109,7 +119,19 @@ pub(crate) fn read(table: &Table<'_>) -> Nat {
         keepalive_rate: table
             .integer("keepalive_rate", 1, 1_000_000)
             .unwrap_or(20_000),
+        keepalive_failures: table
+            .integer::<u8>("keepalive_failures", 0, 100)
+            .unwrap_or(0),
+    };
+    let asks = nat.keepalive.is_some() && nat.keepalive_options;
+    if nat.keepalive_failures > 0 && !asks {
+        table.warning(
+            "keepalive_failures",
+            "counts nothing: nothing is sent that is answered",
+            "set keepalive to a time and keepalive_method to \"options\", or remove it",
+        );
     }
+    nat
 }
 
 fn keepalive(text: &str) -> Result<Option<Duration>, Wrong> {

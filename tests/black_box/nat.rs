@@ -106,6 +106,46 @@ fn the_way_to_it_is_kept_open() {
     });
 }
 
+/// Who answers nothing goes, whoever counts; who answers stays, whatever he says.
+#[test]
+fn a_phone_that_answers_nothing_is_removed() {
+    let _shared = shared();
+    let config = format!("{DEFAULT}\n[nat]\nkeepalive = \"5s\"\nkeepalive_failures = 2\n");
+    let server = Server::start_with(&config);
+    let (silent, alive, plain) = (server.ua("silent"), server.ua("alice"), server.ua("plain"));
+    register(&silent);
+    register(&alive);
+    assert_eq!(plain.register(600).status(), 200);
+    let (mut asked, mut answered) = (0, 0);
+    eventually("it is given up", 2 * LIMIT, || {
+        while let Some(got) = alive.peer.receive_now() {
+            assert_eq!(got.0.method(), "OPTIONS");
+            alive.reply(&got, 405, "Method Not Allowed", "o");
+            answered += 1;
+        }
+        if silent.peer.receive_now().is_some() {
+            asked += 1;
+            // Its heir goes on counting.
+            if asked == 1 {
+                let worker = server.signalling()[0].pid;
+                server.kill_worker(worker);
+                server.wait_ready();
+            }
+        }
+        (server.counter("nat.keepalives_given_up") == 1).then_some(())
+    });
+    while silent.peer.receive_now().is_some() {
+        asked += 1;
+    }
+    assert_eq!(asked, 2, "and no third time");
+    assert!(answered >= 2, "{answered}");
+    is_reached(&server, &alive);
+    assert_eq!(server.number("registrations"), 2);
+    // It is welcome again.
+    register(&silent);
+    is_reached(&server, &silent);
+}
+
 #[test]
 fn a_binding_keeps_the_address_that_it_was_registered_at() {
     let _shared = shared();

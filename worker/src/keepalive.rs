@@ -1,16 +1,16 @@
 //! Keeps the way to phones behind address translation open: a slot goes through its share of the bindings again and again, in small steps that are spread over
 //! `nat.keepalive`, and sends each an OPTIONS or a CRLF by the socket that it was registered by. Nothing of it is kept: whoever takes the slot over begins
-//! a round of its own.
+//! a round of its own. Only how many had no answer is counted, on the arena's board, if the configuration asks for that.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use config::Nat;
 use proxy::{Interface, KeepAlive};
-use registrar::{BindingView, BindingsView};
+use registrar::{BindingSet, BindingView, BindingsView};
 use shm::{Cursor, Participant};
 use stdx::Instant;
-use tables::LOCATION;
+use tables::{Counter, LOCATION, Location};
 
 /// How often a step is made.
 const STEP: Duration = Duration::from_millis(50);
@@ -41,14 +41,24 @@ pub(crate) struct Due {
     contact: Vec<u8>,
     to: SocketAddr,
     from: Interface,
+    since: Instant,
+    /// What it is called in the table, where it may be removed: address-of-record and Contact.
+    name: Option<Box<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Due {
-    pub(crate) fn request(&self, options: bool) -> KeepAlive<'_> {
-        KeepAlive {
-            uri: options.then_some(&self.contact),
-            to: self.to,
-            from: self.from,
+    /// Removes the binding, unless it has been refreshed meanwhile.
+    pub(crate) fn remove(&self, participant: &mut Participant) {
+        let Some(name) = &self.name else { return };
+        let (aor, contact) = &**name;
+        let gone = Location(participant).change(aor, |mut set: BindingSet| {
+            let gone = set
+                .remove(|binding| binding.contact == *contact && binding.updated_at == self.since);
+            ((gone > 0).then_some(set), gone > 0)
+        });
+        // One that is being changed all the time is in use.
+        if gone == Ok(true) {
+            participant.count(Counter::KeepAlivesGivenUp.cell(), 1);
         }
     }
 }
@@ -74,8 +84,14 @@ impl Keeper {
         }
     }
 
-    pub(crate) fn by_options(&self) -> bool {
-        self.settings.keepalive_options
+    pub(crate) fn request<'d>(&self, due: &'d Due) -> KeepAlive<'d> {
+        KeepAlive {
+            uri: self.settings.keepalive_options.then_some(&due.contact),
+            to: due.to,
+            from: due.from,
+            since: due.since,
+            failures_max: self.settings.keepalive_failures,
+        }
     }
 
     /// When there is something to do.
@@ -115,7 +131,7 @@ impl Keeper {
                 due.extend(
                     bindings
                         .current(now)
-                        .filter_map(|binding| of(&binding, settings)),
+                        .filter_map(|binding| of(record.key, &binding, settings)),
                 );
             });
             self.looked += chunk as u64;
@@ -144,7 +160,7 @@ impl Keeper {
     }
 }
 
-fn of(binding: &BindingView<'_>, settings: &Nat) -> Option<Due> {
+fn of(aor: &[u8], binding: &BindingView<'_>, settings: &Nat) -> Option<Due> {
     // Behind a proxy it is that one's business.
     let direct = binding.path.is_empty();
     if !direct || !(settings.keepalive_all || binding.flow.nat) {
@@ -157,14 +173,16 @@ fn of(binding: &BindingView<'_>, settings: &Nat) -> Option<Due> {
             id: binding.listener,
             ip: binding.flow.local,
         },
+        since: binding.updated_at,
+        name: (settings.keepalive_failures > 0)
+            .then(|| Box::new((aor.to_vec(), binding.contact.to_vec()))),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use registrar::{Binding, BindingSet, Flow};
+    use registrar::{Binding, Flow};
     use shm::{Arena, Layout, ParticipantId};
-    use tables::Location;
 
     use super::*;
 
@@ -178,6 +196,7 @@ mod tests {
             keepalive_options: true,
             keepalive_all: false,
             keepalive_rate: 20_000,
+            keepalive_failures: 0,
         }
     }
 

@@ -14,7 +14,7 @@ use crossbeam_channel::Receiver;
 use failpoint::failpoint;
 use os::now;
 use proxy::{
-    Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, MediaAsk, Note, Outcome,
+    Answer, Ask, AskKind, ContextId, Datagram, HopState, Interface, Kept, MediaAsk, Note, Outcome,
     Question, Send,
 };
 use reactor::{Driver, Event, Options, SocketIndex, UringDriver, Wheel};
@@ -203,9 +203,11 @@ impl Outside {
         }
         let mut awake = std::mem::take(&mut self.awake);
         self.keepalive.step(now, slot.participant(), &mut awake);
-        let options = self.keepalive.by_options();
         for due in awake.drain(..) {
-            slot.keep_alive(self, &due.request(options));
+            let request = self.keepalive.request(&due);
+            if slot.keep_alive(self, &request) == Kept::GivenUp {
+                due.remove(slot.participant());
+            }
         }
         self.awake = awake;
     }

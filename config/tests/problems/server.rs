@@ -415,3 +415,28 @@ blacklist = "0s"
               = help: choose a timeout of a fraction of `deadline`"#]],
     );
 }
+
+#[test]
+fn keepalives_that_nobody_answers() {
+    check(
+        "[nat]\nkeepalive_failures = 3\nkeepalive_method = \"crlf\"\n",
+        expect![[r#"
+            warning: `nat.keepalive_failures` counts nothing: nothing is sent that is answered
+             --> tandem.toml:2:22
+              |
+            2 | keepalive_failures = 3
+              |                      ^
+              = help: set keepalive to a time and keepalive_method to "options", or remove it"#]],
+    );
+    check(
+        "[nat]\nkeepalive_failures = 101\nkeepalive_method = \"options\"\n",
+        expect![[r#"
+            error: `nat.keepalive_failures` must be 0 to 100, not 101
+             --> tandem.toml:2:22
+              |
+            2 | keepalive_failures = 101
+              |                      ^^^
+              = help: choose a number from 0 to 100"#]],
+    );
+    check("[nat]\nkeepalive_failures = 3\n", expect![""]);
+}

@@ -80,7 +80,7 @@ pub use hidden::Hiding;
 pub use io::{
     Datagram, Disposition, Env, HopState, Input, Note, Outcome, OutcomeKind, Outputs, Send,
 };
-pub use keepalive::KeepAlive;
+pub use keepalive::{KeepAlive, Kept};
 pub use media::{MediaAsk, MediaSet, OnFailure, media_seed};
 pub use probe::Probe;
 pub use proxy::{Proxy, Question};

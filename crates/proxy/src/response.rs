@@ -101,7 +101,7 @@ impl Step<'_, '_> {
     /// A destination has answered a probe.
     fn on_probed(&mut self, resource: RowRef, sent_at: u64, code: u16) {
         if resource == keepalive::NOBODY {
-            self.env.count(keepalive::ANSWERED);
+            self.on_kept_alive(sent_at);
             return;
         }
         if code >= 200 {

@@ -4,13 +4,13 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use failpoint::failpoint;
 use proxy::{
-    Answer, AskId, ContextId, Datagram, Disposition, Env, Input, KeepAlive, Outputs, Probe, Proxy,
-    Question,
+    Answer, AskId, ContextId, Datagram, Disposition, Env, Input, KeepAlive, Kept, Outputs, Probe,
+    Proxy, Question,
 };
 use shm::{Arena, BufferRef, Mail, Participant, RowRef, RxPool, SlotHeader, SlotId};
 use stdx::Instant;
 use sync::Ordering;
-use tables::{Counter, Sweep};
+use tables::{Attempts, Counter, Sweep};
 
 use crate::{
     quarantine::Guard,
@@ -377,11 +377,14 @@ impl Slot {
     }
 
     /// Keeps the way to a phone open.
-    pub fn keep_alive<W: World>(&mut self, world: &mut W, keep: &KeepAlive<'_>) {
-        if self.proxy.keep_alive(keep, &mut self.out) {
+    pub fn keep_alive<W: World>(&mut self, world: &mut W, keep: &KeepAlive<'_>) -> Kept {
+        let (now, attempts) = (self.place.now, Attempts::of(self.place.participant.board()));
+        let kept = self.proxy.keep_alive(now, &attempts, keep, &mut self.out);
+        if kept == Kept::Sent {
             self.participant().count(Counter::KeepAlivesSent.cell(), 1);
         }
         self.dispatch(world);
+        kept
     }
 
     /// What was sent there waits for no answer; `too_long`: what had so many bytes (see [`Input::Unreachable`]).

@@ -1,10 +1,10 @@
-//! Who failed to prove who he is, how often, and who is refused for it: over all slots, through the death of any worker.
+//! Who failed, how often, and who is refused for it: over all slots, through the death of any worker. Failures to prove who one is, and keep-alives without an answer.
 //!
 //! ```text
 //! note = tag u32 | count u8 | seconds u24, eight of them a bucket
 //! ```
 //!
-//! The key is a keyed hash of whoever is counted: a source address, or a user of one source address. The bucket is chosen by its upper bits, the note in it by its
+//! The key is a keyed hash of whoever is counted: a source address, a user of one source address, or a binding. The bucket is chosen by its upper bits, the note in it by its
 //! lower 32. `seconds` (of the monotonic clock, modulo 194 days) is when the counting began or, with `BANNED` as the count, until when
 //! it is refused. Every change is one CAS; of several at once that lose, one failure may go uncounted.
 //!

@@ -165,6 +165,7 @@ counters! {
     HiddenSpoilt "topology.spoilt" "messages of hidden calls not passed on: they could not be hidden, mostly for their length",
     KeepAlivesSent "nat.keepalives" "datagrams sent to keep the way to a phone open",
     KeepAlivesAnswered "nat.keepalives_answered" "answers to those that were requests",
+    KeepAlivesGivenUp "nat.keepalives_given_up" "bindings removed because `nat.keepalive_failures` of those in a row had no answer",
 }
 
 #[cfg(test)]
