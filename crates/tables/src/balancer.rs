@@ -148,6 +148,11 @@ impl ResourceKey {
         Self([&[kind as u8], name].concat())
     }
 
+    /// As it stands in the table.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     /// The bytes in the table.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -16,6 +16,7 @@ use failpoint::failpoint;
 use shm::{EVENT_WORDS, Event, Participant, RowRef};
 use stdx::Instant;
 
+use crate::Seats;
 use crate::cdr::{Cdr, Cdrs};
 use crate::dialog::{Dialog, DialogId, Dialogs, EndCause, flag};
 
@@ -124,6 +125,7 @@ pub fn close(participant: &mut Participant, row: RowRef, end: &End) -> Option<Di
         None => dialogs.end(row),
     }?;
     failpoint!("calls.close.removed");
+    Seats(participant).leave_restored(row, &dialog);
     let cause = *dialog.end_cause.get_or_insert(end.cause);
     dialog.end_code = end.code;
     let event = CallEvent {

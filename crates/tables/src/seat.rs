@@ -3,11 +3,14 @@
 //!
 //! ```text
 //! key = place of the dialog u64 | attempt u8 (the branch that goes there)
+//!     | row of the dialog u64   | 240 and which of its counts u8, of a call of a snapshot
 //! ```
 //!
 //! The seats of a destination are counted in its cells (`shm::counts`), so that its limit is kept by several slots at the same moment, and a death makes no
 //! seat too many. A seat is never without its dialog for long: it is taken when the dialog is there, and given back before that goes. What a race leaves behind all the
 //! same is found by [`Seats::sweep`].
+//!
+//! *A call of a snapshot* can't be counted in its domain, user and profile as others are, because that is done as its record appears. It has a seat in each of them.
 //!
 //! Each operation is one of `shm::ops` and takes effect where that does. *Full*: a seat is refused, and so is the call. Giving back needs no memory.
 
@@ -16,7 +19,8 @@ use stdx::Instant;
 use zerocopy::little_endian::U64;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::dialog::{DialogState, View};
+use crate::balancer::{Balancer, Mode, Resource, ResourceKey, ResourceKind};
+use crate::dialog::{Dialog, DialogState, View};
 use crate::row::{Fields, Header, put, row, word};
 use crate::{BALANCER, DIALOG, SEAT, balancer};
 
@@ -168,8 +172,8 @@ impl Seats<'_> {
             .flatten()
     }
 
-    /// Gives calls that came out of a snapshot their seats again: dialogs outlive the server, seats and destinations do not. A call that is up is not refused,
-    /// so that no limit is looked at; a destination that is not there (any more, or yet) is left out. Looks at `rows_max` dialogs from `cursor` on; `None` at the
+    /// Gives calls that came out of a snapshot their seats again: dialogs outlive the server, seats and resources do not. A call that is up is not refused,
+    /// so that no limit is looked at; a destination that is not there (any more, or yet) is left out, while a domain, user or profile is made, until nothing counts in it. Looks at `rows_max` dialogs from `cursor` on; `None` at the
     /// end. Returns how many seats it took.
     pub fn restore(
         &mut self,
@@ -177,11 +181,22 @@ impl Seats<'_> {
         cursor: Cursor,
         rows_max: usize,
     ) -> (Option<Cursor>, u64) {
-        let mut without = Vec::new();
+        let (mut without, mut uncounted) = (Vec::new(), Vec::new());
         let next = self.0.scan(DIALOG, cursor, rows_max, |record| {
-            let Some(view) = View::new(&record).filter(is_seated) else {
+            let Some(view) = View::new(&record) else {
                 return;
             };
+            if is_on(&view) {
+                for (nth, name) in view.uncounted() {
+                    let key = key(view.row.pack(), RESTORED.saturating_add(nth));
+                    if self.0.find(SEAT, &key, |_| ()).is_none() {
+                        uncounted.push((view.row, nth, ResourceKey::read(name)));
+                    }
+                }
+            }
+            if !is_seated(&view) {
+                return;
+            }
             let attempt = view.header.seat.saturating_sub(1);
             let key = key(view.place(), attempt);
             if self.0.find(SEAT, &key, |_| ()).is_some() {
@@ -194,22 +209,63 @@ impl Seats<'_> {
         });
         let mut taken = 0;
         for (dialog, place, attempt, resource) in without {
-            if self
-                .take(dialog, place, attempt, resource, None, now)
-                .is_err()
-            {
+            taken += u64::from(self.retake(dialog, place, attempt, resource, now, is_seated));
+        }
+        for (dialog, nth, name) in uncounted {
+            if !matches!(
+                name.kind(),
+                Some(ResourceKind::Domain | ResourceKind::User | ResourceKind::Profile)
+            ) {
                 continue;
             }
-            // It may have ended meanwhile, its seat given back before this.
-            let lives =
-                |record: shm::Record<'_>| View::new(&record).as_ref().is_some_and(is_seated);
-            if self.0.with(dialog, lives) == Some(true) {
-                taken += 1;
-            } else {
-                self.leave(place, attempt);
-            }
+            // It may be configured no more: it goes with the last that counts in it.
+            let new = Resource {
+                mode: Mode::Removed,
+                created_at: Some(now),
+                ..Resource::default()
+            };
+            // No memory: the next time.
+            let Ok(resource) = Balancer(self.0).ensure(&name, &new) else {
+                continue;
+            };
+            let attempt = RESTORED.saturating_add(nth);
+            taken += u64::from(self.retake(dialog, dialog.pack(), attempt, resource, now, is_on));
         }
         (next, taken)
+    }
+
+    /// A seat for a dialog that was there a moment ago.
+    fn retake(
+        &mut self,
+        dialog: RowRef,
+        place: u64,
+        attempt: u8,
+        resource: RowRef,
+        now: Instant,
+        is_entitled: fn(&View<'_>) -> bool,
+    ) -> bool {
+        if self
+            .take(dialog, place, attempt, resource, None, now)
+            .is_err()
+        {
+            return false;
+        }
+        // It may have ended meanwhile, its seat given back before this.
+        let lives = |record: shm::Record<'_>| View::new(&record).as_ref().is_some_and(is_entitled);
+        let lives = self.0.with(dialog, lives) == Some(true);
+        if !lives {
+            self.leave(place, attempt);
+        }
+        lives
+    }
+
+    /// A dialog has gone: the seats that counted for it after a restart go, too.
+    pub fn leave_restored(&mut self, row: RowRef, dialog: &Dialog) {
+        for (nth, by) in (0..).zip(&dialog.counted) {
+            if by.row.is_none() {
+                self.leave(row.pack(), RESTORED.saturating_add(nth));
+            }
+        }
     }
 
     /// Gives back the seats whose dialog is no more, looking at `rows_max` rows from `cursor` on; `None` at the end. Returns how many there were.
@@ -226,6 +282,14 @@ impl Seats<'_> {
         let given_back = left.into_iter().filter(|&row| self.leave_row(row)).count();
         (next, given_back as u64)
     }
+}
+
+/// In the place of an attempt, the first of those that are for the counts of a call of a snapshot: more than a call has branches.
+const RESTORED: u8 = 240;
+
+/// Whether a dialog has not ended.
+fn is_on(view: &View<'_>) -> bool {
+    view.state != DialogState::Ended
 }
 
 /// Whether a dialog is a call that is up, at a destination.

@@ -31,6 +31,9 @@ const CLEAN: Duration = Duration::from_secs(1);
 const ROWS: usize = 1024;
 /// Dialogs looked at, each time, for calls of a snapshot.
 const DIALOGS: usize = 4096;
+/// The same, until all have been looked at once: nothing counts before that.
+const RESTORE: Duration = Duration::from_millis(50);
+const RESTORED: usize = 512;
 /// A row that is younger may be one that this slot has not heard of yet.
 const YOUNG: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,8 @@ pub(crate) struct Keeper {
     cursor: Cursor,
     /// As `cursor`, in the dialogs.
     dialogs: Cursor,
+    /// Every dialog was looked at since this worker began.
+    restored: bool,
     clean_at: Instant,
     next: Option<Instant>,
 }
@@ -117,6 +122,7 @@ impl Keeper {
             keys: HashSet::new(),
             cursor: Cursor::default(),
             dialogs: Cursor::default(),
+            restored: false,
             clean_at: Instant::ZERO,
             next: None,
         }
@@ -304,12 +310,14 @@ impl Keeper {
         if self.slot != 0 || now < self.clean_at {
             return;
         }
-        self.clean_at = now + CLEAN;
-        if !self.keys.is_empty() {
-            let (next, restored) = Seats(participant).restore(now, self.dialogs, DIALOGS);
+        self.clean_at = now + if self.restored { CLEAN } else { RESTORE };
+        if !self.restored || !self.keys.is_empty() {
+            let rows = if self.restored { DIALOGS } else { RESTORED };
+            let (next, restored) = Seats(participant).restore(now, self.dialogs, rows);
+            self.restored |= next.is_none();
             self.dialogs = next.unwrap_or_default();
             if restored > 0 {
-                tracing::debug!(restored, "calls of a snapshot have their places again");
+                tracing::debug!(restored, "calls of a snapshot count again");
             }
         }
         let mut gone = Vec::new();

@@ -10,7 +10,8 @@
 //! that counts nowhere and goes by itself ([`end_keeping`](Dialogs::end_keeping)).
 //!
 //! *Counts.* The resources that a dialog counts in are rows of `balancer`, named in it by row and key. A row that has become another's, or is no more, is
-//! left out when the dialog ends. A dialog that is carried over a restart counts nowhere: [`shift`](crate::shift) takes the rows out and leaves the keys.
+//! left out when the dialog ends. A dialog that is carried over a restart counts in none of them: [`shift`](crate::shift) takes the rows out and leaves the keys, by which it gets
+//! seats that count for it ([`Seats::restore`](crate::Seats::restore)).
 //!
 //! *Steps.* Each operation is one of `shm::ops` and takes effect where that does; a death in between leaves the record as it was or as it was to be.
 //!

@@ -418,7 +418,7 @@ impl Dialog {
     }
 }
 
-/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there, and the transaction that created it is gone. Everything else stays.
+/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there until it has seats for that (`Seats::restore`), and the transaction that created it is gone. Everything else stays.
 pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     let mut shifted = crate::row::shift::<DialogRow>(payload, nanos)?;
     let (_, rest) = DialogRow::read(payload)?;
@@ -535,6 +535,16 @@ impl<'a> View<'a> {
             .zip(keys)
             .filter(|(packed, _)| packed.get() != 0)
             .map(|(packed, (_, key))| (RowRef::unpack(packed.get()), key))
+    }
+
+    /// What counted it in another arena, and does not in this one: the places in the list, and the keys.
+    pub fn uncounted(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
+        let keys = Fields(self.fields).filter(|(tag, _)| *tag == tag::COUNTED);
+        (0..)
+            .zip(self.header.counted)
+            .zip(keys)
+            .filter(|((_, packed), _)| packed.get() == 0)
+            .map(|((nth, _), (_, key))| (nth, key))
     }
 
     /// Takes it out.

@@ -2,11 +2,12 @@
 
 use std::thread;
 
-use shm::{Cursor, Participant, RowRef};
-use tables::balancer::{Resource, ResourceKey};
-use tables::dialog::{Dialog, DialogId, Dialogs};
+use shm::{Cursor, Participant, RowMeta, RowRef};
+use tables::balancer::{Resource, ResourceKey, ResourceKind};
+use tables::calls::{self, End};
+use tables::dialog::{CountIn, CreateError, Dialog, DialogId, Dialogs, EndCause};
 use tables::seat::SeatError;
-use tables::{Balancer, Seats};
+use tables::{Balancer, DIALOG, Seats};
 
 use crate::world::{arena, at, everybody, online, settle};
 
@@ -156,4 +157,74 @@ fn a_call_of_a_snapshot_has_its_seat_again() {
     assert!(Dialogs(&mut p).end_keeping(calls[0], at(40)).is_some());
     assert_eq!(restore(&mut p), 0);
     assert_eq!(Balancer(&mut p).live(one), Some(0));
+}
+
+/// What a call of a snapshot counts in it has seats in, as its record can't be counted any more.
+#[test]
+fn a_call_of_a_snapshot_counts_again() {
+    let names = [
+        ResourceKey::of(ResourceKind::Domain, b"example.com"),
+        ResourceKey::of(ResourceKind::User, b"alice@example.com"),
+        ResourceKey::of(ResourceKind::Profile, b"trunk"),
+    ];
+    let before = arena(16 << 20);
+    let mut p = online(&before, 0);
+    let counts = names.each_ref().map(|name| CountIn {
+        resource: Balancer(&mut p).ensure(name, &Resource::default()).unwrap(),
+        limit: None,
+    });
+    let dialogs = [1, 2].map(|n: u8| Dialog::new(DialogId([n; 16]), &[b'c', n], b"caller", at(1)));
+    let payloads = dialogs.clone().map(|dialog| {
+        let row = Dialogs(&mut p).create(dialog, &counts).unwrap();
+        let payload = p.with(row, |record| record.payload.to_vec()).unwrap();
+        tables::shift(DIALOG, &payload, 0).unwrap()
+    });
+
+    let after = arena(16 << 20);
+    let mut p = online(&after, 0);
+    let rows: Vec<RowRef> = [b"c\x01\0caller", b"c\x02\0caller"]
+        .iter()
+        .zip(&payloads)
+        .map(|(key, payload)| {
+            p.insert(DIALOG, *key, &[payload], &[], RowMeta::default())
+                .unwrap()
+        })
+        .collect();
+    let restore = |p: &mut Participant| Seats(p).restore(at(2), Cursor::default(), usize::MAX).1;
+    let live = |p: &mut Participant| {
+        names
+            .each_ref()
+            .map(|name| Balancer(p).find(name).map(|found| found.live))
+    };
+    assert_eq!(live(&mut p), [None; 3]);
+    assert_eq!(restore(&mut p), 6);
+    assert_eq!(restore(&mut p), 0, "once is enough");
+    assert_eq!(live(&mut p), [Some(2); 3]);
+    // A new call comes beside them, and is refused beyond the limit.
+    let domain = Balancer(&mut p).find(&names[0]).unwrap().row;
+    let third = Dialog::new(DialogId([3; 16]), b"c3", b"caller", at(3));
+    let limited = |limit| {
+        [CountIn {
+            resource: domain,
+            limit: Some(limit),
+        }]
+    };
+    let refused = Dialogs(&mut p).create(third.clone(), &limited(2));
+    assert_eq!(refused, Err(CreateError::OverLimit { nth: 0 }));
+    let third = Dialogs(&mut p).create(third, &limited(3)).unwrap();
+    // One ends as calls do; the other one's end is found by the sweep.
+    let end = End {
+        cause: EndCause::Caller,
+        code: 0,
+        at: at(4),
+        keep_until: None,
+    };
+    assert!(calls::close(&mut p, rows[0], &end).is_some());
+    assert_eq!(live(&mut p), [Some(2), Some(1), Some(1)]);
+    assert!(Dialogs(&mut p).end(rows[1]).is_some());
+    assert_eq!(Seats(&mut p).sweep(Cursor::default(), usize::MAX).1, 3);
+    assert_eq!(live(&mut p), [Some(1), Some(0), Some(0)]);
+    assert!(calls::close(&mut p, third, &end).is_some());
+    Balancer(&mut p).reap(Cursor::default(), usize::MAX);
+    assert_eq!(live(&mut p), [None; 3]);
 }
