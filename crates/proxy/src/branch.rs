@@ -46,6 +46,13 @@ pub struct Branch {
 }
 
 impl Branch {
+    /// One that was ours in a life before.
+    pub const LOST: Self = Self {
+        place: Place::Stateless { derived: 0 },
+        listener: None,
+        fold: 0,
+    };
+
     /// The text for the Via parameter.
     pub fn encode(&self, key: &Key) -> [u8; BRANCH_BYTES] {
         let listener = self

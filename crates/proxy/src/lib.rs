@@ -65,6 +65,7 @@ mod settings;
 mod settle;
 mod step;
 mod time;
+mod unhidden;
 mod upstream;
 
 pub use account::{Account, Identities};

@@ -30,7 +30,9 @@ impl Step<'_, '_> {
             .next()
             .and_then(|value| Via::parse(value.value).ok())
             .and_then(|via| via.branch())
-            .and_then(|branch| BranchText::decode(self.key, branch));
+            .and_then(|branch| BranchText::decode(self.key, branch))
+            // What our Via tells of a hidden request is enough, also if nothing is left but the key of that.
+            .or_else(|| self.hidden_way(message).map(|_| BranchText::LOST));
         let (Some(branch), Ok(cseq), Some(status)) = (branch, message.cseq(), message.status())
         else {
             self.env.count(Counter::ResponseForeign);
@@ -284,6 +286,10 @@ impl Step<'_, '_> {
         datagram: &Datagram<'_>,
         code: u16,
     ) {
+        if !self.can_go_up(context, message) {
+            self.refuse_success(context, number, message, datagram);
+            return;
+        }
         let invite = context.is_invite();
         let open = context.stage == Stage::Forwarding;
         let first = self.close_branch(context, number, code) || open;
@@ -305,6 +311,22 @@ impl Step<'_, '_> {
         }
         if first {
             self.cancel_pending(context);
+        }
+    }
+
+    /// A 2xx that can't be hidden: the caller gets a failure, if no other branch has something better, and the callee hears that there is no call.
+    fn refuse_success(
+        &mut self,
+        context: &mut Context,
+        number: u8,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+    ) {
+        self.end_unhidden(message, datagram);
+        let first = self.close_branch(context, number, 500);
+        if first && context.stage == Stage::Forwarding {
+            self.consider_made_up(context, 500);
+            self.conclude(context, None);
         }
     }
 

@@ -470,7 +470,7 @@ impl Step<'_, '_> {
             self.env.count(Counter::ReplySuppressed);
             return;
         };
-        let start = self.out.bytes.len();
+        let mut start = self.out.bytes.len();
         let contact = self.contact_back(message, || Some(datagram.source));
         let mut patch = Patch::reusing(*message, std::mem::take(&mut self.room.patch));
         let done = patch_contact(&mut patch, contact).and_then(|()| match hidden {
@@ -484,8 +484,12 @@ impl Step<'_, '_> {
         if hidden.is_some() {
             let text = self.out.bytes.split_off(start);
             let mut layout = sip::Layout::new();
-            if let Ok(message) = sip::parse(&text, &mut layout) {
-                self.pass_hidden(&message, listener, datagram.source.ip());
+            let passed = sip::parse(&text, &mut layout)
+                .is_ok_and(|message| self.pass_hidden(&message, listener, datagram.source.ip()));
+            if !passed {
+                self.end_unhidden(message, datagram);
+                start = self.out.bytes.len();
+                self.write_failure_by_token(message, listener, datagram.source);
             }
         }
         if self.queue_from(start, listener, to) {

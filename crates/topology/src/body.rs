@@ -20,11 +20,18 @@ pub(crate) struct Kind<'k> {
 
 impl Hide<'_> {
     /// Writes a body as the other side may see it.
-    pub(crate) fn body(&self, kind: Kind<'_>, body: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn body(&self, kind: Kind<'_>, body: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         self.body_at(kind, body, marks, 0, out);
     }
 
-    fn body_at(&self, kind: Kind<'_>, body: &[u8], marks: &Marks, depth: usize, out: &mut Vec<u8>) {
+    fn body_at(
+        &self,
+        kind: Kind<'_>,
+        body: &[u8],
+        marks: &Marks<'_>,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) {
         if body.is_empty() || self.policy.bodies {
             out.extend_from_slice(body);
             return;
@@ -54,7 +61,7 @@ impl Hide<'_> {
     }
 
     /// A body that we know nothing of but that it may be text.
-    fn opaque(&self, body: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    fn opaque(&self, body: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         match self.policy.unknown {
             Unknown::Rewrite => marks.replace(body, self.own, out),
             Unknown::Strip if marks.is_in(body) => {}
@@ -63,7 +70,14 @@ impl Hide<'_> {
     }
 
     /// RFC 2046 §5.1. What stands before the first part and after the last one is for nobody, and goes.
-    fn parts(&self, boundary: &[u8], body: &[u8], marks: &Marks, depth: usize, out: &mut Vec<u8>) {
+    fn parts(
+        &self,
+        boundary: &[u8],
+        body: &[u8],
+        marks: &Marks<'_>,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) {
         let delimiter = [b"--", boundary].concat();
         for part in split(body, &delimiter).take(PARTS_MAX) {
             out.extend_from_slice(&delimiter);
@@ -75,7 +89,7 @@ impl Hide<'_> {
         out.extend_from_slice(b"--\r\n");
     }
 
-    fn part(&self, part: &[u8], marks: &Marks, depth: usize, out: &mut Vec<u8>) {
+    fn part(&self, part: &[u8], marks: &Marks<'_>, depth: usize, out: &mut Vec<u8>) {
         let (head, body) = split_head(part);
         let headers = || unfolded_lines(head);
         let value = |wanted: &str| {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Hide<'_> {
-    pub(crate) fn fragment(&self, text: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn fragment(&self, text: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         // A body within it is described by headers that may be missing; the headers are all that is wanted of it.
         let (head, _) = split_head(text);
         for (at, line) in unfolded_lines(head).enumerate() {
@@ -81,7 +81,7 @@ impl Hide<'_> {
         }
     }
 
-    fn start_line(&self, line: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    fn start_line(&self, line: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         let mut parts = line.splitn(3, |b| *b == b' ');
         if let (Some(method), Some(uri), Some(version)) = (parts.next(), parts.next(), parts.next())
             && !line.starts_with(b"SIP/")

@@ -136,7 +136,7 @@ impl Hide<'_> {
             }
             Side::Caller => call_id.to_vec(),
         };
-        let mut marks = Marks::default();
+        let mut marks = Marks::with_open(self.is_open);
         self.learn(sent.raw, &call_id, sent.source, &mut marks);
         let body = self.body_of(copy_of, &marks);
 
@@ -192,7 +192,7 @@ impl Hide<'_> {
     ) -> Result<(), HideError> {
         let status = raw.status().ok_or(HideError::Kind)?;
         let call_id = self.origin_call_id(raw, answer)?;
-        let mut marks = Marks::default();
+        let mut marks = Marks::with_open(self.is_open);
         self.learn(raw, &call_id, answer.source, &mut marks);
         let body = self.body_of(raw, &marks);
 
@@ -246,7 +246,7 @@ impl Hide<'_> {
         &self,
         raw: &Message<'_>,
         contacts: Contacts,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), HideError> {
         let elsewhere = raw.status().is_some_and(|status| status.code >= 300);
@@ -266,7 +266,7 @@ impl Hide<'_> {
         &self,
         copy_of: &Message<'_>,
         sent: &Sent<'_, '_>,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), HideError> {
         let mut vias = copy_of.values(HeaderName::Via);
@@ -314,7 +314,7 @@ impl Hide<'_> {
     }
 
     /// The URIs of From and To, where they are changed for the other side.
-    fn hidden_parties(&self, message: &Message<'_>, marks: &Marks) -> (Vec<u8>, Vec<u8>) {
+    fn hidden_parties(&self, message: &Message<'_>, marks: &Marks<'_>) -> (Vec<u8>, Vec<u8>) {
         let party = |name| {
             let address = message.address(name).ok()?;
             self.identity_uri(&address.uri, marks)
@@ -465,7 +465,7 @@ impl Hide<'_> {
         path: &[u8],
         contacts: Contacts,
         elsewhere: bool,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), HideError> {
         if value.trim_ascii() == b"*" {
@@ -517,7 +517,7 @@ impl Hide<'_> {
         header: &Header<'_>,
         message: &Message<'_>,
         is_first: bool,
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), HideError> {
         let values = || message.values(header.name).filter(|_| is_first);
@@ -602,7 +602,7 @@ impl Hide<'_> {
     }
 
     /// A header that nobody knows; false: it goes.
-    pub(crate) fn unknown(&self, text: &[u8], marks: &Marks, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn unknown(&self, text: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) -> bool {
         match self.policy.unknown {
             Unknown::Pass => unfold(text, out),
             Unknown::Rewrite => self.scan(text, marks, out),
@@ -623,7 +623,7 @@ impl Hide<'_> {
             .unwrap_or_else(|| uri.to_vec())
     }
 
-    fn body_of(&self, message: &Message<'_>, marks: &Marks) -> Vec<u8> {
+    fn body_of(&self, message: &Message<'_>, marks: &Marks<'_>) -> Vec<u8> {
         let mut body = Vec::new();
         let value = |name| message.first(name).map_or(&b""[..], |header| header.value);
         let kind = Kind {

@@ -1,6 +1,6 @@
 //! What a message tells of the one that sent it, or passed it on: for headers and bodies where no grammar says what stands where.
 //!
-//! Hosts are learnt from wherever they are hidden: ways (Via, Contact, Record-Route ...), people (From, P-Asserted-Identity ...), things to be fetched, the agent of a
+//! Hosts are learnt from wherever they are hidden: ways (Via, Contact, Record-Route ...), people (From, P-Asserted-Identity ...), Refer-To, things to be fetched, the agent of a
 //! Warning, and headers that go as a whole.
 
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ impl Hide<'_> {
         raw: &Message<'_>,
         call_id: &[u8],
         source: IpAddr,
-        marks: &mut Marks,
+        marks: &mut Marks<'_>,
     ) {
         self.learn_ip(source, marks);
         for header in raw.headers() {
@@ -39,7 +39,9 @@ impl Hide<'_> {
                     Treatment::Identity if self.policy.identities == Identities::Own => {
                         self.learn_addresses(header.value, marks);
                     }
-                    Treatment::Fetch => self.learn_addresses(header.value, marks),
+                    Treatment::Fetch | Treatment::Refer => {
+                        self.learn_addresses(header.value, marks);
+                    }
                     Treatment::Warning => {
                         let agent = header.value.split(|b| *b == b' ').nth(1);
                         self.learn_text(agent.unwrap_or_default(), marks);
@@ -74,13 +76,20 @@ impl Hide<'_> {
         }
     }
 
-    fn learn_host(&self, host: &Host<'_>, marks: &mut Marks) {
-        if !(self.is_open)(host) {
-            marks.learn_host(host);
+    fn learn_host(&self, host: &Host<'_>, marks: &mut Marks<'_>) {
+        if (self.is_open)(host) {
+            return;
+        }
+        marks.learn_host(host);
+        // Whoever reads `a.example` knows where `p1.a.example` is: it is looked for too, and with it whatever ends so.
+        if let Host::Name(name) = host
+            && let Some(parent) = parents(name).find(|parent| !(self.is_open)(&Host::Name(parent)))
+        {
+            marks.learn_host(&Host::Name(parent));
         }
     }
 
-    fn learn_ip(&self, ip: IpAddr, marks: &mut Marks) {
+    fn learn_ip(&self, ip: IpAddr, marks: &mut Marks<'_>) {
         match ip {
             IpAddr::V4(ip) => self.learn_host(&Host::V4(ip), marks),
             IpAddr::V6(ip) => self.learn_host(&Host::V6(ip), marks),
@@ -88,7 +97,7 @@ impl Hide<'_> {
     }
 
     /// The hosts in a list of addresses.
-    fn learn_addresses(&self, list: &[u8], marks: &mut Marks) {
+    fn learn_addresses(&self, list: &[u8], marks: &mut Marks<'_>) {
         for value in split_list(list) {
             let Ok(address) = NameAddr::parse(value) else {
                 continue;
@@ -111,7 +120,7 @@ impl Hide<'_> {
     }
 
     /// Whatever looks like a host in a header that does not pass.
-    fn learn_text(&self, text: &[u8], marks: &mut Marks) {
+    fn learn_text(&self, text: &[u8], marks: &mut Marks<'_>) {
         let is_part = |b: &u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(b);
         for word in text.split(|b| !is_part(b)) {
             let host = match word {
@@ -133,6 +142,50 @@ impl Hide<'_> {
             if is_name {
                 self.learn_host(&host, marks);
             }
+        }
+    }
+}
+
+/// What a name is a part of, the most general first; nothing that belongs to everybody, such as `example`, `com` or `co.uk`.
+fn parents(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let dots = name.iter().enumerate().rev();
+    let starts = dots
+        .filter(|(_, byte)| **byte == b'.')
+        .map(|(at, _)| at.saturating_add(1));
+    starts
+        .filter_map(|start| name.get(start..))
+        .filter(|parent| parent.contains(&b'.') && !is_registry(parent))
+}
+
+/// Second-level names below which countries register everybody's.
+fn is_registry(name: &[u8]) -> bool {
+    const WORDS: [&[u8]; 16] = [
+        b"ac", b"co", b"com", b"edu", b"gob", b"gov", b"ltd", b"mil", b"ne", b"net", b"nom", b"or",
+        b"org", b"plc", b"sch", b"gouv",
+    ];
+    let mut labels = name.rsplit(|b| *b == b'.');
+    let (country, word) = (labels.next(), labels.next());
+    labels.next().is_none()
+        && country.is_some_and(|country| country.len() == 2)
+        && word.is_some_and(|word| WORDS.iter().any(|other| word.eq_ignore_ascii_case(other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_names_of_somebody() {
+        for (name, of) in [
+            ("p1.a.example", "a.example"),
+            ("x.p1.a.example.", "a.example p1.a.example"),
+            ("a.example", ""),
+            ("gw.carrier.co.uk", "carrier.co.uk"),
+            ("host", ""),
+        ] {
+            let found: Vec<_> = parents(name.as_bytes()).collect();
+            assert_eq!(found.join(&b' '), of.as_bytes(), "{name}");
         }
     }
 }

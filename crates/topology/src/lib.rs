@@ -50,4 +50,4 @@ pub use hide::{
 pub use marks::Marks;
 pub use policy::{Identities, Mode, Policy, Side, Unknown};
 pub use restore::{Leg, Tokens, may_have, names_hidden, restore};
-pub use seal::{SealKey, Sealer};
+pub use seal::{SEALED_BYTES_MAX, SealKey, Sealer};

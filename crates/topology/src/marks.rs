@@ -22,8 +22,10 @@ const NAME_BYTES_MIN: usize = 4;
 const ID_BYTES_MIN: usize = 6;
 
 /// What was learnt.
-#[derive(Clone, Debug, Default)]
-pub struct Marks {
+#[derive(Clone, Default)]
+pub struct Marks<'h> {
+    /// Names that are no secret, though they end as one that is.
+    is_open: Option<&'h IsOpen<'h>>,
     /// Names and IPv4 addresses in lower case.
     hosts: Vec<Vec<u8>>,
     addresses: Vec<Ipv6Addr>,
@@ -31,7 +33,27 @@ pub struct Marks {
     ids: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-impl Marks {
+/// Says of a host whether it is no secret.
+pub type IsOpen<'h> = dyn Fn(&Host<'_>) -> bool + 'h;
+
+impl std::fmt::Debug for Marks<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Marks")
+            .field("hosts", &self.hosts)
+            .field("addresses", &self.addresses)
+            .field("ids", &self.ids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'h> Marks<'h> {
+    pub fn with_open(is_open: &'h IsOpen<'h>) -> Self {
+        Self {
+            is_open: Some(is_open),
+            ..Self::default()
+        }
+    }
+
     pub fn learn_host(&mut self, host: &Host<'_>) {
         if self.len() >= MARKS_MAX {
             return;
@@ -130,7 +152,7 @@ impl Marks {
     fn all(&self) -> impl Iterator<Item = Mark<'_>> {
         let ids = self.ids.iter();
         ids.map(|(id, instead)| Mark::Id(id, instead))
-            .chain(self.hosts.iter().map(|host| Mark::Host(host)))
+            .chain(self.hosts.iter().map(|host| Mark::Host(host, self.is_open)))
             .chain([Mark::V6(&self.addresses), Mark::V4])
     }
 }
@@ -140,7 +162,8 @@ impl Marks {
 enum Mark<'m> {
     /// With what takes its place.
     Id(&'m [u8], &'m [u8]),
-    Host(&'m [u8]),
+    /// And what is no secret.
+    Host(&'m [u8], Option<&'m IsOpen<'m>>),
     /// One of these, or one that means something within a network only.
     V6(&'m [Ipv6Addr]),
     /// One that means something within a network only.
@@ -152,7 +175,7 @@ impl<'m> Mark<'m> {
     fn is_number(self) -> bool {
         match self {
             Self::Id(..) => false,
-            Self::Host(host) => is_number(host),
+            Self::Host(host, _) => is_number(host),
             Self::V6(_) | Self::V4 => true,
         }
     }
@@ -169,9 +192,14 @@ impl<'m> Mark<'m> {
                     instead: Some(instead),
                 });
             }
-            Self::Host(host) => {
-                memmem::find_iter(lower, host).find_map(|at| whole(lower, at, host))?
-            }
+            Self::Host(host, is_open) => memmem::find_iter(lower, host).find_map(|at| {
+                let (start, end) = whole(lower, at, host)?;
+                let longer = end.saturating_sub(start) > host.len();
+                let name = lower.get(start..end).filter(|_| longer);
+                let open = is_open
+                    .is_some_and(|is_open| name.is_some_and(|name| is_open(&Host::Name(name))));
+                (!open).then_some((start, end))
+            })?,
             Self::V6(learnt) => addresses_v6(lower)
                 .find(|(_, _, ip)| is_inner(&IpAddr::V6(*ip)) || learnt.contains(ip))
                 .map(|(start, end, _)| (start, end))?,
@@ -221,7 +249,11 @@ fn whole(text: &[u8], at: usize, host: &[u8]) -> Option<(usize, usize)> {
     let is_part = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     let more = before.iter().rev().take(NAME_BYTES_MAX);
     let more = more.take_while(|b| is_part(b)).count();
-    let start = at.saturating_sub(more);
+    let mut start = at.saturating_sub(more);
+    // The digits of an escape, as in `a%40p1.inside.example`, are no part of it.
+    if start.checked_sub(1).and_then(|at| text.get(at)) == Some(&b'%') {
+        start = start.saturating_add(2).min(at);
+    }
     let label = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     let longer = match after {
         [b'.', next, ..] => label(next),
@@ -312,7 +344,7 @@ mod tests {
 
     use super::*;
 
-    fn marks() -> Marks {
+    fn marks() -> Marks<'static> {
         let mut marks = Marks::default();
         marks.learn_host(&Host::Name(b"Phone.Inside.example"));
         marks.learn_host(&Host::V4([198, 51, 100, 7].into()));
@@ -331,6 +363,7 @@ mod tests {
                 "phone.inside.example.org stays",
             ),
             ("myphone.inside.example", "own"),
+            ("sip:a%40pbx.phone.inside.example", "sip:a%40own"),
             ("phone.inside.example.", "own."),
             (
                 "198.51.100.7, 8.198.51.100.7 198.51.100.70 198.51.100.7.4 1198.51.100.7",

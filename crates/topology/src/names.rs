@@ -35,7 +35,7 @@ impl Hide<'_> {
     }
 
     /// The URI of a person as the other side may see it; `None`: as it is.
-    pub(crate) fn identity_uri(&self, uri: &Uri<'_>, marks: &Marks) -> Option<Vec<u8>> {
+    pub(crate) fn identity_uri(&self, uri: &Uri<'_>, marks: &Marks<'_>) -> Option<Vec<u8>> {
         let is_sip = matches!(uri.scheme, Scheme::Sip | Scheme::Sips);
         if self.policy.identities == Identities::Keep || !is_sip || self.is_open(uri) {
             return None;
@@ -72,7 +72,7 @@ impl Hide<'_> {
     }
 
     /// Writes a person's address.
-    pub(crate) fn identity(&self, value: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn identity(&self, value: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         if self.policy.identities == Identities::Keep {
             unfold(value, out);
             return;
@@ -99,7 +99,7 @@ impl Hide<'_> {
         &self,
         address: &NameAddr<'_>,
         uri: &[u8],
-        marks: &Marks,
+        marks: &Marks<'_>,
         out: &mut Vec<u8>,
     ) {
         if let Some(display) = address.display {
@@ -116,7 +116,7 @@ impl Hide<'_> {
         }
     }
 
-    fn tells(&self, param: &Param<'_>, marks: &Marks) -> bool {
+    fn tells(&self, param: &Param<'_>, marks: &Marks<'_>) -> bool {
         let gone = CONTACT_PARAMS_GONE.iter().any(|name| param.is(name));
         let is_in = |value: &[u8]| marks.is_in(value) || marks.is_in(&unescaped(value));
         gone || param.value.is_some_and(is_in)
@@ -146,7 +146,7 @@ impl Hide<'_> {
     }
 
     /// Writes an address of something to be fetched; nothing if it is on a hidden host.
-    pub(crate) fn fetch(&self, value: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn fetch(&self, value: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         let Ok(address) = NameAddr::parse(value) else {
             return;
         };
@@ -168,7 +168,7 @@ impl Hide<'_> {
     }
 
     /// Writes a Warning (RFC 3261 §20.43): we are who warns.
-    pub(crate) fn warning(&self, value: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn warning(&self, value: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
         let Some((code, rest)) = value.split_at_checked(digits).filter(|_| digits == 3) else {
             return;
@@ -184,17 +184,19 @@ impl Hide<'_> {
     }
 
     /// Writes text with what was learnt replaced.
-    pub(crate) fn scan(&self, text: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn scan(&self, text: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         let mut flat = Vec::new();
         unfold(text, &mut flat);
         let mut replaced = Vec::new();
         marks.replace(&flat, self.own, &mut replaced);
         // What is escaped can't be replaced in place; it is read by the other side all the same.
-        if replaced.contains(&b'%') && marks.is_in(&unescaped(&replaced)) {
-            let plain = unescaped(&replaced);
-            replaced.clear();
-            marks.replace(&plain, self.own, &mut replaced);
-            replaced.retain(|b| !matches!(b, b'\r' | b'\n' | 0));
+        if flat.contains(&b'%') {
+            let mut plain = Vec::new();
+            marks.replace(&unescaped(&flat), self.own, &mut plain);
+            if unescaped(&replaced) != plain {
+                replaced = plain;
+                replaced.retain(|b| !matches!(b, b'\r' | b'\n' | 0));
+            }
         }
         out.extend_from_slice(&replaced);
     }

@@ -115,7 +115,7 @@ impl Hide<'_> {
     }
 
     /// Writes a Refer-To (RFC 3515 §2.1): a hidden contact is told as a token of ours, that leads there. False: nothing was written.
-    pub(crate) fn refer_to(&self, value: &[u8], marks: &Marks, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn refer_to(&self, value: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) -> bool {
         let Ok(address) = NameAddr::parse(value) else {
             return false;
         };
@@ -150,7 +150,7 @@ impl Hide<'_> {
     }
 
     /// The headers that the new request is to have.
-    fn refer_headers(&self, uri: &Uri<'_>, marks: &Marks, out: &mut Vec<u8>) {
+    fn refer_headers(&self, uri: &Uri<'_>, marks: &Marks<'_>, out: &mut Vec<u8>) {
         let mut mark = b'?';
         for header in uri.headers.iter() {
             let plain = unescaped(header.value);

@@ -45,7 +45,7 @@ fn media_addresses(body: &[u8]) -> Vec<IpAddr> {
 }
 
 /// The hosts that a description names, for what else may name them.
-pub(crate) fn learn(body: &[u8], marks: &mut Marks, is_open: impl Fn(&Host<'_>) -> bool) {
+pub(crate) fn learn(body: &[u8], marks: &mut Marks<'_>, is_open: impl Fn(&Host<'_>) -> bool) {
     for line in lines(body) {
         let [b'c' | b'o', b'=', value @ ..] = line else {
             continue;
@@ -67,7 +67,7 @@ pub(crate) fn learn(body: &[u8], marks: &mut Marks, is_open: impl Fn(&Host<'_>) 
 
 impl Hide<'_> {
     /// Writes a description as the other side may see it.
-    pub(crate) fn sdp(&self, body: &[u8], marks: &Marks, out: &mut Vec<u8>) {
+    pub(crate) fn sdp(&self, body: &[u8], marks: &Marks<'_>, out: &mut Vec<u8>) {
         let media = media_addresses(body);
         // Media that are told by name.
         let told = lines(body).filter_map(|line| {
@@ -145,7 +145,7 @@ impl Hide<'_> {
 }
 
 /// Whether what was learnt stands in the line only as an address of media.
-fn media_only(line: &[u8], marks: &Marks, media: &[IpAddr], names: &[&[u8]]) -> bool {
+fn media_only(line: &[u8], marks: &Marks<'_>, media: &[IpAddr], names: &[&[u8]]) -> bool {
     let mut text = line.to_ascii_lowercase();
     let known = media.iter().map(|ip| ip.to_string().into_bytes());
     for known in known.chain(names.iter().map(|name| name.to_ascii_lowercase())) {

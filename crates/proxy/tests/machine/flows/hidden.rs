@@ -1,5 +1,6 @@
 //! Hidden calls: everything goes as it would if nothing were hidden, and nobody learns anything of anybody else.
 
+use expect_test::expect;
 use topology::Mode;
 
 use crate::world::{World, agent};
@@ -554,4 +555,75 @@ fn requests_of_our_own() {
         assert_eq!(of_bob(&mut world, "BYE "), invite);
         assert_eq!(of_bob(&mut world, "OPTIONS "), invite);
     }
+}
+
+/// The caller hears of it, and the callee hears that there is no call, as often as it repeats its answer.
+#[test]
+fn a_2xx_that_is_too_long_ends_the_call_both_ways() {
+    let long = "x".repeat(topology::SEALED_BYTES_MAX);
+    for mode in MODES {
+        let mut world = World::new(1);
+        world.policy.hide = Some(mode);
+        let log = world.play(&format!(
+            "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200 / Contact: <sip:{long}@10.0.0.2>
+        alice: ACK
+        bob: again 200
+        bob: 200 BYE
+        +40s
+        "
+        ));
+        expect![[r#"
+        bob: REGISTER
+            bob < 200 REGISTER
+        alice: INVITE sip:bob@example.org
+            bob < INVITE sip:bob@10.0.0.2:5060
+            alice < 100 INVITE
+        bob: 200 / Contact: <sip:LONG@10.0.0.2>
+            bob < ACK sip:LONG@10.0.0.2
+            bob < BYE sip:LONG@10.0.0.2
+            alice < 500 INVITE
+        alice: ACK
+        bob: again 200
+            bob < ACK sip:LONG@10.0.0.2 again
+            bob < BYE sip:LONG@10.0.0.2 again
+        bob: 200 BYE
+        +40s
+    "#]]
+        .assert_eq(&log.replace(&long, "LONG"));
+        nobody_learns(&world);
+    }
+}
+
+/// A 2xx with the name of another call, in the mode that goes by it.
+#[test]
+fn a_2xx_with_another_call_id_ends_the_call_both_ways() {
+    let mut world = World::new(1);
+    world.policy.hide = Some(Mode::Stateless);
+    let log = world.play(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200 / Call-ID: another
+        alice: ACK
+        +40s
+        ",
+    );
+    expect![[r#"
+        bob: REGISTER
+            bob < 200 REGISTER
+        alice: INVITE sip:bob@example.org
+            bob < INVITE sip:bob@10.0.0.2:5060
+            alice < 100 INVITE
+        bob: 200 / Call-ID: another
+            bob < ACK sip:bob@10.0.0.2:5060
+            bob < BYE sip:bob@10.0.0.2:5060
+            alice < 500 INVITE
+        alice: ACK
+        +40s
+    "#]]
+    .assert_eq(&log);
+    nobody_learns(&world);
 }
