@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use blackbox::flow::engine::play;
+use blackbox::flow::hidden::LEAK;
 use blackbox::flow::parse::parse;
 use blackbox::flow::real::Real;
 use blackbox::flow::simulated::Simulated;
 use blackbox::flow::syntax::{Flow, Pass, Stages};
 use blackbox::machine::test_file;
 
-/// Flows at the same time. Most of what they do is to wait.
-const AT_ONCE: usize = 10;
+/// Real flows at the same time. Most of what they do is to wait.
+const AT_ONCE: usize = 8;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,36 +47,32 @@ fn main() -> ExitCode {
         files.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let simulated = arguments.iter().any(|word| word == "--simulated");
+    let only_simulated = arguments.iter().any(|word| word == "--simulated");
     let (mut jobs, mut failed) = (Vec::new(), Vec::new());
     for (name, file) in &files {
         let text = std::fs::read_to_string(file).expect("a readable file");
         match parse(name, &text) {
-            Ok(flow) => jobs.extend(jobs_of(&flow, file, simulated)),
+            Ok(flow) => jobs.extend(jobs_of(&flow, file, only_simulated)),
             Err(fault) => {
                 println!("FAILED  {name}");
                 failed.push(format!("{}:{}: {}", file.display(), fault.line, fault.what));
             }
         }
     }
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(failed));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(jobs.len()) {
-            scope.spawn(|| {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(report) = job.run() {
-                        failed.lock().expect("no thread dies").push(report);
-                    }
-                }
-            });
-        }
-    });
+    let failed = Mutex::new(failed);
+    // What is simulated takes the processors for itself, and what is real has clocks that go on meanwhile: one after the other.
+    let (real, simulated): (Vec<Job>, Vec<Job>) =
+        jobs.into_iter().partition(|job| job.stages == Stages::Real);
+    let processors = available_parallelism().map_or(1, usize::from);
+    play_all(&simulated, processors, &failed);
+    play_all(&real, AT_ONCE, &failed);
     let failed = failed.into_inner().expect("no thread dies");
     for report in &failed {
         println!("\n{report}");
     }
     let of = |pass| {
-        let played = jobs.iter().filter(|job| job.pass == pass);
+        let all = simulated.iter().chain(&real);
+        let played = all.filter(|job| job.pass == pass);
         let (all, left) = played.fold((0, 0), |(all, left), job| {
             (all + 1, left + usize::from(job.left().is_some()))
         });
@@ -91,6 +89,21 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn play_all(jobs: &[Job], at_once: usize, failed: &Mutex<Vec<String>>) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..at_once.min(jobs.len()) {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(report) = job.run() {
+                        failed.lock().expect("no thread dies").push(report);
+                    }
+                }
+            });
+        }
+    });
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -167,7 +180,17 @@ impl Job {
             return Ok(());
         }
         let start = Instant::now();
-        let played = catch_unwind(AssertUnwindSafe(|| self.play()));
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let played = self.play();
+            match &played {
+                // Its times are those of the plain flow. Where a busy machine breaks them, it is played once more; what was seen that nobody may see stays seen.
+                Err((_, report)) if self.has_hidden_clock() && !report.contains(LEAK) => {
+                    println!("again   {})", self.name());
+                    self.play()
+                }
+                _ => played,
+            }
+        }));
         let took = format!("{}, {})", self.name(), seconds(start.elapsed()));
         match played {
             Ok(Ok(unseen)) => {
@@ -184,6 +207,10 @@ impl Job {
                 Err(format!("{}: {}) a panic", self.file.display(), self.name()))
             }
         }
+    }
+
+    fn has_hidden_clock(&self) -> bool {
+        self.stages == Stages::Real && self.pass != Pass::Plain
     }
 
     fn play(&self) -> Result<usize, (usize, String)> {

@@ -20,6 +20,9 @@ use crate::message::{Message, param, uri_of};
 /// Stands in a configuration for the mode, where a flow is about hiding.
 const MODE: &str = "{hiding}";
 
+/// In the report of a flow in which somebody saw what nobody may see.
+pub const LEAK: &str = "tells of others";
+
 impl Flow {
     /// Whether it has to be played so: a flow about hiding is played with hiding only.
     pub fn has(&self, pass: Pass) -> bool {
@@ -73,6 +76,8 @@ pub fn host(name: &str) -> String {
 pub struct Sides {
     /// The flow is about hiding: it says itself what each side sees.
     pub flow_says: bool,
+    /// Headers that the configuration shows.
+    shown: Vec<String>,
     /// Whose it is, and what tells of it.
     marks: Vec<(String, String)>,
     /// What somebody has said, in lower case: it is no news.
@@ -100,6 +105,7 @@ impl Sides {
     pub fn new(flow: &Flow, names: &[(SocketAddr, String)]) -> Self {
         let mut sides = Self {
             flow_says: flow.is_about_hiding,
+            shown: flow.shown.clone(),
             ..Self::default()
         };
         for (address, name) in names {
@@ -186,11 +192,11 @@ impl Sides {
                 !of_server.contains(&mark) && !known.contains(&mark)
             })
             .collect();
-        let leaks = topology::leak::find(&seen.bytes, &marks);
+        let leaks = topology::leak::find(&self.without_shown(&seen.bytes), &marks);
         if leaks.is_empty() {
             return None;
         }
-        let mut text = format!("what {to} gets from {from} tells of others:");
+        let mut text = format!("what {to} gets from {from} {LEAK}:");
         for leak in &leaks {
             let whose = self.marks.iter().find(|(_, mark)| *mark == leak.mark);
             let whose = whose.map_or("", |(whose, _)| whose);
@@ -200,6 +206,18 @@ impl Sides {
             let _ = write!(text, "\n    | {line}");
         }
         Some(text)
+    }
+
+    fn without_shown(&self, bytes: &[u8]) -> Vec<u8> {
+        match Message::parse(bytes) {
+            Some(mut message) if !self.shown.is_empty() => {
+                for name in &self.shown {
+                    message.remove(name);
+                }
+                message.to_bytes()
+            }
+            _ => bytes.to_vec(),
+        }
     }
 
     /// Whether a text tells of anybody.
@@ -402,9 +420,11 @@ fn kept(
         };
         let there = after.first(name).is_some();
         let fine = match treatment(known) {
+            Treatment::Safe | Treatment::Signed => same(),
+            // The flow says what becomes of it.
+            _ if sides.flow_says => true,
             Treatment::Own | Treatment::Dialog | Treatment::Calls | Treatment::Fetch => true,
             Treatment::ServiceRoute => true,
-            Treatment::Safe | Treatment::Signed => same(),
             Treatment::Scan | Treatment::Unknown => {
                 same() || there && sides.tells(value.as_bytes())
             }
@@ -424,25 +444,35 @@ fn kept(
             return Err(format!("what nobody sent was added: {name}: {value}"));
         }
     }
-    contacts(before, after, source)?;
+    contacts(before, after, source, sides)?;
     for name in ["From", "To"] {
         let tag = |m: &Message| param(m.first(name).unwrap_or_default(), "tag");
         if tag(before) != tag(after) {
             return Err(format!("its {name} has another tag than it was sent with"));
         }
     }
-    body(before, after, sides)
+    match sides.flow_says {
+        true => Ok(()),
+        false => body(before, after, sides),
+    }
 }
 
-fn contacts(before: &Message, after: &Message, source: SocketAddr) -> Result<(), String> {
+fn contacts(
+    before: &Message,
+    after: &Message,
+    source: SocketAddr,
+    sides: &Sides,
+) -> Result<(), String> {
     let (sent, came) = (before.values("Contact"), after.values("Contact"));
     let redirects = (300..400).contains(&after.status());
     if sent.len() != came.len() && !redirects {
         return Err(format!("{} Contacts became {}", sent.len(), came.len()));
     }
+    // A telephone number, and the name of a domain, are no secret.
+    let open = |value: &String| redirects && sent.contains(value) && !sides.tells(value.as_bytes());
     let elsewhere = came
         .iter()
-        .find(|value| !uri_of(value).contains(&source.to_string()));
+        .find(|value| !uri_of(value).contains(&source.to_string()) && !open(value));
     match elsewhere {
         Some(value) => Err(format!("a Contact is not the server's: {value}")),
         None => Ok(()),

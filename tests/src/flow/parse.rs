@@ -31,6 +31,7 @@ pub fn parse(name: &str, text: &str) -> Result<Flow, Fault> {
         only: None,
         only_passes: None,
         is_about_hiding: false,
+        shown: Vec::new(),
         steps: Vec::new(),
     };
     let nodes = tree(text)?;
@@ -41,6 +42,7 @@ pub fn parse(name: &str, text: &str) -> Result<Flow, Fault> {
             "proxy" => flow.proxies.push(proxy(node, rest)?),
             "party" => flow.parties.push(party(node, rest)?),
             "only" => only(node, rest, &mut flow)?,
+            "shown" => flow.shown = rest.split(',').map(|name| name.trim().to_owned()).collect(),
             _ => {
                 let step = step(node, &mut nodes)?;
                 flow.steps.push(step);
@@ -394,7 +396,7 @@ fn detail(node: &Node) -> Result<Detail, Fault> {
     } else if text == "sdp" {
         DetailKind::Sdp
     } else if let Some(body) = text.strip_prefix("body ") {
-        DetailKind::Body(body.to_owned())
+        DetailKind::Body(body.replace("\\n", "\r\n"))
     } else {
         let (added, header) = match text.strip_prefix("+ ") {
             Some(rest) => (true, rest),

@@ -161,7 +161,7 @@ impl Agent {
             || "there is no dialog for this request yet; a URI makes it one of its own".to_owned();
         let made = |m: &Message| {
             !m.is_request()
-                && m.method() == "INVITE"
+                && makes_dialog(m.method())
                 && (101..300).contains(&m.status())
                 && m.to_tag().is_some()
         };
@@ -190,7 +190,7 @@ impl Agent {
         let same_dialog = |m: &Message| m.call_id() == response.call_id();
         let Some(first_invite) = self.history.iter().find(|heard| {
             heard.message.is_request()
-                && heard.message.method() == "INVITE"
+                && makes_dialog(heard.message.method())
                 && same_dialog(&heard.message)
         }) else {
             return Err(no_dialog());
@@ -210,9 +210,9 @@ impl Agent {
             !heard.sent
                 && same_dialog(m)
                 && if m.is_request() {
-                    m.method() == "INVITE" || m.method() == "UPDATE"
+                    makes_dialog(m.method()) || m.method() == "UPDATE"
                 } else {
-                    matches!(m.method(), "INVITE" | "UPDATE")
+                    (makes_dialog(m.method()) || m.method() == "UPDATE")
                         && (101..300).contains(&m.status())
                         && m.to_tag() == peer_tag
                 }
@@ -230,7 +230,7 @@ impl Agent {
                 .filter(by_peer)
                 .find(|heard| {
                     let m = &heard.message;
-                    m.method() == "INVITE" && m.status() == response.status()
+                    makes_dialog(m.method()) && m.status() == response.status()
                 })
                 .or_else(|| self.history.iter().find(by_peer))
         } else {
@@ -504,6 +504,10 @@ impl Agent {
         )
         .into_bytes()
     }
+}
+
+fn makes_dialog(method: &str) -> bool {
+    matches!(method, "INVITE" | "SUBSCRIBE")
 }
 
 fn wants_contact(method: &str) -> bool {

@@ -233,6 +233,7 @@ impl Stage for Simulated {
         let world = &mut self.place(proxy).world;
         let table = match of {
             "registrations" => tables::LOCATION,
+            "dialogs" => tables::DIALOG,
             "transactions" => tables::TRANSACTION,
             _ => {
                 let counters = tables::Counter::ALL.iter();

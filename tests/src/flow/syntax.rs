@@ -17,6 +17,8 @@ pub struct Flow {
     pub only_passes: Option<(Vec<Pass>, String)>,
     /// It says itself where hiding is on, and what each side sees then.
     pub is_about_hiding: bool,
+    /// Headers that it has configured to be shown.
+    pub shown: Vec<String>,
     pub steps: Vec<Step>,
 }
 
