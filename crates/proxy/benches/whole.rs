@@ -9,12 +9,12 @@ use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Duration};
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use proxy::{
-    Admission, Answer, AskKind, CallPlan, Datagram, Decision, Domain, Env, Input, Limit, Listener,
-    Outputs, Proxy, Settings,
+    Admission, Answer, AskKind, CallPlan, Datagram, Decision, Destination, Domain, Env, Input,
+    Limit, Listener, Outputs, Proxy, Settings, Target,
 };
-use shm::{Arena, Layout, Participant, ParticipantId};
+use shm::{Arena, Layout, Participant, ParticipantId, RowRef};
 use stdx::Instant;
-use tables::balancer::{ResourceKey, ResourceKind};
+use tables::balancer::{Balancer, Resource, ResourceKey, ResourceKind};
 
 const SDP: &str = "v=0\r\no=alice 2890844526 2890844526 IN IP4 192.0.2.101\r\ns=-\r\nc=IN IP4 192.0.2.101\r\nt=0 0\r\n\
     m=audio 49172 RTP/AVP 0 8 9 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\na=rtpmap:9 G722/8000\r\n\
@@ -30,8 +30,10 @@ struct World {
     proxy: Proxy,
     out: Outputs,
     turn: u64,
-    /// Calls are on record.
+    /// What becomes of calls.
     plan: CallPlan,
+    /// They go to a destination of a group, where they have seats.
+    group: Option<RowRef>,
 }
 
 impl World {
@@ -63,6 +65,7 @@ impl World {
             out: Outputs::default(),
             turn: 0,
             plan: CallPlan::default(),
+            group: None,
         }
     }
 
@@ -88,9 +91,7 @@ impl World {
             let answer = match ask.kind {
                 AskKind::Admit => Answer::Admitted(Admission::Allow),
                 AskKind::Credentials => Answer::Credentials(None),
-                AskKind::Route => {
-                    Answer::Routed(Decision::Location { known: true }, self.plan.clone())
-                }
+                AskKind::Route => Answer::Routed(route(self.group), self.plan.clone()),
                 AskKind::Resolve { .. } => Answer::Resolved(Vec::new()),
             };
             let input = Input::Answer {
@@ -112,6 +113,20 @@ impl World {
             .rfind(|text| text.starts_with(begins))
             .expect("it was sent")
     }
+}
+
+fn route(group: Option<RowRef>) -> Decision {
+    let Some(resource) = group else {
+        return Decision::Location { known: true };
+    };
+    Decision::Targets(vec![Target {
+        next_hop: Some(format!("sip:{BOB}").into_bytes()),
+        destination: Some(Destination {
+            resource,
+            limit: Some(1000),
+        }),
+        ..Target::default()
+    }])
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -194,8 +209,12 @@ fn respond(source: &str, request: &str, status: &str, body: &str) -> Message {
 
 /// The caller's request within the dialog that this 200 has made.
 fn in_dialog(answer: &str, method: &str, number: u32) -> Message {
+    // Of who answered, or ours, where he is hidden.
+    let target = lines(answer, "Contact")
+        .find_map(|line| line.split(['<', '>']).nth(1))
+        .expect("a Contact");
     let mut text = format!(
-        "{method} sip:bob@{BOB};ob SIP/2.0\r\nVia: SIP/2.0/UDP {ALICE};rport;branch=z9hG4bKPj5f2b7e91{method}{number}\r\nMax-Forwards: 70\r\n"
+        "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {ALICE};rport;branch=z9hG4bKPj5f2b7e91{method}{number}\r\nMax-Forwards: 70\r\n"
     );
     for (name, new) in [
         ("Record-Route", "Route"),
@@ -262,9 +281,26 @@ fn tracked() -> CallPlan {
     }
 }
 
+/// On record, and neither side learns of the other.
+fn hidden(mode: topology::Mode) -> CallPlan {
+    CallPlan {
+        hide: Some(mode),
+        ..tracked()
+    }
+}
+
 fn busy_with(plan: CallPlan) -> World {
+    busy_as(plan, false)
+}
+
+fn busy_as(plan: CallPlan, grouped: bool) -> World {
     let mut world = World::new();
     world.plan = plan;
+    if grouped {
+        let key = ResourceKey::of(ResourceKind::Destination, b"media 198.51.100.4");
+        let made = Balancer(&mut world.participant).ensure(&key, &Resource::default());
+        world.group = Some(made.expect("room"));
+    }
     world.serve(&register(1));
     for call in 0..CALLS_BEFORE {
         play_call(&mut world, 1000 + call);
@@ -284,6 +320,12 @@ fn call() -> Bench {
 fn call_with(plan: &CallPlan) -> Bench {
     let said = play_call(&mut busy_with(plan.clone()), 9999);
     (busy_with(plan.clone()), said)
+}
+
+/// Through a group.
+fn balanced() -> Bench {
+    let said = play_call(&mut busy_as(tracked(), true), 9999);
+    (busy_as(tracked(), true), said)
 }
 
 /// INFO of the caller within a call that is up, and its answer.
@@ -408,6 +450,8 @@ fn message_on_record(bench: Bench) -> Bench {
 #[library_benchmark]
 #[bench::plain(info(&CallPlan::default()))]
 #[bench::on_record(info(&tracked()))]
+#[bench::hidden(info(&hidden(topology::Mode::Dialog)))]
+#[bench::sealed(info(&hidden(topology::Mode::Stateless)))]
 fn within_dialog(bench: Bench) -> Bench {
     play(bench)
 }
@@ -416,6 +460,9 @@ fn within_dialog(bench: Bench) -> Bench {
 #[library_benchmark]
 #[bench::basic(call())]
 #[bench::on_record(call_with(&tracked()))]
+#[bench::balanced(balanced())]
+#[bench::hidden(call_with(&hidden(topology::Mode::Dialog)))]
+#[bench::sealed(call_with(&hidden(topology::Mode::Stateless)))]
 fn whole_call(bench: Bench) -> Bench {
     play(bench)
 }

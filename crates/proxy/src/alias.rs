@@ -84,6 +84,10 @@ pub(crate) fn address(uri: &Uri<'_>) -> Option<SocketAddr> {
 
 /// A target that goes where its URI's address says, with the URI as its owner knows it; `None` if there is no such address.
 pub(crate) fn led(uri: &[u8]) -> Option<Target> {
+    // Few have one, and reading a URI for it costs more than looking for what it has to have.
+    if !uri.contains(&b'~') {
+        return None;
+    }
     let parsed = Uri::parse(uri).ok()?;
     let to = address(&parsed)?;
     let begins = find(uri, b";alias=")?;
@@ -165,15 +169,27 @@ fn contact_of<'m>(message: &Message<'m>) -> Option<NameAddr<'m>> {
     NameAddr::parse(contact.value).ok()
 }
 
-/// The remote target of who sends this message from there: the URI of its Contact, with the address if that is needed.
-pub(crate) fn target_of(message: &Message<'_>, source: Option<SocketAddr>) -> Vec<u8> {
+/// The remote target of who sends this request from there: the URI of its Contact, with the address if that is needed.
+pub(crate) fn target_of(rule: NatRule, request: &Message<'_>, source: SocketAddr) -> Vec<u8> {
+    target(request, |uri| {
+        rule.detects(request, uri, source).then_some(source)
+    })
+}
+
+/// The remote target of who sends this response: with the address that he was reached by, if that is needed.
+pub(crate) fn target_back(response: &Message<'_>, reached: Option<SocketAddr>) -> Vec<u8> {
+    target(response, |_| reached)
+}
+
+fn target(message: &Message<'_>, address: impl FnOnce(&Uri<'_>) -> Option<SocketAddr>) -> Vec<u8> {
     let Some(contact) = contact_of(message) else {
         return Vec::new();
     };
     let uri = contact.uri.text;
     let mut text = Vec::with_capacity(uri.len());
-    match source.filter(|_| contact.uri.param(PARAM).is_none() && contact.uri.headers.is_empty()) {
-        Some(source) => append(uri, source, &mut text),
+    let bare = contact.uri.param(PARAM).is_none() && contact.uri.headers.is_empty();
+    match address(&contact.uri).filter(|_| bare) {
+        Some(address) => append(uri, address, &mut text),
         None => text.extend_from_slice(uri),
     }
     text

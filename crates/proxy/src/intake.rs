@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use registrar::{NatRule, is_private};
 use sip::{
-    HeaderName, Message, Method, NameAddr, Via,
+    HeaderName, Message, Method, NameAddr, Span, Via,
     uri::{Host, Scheme, Uri},
 };
 use stdx::{
@@ -137,10 +137,34 @@ pub struct Intake {
     /// `None`: the request has no Max-Forwards.
     pub max_forwards: Option<u8>,
     pub route: RouteInfo,
+    /// Where the message names the parties.
+    pub(crate) names: Names,
     /// It belongs to a dialog that we put ourselves into: it has a To tag, and its Route set leads through us by a URI that we sealed.
     pub within_dialog: bool,
     /// We stay on the way of the dialog that it may begin (§16.6 step 4), with URIs that are sealed.
     pub record_route: bool,
+}
+
+/// Where From and To have what is asked for again and again, in the bytes of the message that was read. Empty: there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) from_uri: Span,
+    pub(crate) from_tag: Span,
+    pub(crate) to_uri: Span,
+    pub(crate) to_tag: Span,
+}
+
+impl Names {
+    fn of(message: &Message<'_>, from: &NameAddr<'_>, to: &NameAddr<'_>) -> Self {
+        let place = |part: &[u8]| Span::within(message.bytes(), part).unwrap_or_default();
+        let tag = |address: &NameAddr<'_>| address.tag().map(place).unwrap_or_default();
+        Self {
+            from_uri: place(from.uri.text),
+            from_tag: tag(from),
+            to_uri: place(to.uri.text),
+            to_tag: tag(to),
+        }
+    }
 }
 
 impl Intake {
@@ -184,6 +208,7 @@ impl Intake {
             bare_uri: bare_uri(&uri, settings),
             max_forwards,
             route,
+            names: Names::of(message, &from, &to),
             within_dialog: begun && route.place.is_some(),
             record_route: stays,
         })

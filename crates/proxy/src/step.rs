@@ -69,6 +69,18 @@ impl<'m> Hand<'m> {
         }
     }
 
+    /// The tags of From and To; empty: none.
+    pub(crate) fn tags(&self) -> (&'m [u8], &'m [u8]) {
+        let (names, bytes) = (&self.intake.names, self.message.bytes());
+        (names.from_tag.slice(bytes), names.to_tag.slice(bytes))
+    }
+
+    /// The URIs of From and To.
+    pub(crate) fn parties(&self) -> (&'m [u8], &'m [u8]) {
+        let (names, bytes) = (&self.intake.names, self.message.bytes());
+        (names.from_uri.slice(bytes), names.to_uri.slice(bytes))
+    }
+
     /// With what tokens have said of it.
     pub(crate) fn of(
         raw: Message<'m>,

@@ -113,7 +113,8 @@ impl<'h> Marks<'h> {
     /// Whether the text has one of them.
     pub fn is_in(&self, text: &[u8]) -> bool {
         let lower = text.to_ascii_lowercase();
-        self.all().any(|mark| mark.find(text, &lower, 0).is_some())
+        self.all_for(text)
+            .any(|mark| mark.find(text, &lower, 0).is_some())
     }
 
     /// Appends the text with `own` in the place of every host, its port included, and the other side's names in the place of ids.
@@ -122,7 +123,7 @@ impl<'h> Marks<'h> {
     pub fn replace<'m>(&'m self, text: &[u8], own: &[u8], out: &mut Vec<u8>) {
         let lower = text.to_ascii_lowercase();
         let find = |mark: Mark<'m>, from| (mark, mark.find(text, &lower, from));
-        let mut marks: Vec<_> = self.all().map(|mark| find(mark, 0)).collect();
+        let mut marks: Vec<_> = self.all_for(text).map(|mark| find(mark, 0)).collect();
         let mut at = 0;
         loop {
             let hits = marks.iter().filter_map(|(_, hit)| hit.as_ref());
@@ -147,6 +148,16 @@ impl<'h> Marks<'h> {
             }
         }
         out.extend_from_slice(text.get(at..).unwrap_or_default());
+    }
+
+    /// Those that may be in a text: most lines of a body have no dot at all.
+    fn all_for(&self, text: &[u8]) -> impl Iterator<Item = Mark<'_>> {
+        let (dots, colons) = (text.contains(&b'.'), text.contains(&b':'));
+        self.all().filter(move |mark| match mark {
+            Mark::Id(..) => true,
+            Mark::Host(..) | Mark::V4 => dots,
+            Mark::V6(_) => colons,
+        })
     }
 
     fn all(&self) -> impl Iterator<Item = Mark<'_>> {

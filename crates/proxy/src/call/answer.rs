@@ -160,7 +160,7 @@ impl Step<'_, '_> {
     /// The Contact of who answered.
     fn target_of_answerer(&self, message: &Message<'_>, datagram: &Datagram<'_>) -> Vec<u8> {
         let reached = self.needs_alias(message, || Some(datagram.source));
-        alias::target_of(message, reached)
+        alias::target_back(message, reached)
     }
 
     /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2).

@@ -163,12 +163,8 @@ impl Step<'_, '_> {
     fn new_dialog(&self, context: &Context, hand: &Hand<'_>, class: &CallClass) -> Dialog {
         let message = &hand.message;
         let now = self.env.now;
-        let (from, to) = (message.from().ok(), message.to().ok());
+        let ((from_uri, to_uri), (from_tag, _)) = (hand.parties(), hand.tags());
         let call_id = message.call_id().unwrap_or_default();
-        let from_tag = from
-            .as_ref()
-            .and_then(|from| from.tag())
-            .unwrap_or_default();
         let origin = hash64(self.key, &[b"origin", &context.key]);
         let salt = now.as_nanos().to_le_bytes();
         let half = |part: &[u8]| hash64(self.key, &[part, &context.key, &salt]).to_le_bytes();
@@ -202,19 +198,17 @@ impl Step<'_, '_> {
             dialog.probes_max = probe.failures_max;
         }
         let rule = self.settings.registrar.nat;
-        let behind_nat =
-            Some(context.source).filter(|&source| alias::is_needed(rule, message, source));
         dialog.caller = Side {
-            uri: from.map_or(&b""[..], |from| from.uri.text).to_vec(),
+            uri: from_uri.to_vec(),
             routes: joined(message, HeaderName::RecordRoute, 0, usize::MAX),
             tag: from_tag.to_vec(),
-            target: alias::target_of(message, behind_nat),
+            target: alias::target_of(rule, message, context.source),
             ..Side::default()
         };
         dialog.caller.address = Some(context.source);
         dialog.caller.listener = context.listener.id;
         dialog.caller.cseq = message.cseq().map_or(0, |cseq| cseq.number);
-        dialog.callee.uri = to.map_or(&b""[..], |to| to.uri.text).to_vec();
+        dialog.callee.uri = to_uri.to_vec();
         dialog
     }
 }

@@ -45,8 +45,7 @@ impl Step<'_, '_> {
             .place
             .filter(|&place| place != place::NOWHERE)?;
         let message = &hand.message;
-        let (from, to) = (message.from().ok()?, message.to().ok()?);
-        let (from_tag, to_tag) = (from.tag().unwrap_or_default(), to.tag().unwrap_or_default());
+        let (from_tag, to_tag) = hand.tags();
         let call_id = message.call_id().ok()?;
         let method = message.request()?.method;
         Dialogs(self.env.arena).at_place(place, call_id, from_tag, to_tag, |view, sender| {
@@ -193,9 +192,8 @@ impl Step<'_, '_> {
         let Ok(cseq) = message.cseq() else { return };
         let invite = cseq.method == Method::Invite;
         let rule = self.settings.registrar.nat;
-        let behind_nat = Some(source).filter(|&source| alias::is_needed(rule, message, source));
         let target = match refreshes {
-            true => alias::target_of(message, behind_nat),
+            true => alias::target_of(rule, message, source),
             false => Vec::new(),
         };
         // Who has sent a BYE may know of no call any more, and say so to a probe.
