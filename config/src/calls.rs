@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    group::Policy,
     keys::{Effect::Reload, Key, Section},
     parse::Draft,
     reader::{Table, nearest},
@@ -308,40 +309,80 @@ pub(crate) fn check(draft: &Draft<'_>, clean: bool) {
             table.error("profile", format!("there is no profile \"{name}\""), remedy);
         }
     }
+    check_times(draft);
+    if !config.calls.record {
+        check_without_records(draft);
+    }
     for (domain, table) in config.domains.iter().zip(&draft.domains) {
-        let calls = &domain.calls;
-        let limits = calls.over(&config.calls);
-        let wants = [
-            ("calls_max", calls.calls_max.is_some()),
-            ("user_calls_max", calls.user_calls_max.is_some()),
-            ("duration_max", calls.duration_max.is_some()),
-            ("session_expires", calls.session_expires.is_some()),
-            ("probe_interval", calls.probe_interval.is_some()),
-        ];
-        for (key, _) in wants.into_iter().filter(|(_, is_there)| *is_there) {
+        for key in NEED_RECORDS.into_iter().filter(|key| table.has(key)) {
             if !domain.record_route {
                 let what =
                     "does nothing: the calls of this domain do not pass through us to their end";
                 table.warning(key, what, "set record_route = true, or remove it");
             } else if !config.calls.record {
-                table.warning(
-                    key,
-                    "does nothing: calls have no record",
-                    "set calls.record = true, or remove it",
-                );
+                warn_of_records(table, key);
             }
         }
-        if limits
-            .session_expires
-            .is_some_and(|expires| expires < limits.session_min)
-        {
-            let key = if calls.session_expires.is_some() {
-                "session_expires"
-            } else {
-                "session_min"
-            };
-            let what = "leaves session_expires shorter than session_min";
-            table.error(key, what, "raise session_expires, or lower session_min");
+    }
+}
+
+/// Keys of `[calls]` and of a domain that are about calls on record.
+const NEED_RECORDS: [&str; 5] = [
+    "calls_max",
+    "user_calls_max",
+    "duration_max",
+    "session_expires",
+    "probe_interval",
+];
+
+fn warn_of_records(table: &Table<'_>, key: &str) {
+    let what = "does nothing: calls have no record";
+    table.warning(key, what, "set calls.record = true, or remove it");
+}
+
+/// What counts calls, or times them, where none is known.
+fn check_without_records(draft: &Draft<'_>) {
+    let config = &draft.config;
+    for key in NEED_RECORDS.into_iter().filter(|key| draft.calls.has(key)) {
+        warn_of_records(&draft.calls, key);
+    }
+    for table in draft.routes.iter().filter(|table| table.has("profile")) {
+        warn_of_records(table, "profile");
+    }
+    for (group, table) in config.groups.iter().zip(&draft.groups) {
+        let by_calls = matches!(group.policy, Policy::LeastCalls | Policy::FreeCapacity);
+        let limited = group.destinations.iter().any(|to| to.capacity.is_some());
+        if by_calls || limited {
+            let key = if by_calls { "policy" } else { "destinations" };
+            let what = "counts calls, of which none has a record";
+            let remedy = "set calls.record = true, or choose another policy and no `capacity`";
+            table.warning(key, what, remedy);
+        }
+    }
+}
+
+/// Session timers that contradict each other, where they are written.
+fn check_times(draft: &Draft<'_>) {
+    let config = &draft.config;
+    let contradict = |limits: &CallLimits| {
+        let expires = limits.session_expires;
+        expires.is_some_and(|expires| expires < limits.session_min)
+    };
+    let complain = |table: &Table<'_>| {
+        let key = match table.has("session_expires") {
+            true => "session_expires",
+            false => "session_min",
+        };
+        let what = "leaves session_expires shorter than session_min";
+        table.error(key, what, "raise session_expires, or lower session_min");
+    };
+    if contradict(&config.calls.limits) {
+        complain(&draft.calls);
+    }
+    for (domain, table) in config.domains.iter().zip(&draft.domains) {
+        let says = table.has("session_expires") || table.has("session_min");
+        if says && contradict(&domain.calls.over(&config.calls)) {
+            complain(table);
         }
     }
 }

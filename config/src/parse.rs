@@ -30,6 +30,7 @@ pub(crate) struct Draft<'r> {
     pub(crate) timers: Table<'r>,
     pub(crate) dns: Table<'r>,
     pub(crate) records: Table<'r>,
+    pub(crate) calls: Table<'r>,
     pub(crate) users: Vec<Table<'r>>,
     pub(crate) domains: Vec<Table<'r>>,
     pub(crate) groups: Vec<Table<'r>>,
@@ -59,6 +60,7 @@ pub(crate) fn parse<'r>(
     let auth = reader.table(root, "auth");
     let dns = reader.table(root, "dns");
     let records = reader.table(root, "cdr");
+    let calls = reader.table(root, "calls");
     let nat = reader.table(root, "nat");
     let users = reader.tables(root, "user");
     let domains = reader.tables(root, "domain");
@@ -106,7 +108,7 @@ pub(crate) fn parse<'r>(
         users: users.iter().map(one_user).collect(),
         domains: domains.iter().map(one_domain).collect(),
         groups: groups.iter().map(one_group).collect(),
-        calls: calls::calls(&reader.table(root, "calls")),
+        calls: calls::calls(&calls),
         profiles: profiles.iter().map(calls::profile).collect(),
         media: media.iter().map(media::one).collect(),
         callers: callers.iter().map(caller::one).collect(),
@@ -124,6 +126,7 @@ pub(crate) fn parse<'r>(
         timers,
         dns,
         records,
+        calls,
         users,
         domains,
         groups,

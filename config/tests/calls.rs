@@ -102,12 +102,24 @@ profile = "ut"
             4 | session_expires = "10s"
               |                   ^^^^^
               = help: choose a duration from 1m 30s to 1day
+            warning: `calls.session_expires` does nothing: calls have no record
+             --> calls.toml:4:19
+              |
+            4 | session_expires = "10s"
+              |                   ^^^^^
+              = help: set calls.record = true, or remove it
             error: `calls.duration_max` must be 1s to 30days
              --> calls.toml:5:16
               |
             5 | duration_max = "0s"
               |                ^^^^
               = help: choose a duration from 1s to 30days
+            warning: `calls.duration_max` does nothing: calls have no record
+             --> calls.toml:5:16
+              |
+            5 | duration_max = "0s"
+              |                ^^^^
+              = help: set calls.record = true, or remove it
             error: `profile.calls_max` is missing
              --> calls.toml:7:1
               |
@@ -138,11 +150,11 @@ profile = "ut"
             22 | user_calls_max = -1
                |                  ^^
                = help: choose a number from 0 to 10000000
-            warning: `domain.session_expires` does nothing: calls have no record
-              --> calls.toml:23:19
+            warning: `domain.user_calls_max` does nothing: calls have no record
+              --> calls.toml:22:18
                |
-            23 | session_expires = "100s"
-               |                   ^^^^^^
+            22 | user_calls_max = -1
+               |                  ^^
                = help: set calls.record = true, or remove it
             error: `domain.session_expires` leaves session_expires shorter than session_min
               --> calls.toml:23:19
@@ -150,12 +162,24 @@ profile = "ut"
             23 | session_expires = "100s"
                |                   ^^^^^^
                = help: raise session_expires, or lower session_min
+            warning: `domain.session_expires` does nothing: calls have no record
+              --> calls.toml:23:19
+               |
+            23 | session_expires = "100s"
+               |                   ^^^^^^
+               = help: set calls.record = true, or remove it
             error: `route.profile` there is no profile "ut"
               --> calls.toml:28:11
                |
             28 | profile = "ut"
                |           ^^^^
                = help: did you mean "out"?
+            warning: `route.profile` does nothing: calls have no record
+              --> calls.toml:28:11
+               |
+            28 | profile = "ut"
+               |           ^^^^
+               = help: set calls.record = true, or remove it
         "#]],
     );
     check(
@@ -188,6 +212,112 @@ calls_max = 3
             8 | name = "idle"
               |        ^^^^^^
               = help: add profile = "idle" to a [[route]], or remove it
+        "#]],
+    );
+}
+
+#[test]
+fn what_counts_calls_needs_their_records() {
+    check(
+        r#"
+[calls]
+record = false
+duration_max = "1h"
+probe_interval = "1min"
+[[domain]]
+name = "one.example"
+auth = "none"
+[[profile]]
+name = "out"
+calls_max = 3
+[[group]]
+name = "a"
+policy = "least-calls"
+destinations = [{ uri = "sip:192.0.2.1" }]
+[[group]]
+name = "b"
+destinations = [{ uri = "sip:192.0.2.2", capacity = 5 }]
+[[group]]
+name = "c"
+destinations = [{ uri = "sip:192.0.2.3" }]
+[[route]]
+match = { user = "^1" }
+to = "group:a"
+profile = "out"
+[[route]]
+match = { user = "^2" }
+to = "group:b"
+[[route]]
+match = { user = "^3" }
+to = "group:c"
+"#,
+        expect![[r#"
+            warning: `calls.duration_max` does nothing: calls have no record
+             --> calls.toml:4:16
+              |
+            4 | duration_max = "1h"
+              |                ^^^^
+              = help: set calls.record = true, or remove it
+            warning: `calls.probe_interval` does nothing: calls have no record
+             --> calls.toml:5:18
+              |
+            5 | probe_interval = "1min"
+              |                  ^^^^^^
+              = help: set calls.record = true, or remove it
+            warning: `group.policy` counts calls, of which none has a record
+              --> calls.toml:14:10
+               |
+            14 | policy = "least-calls"
+               |          ^^^^^^^^^^^^^
+               = help: set calls.record = true, or choose another policy and no `capacity`
+            warning: `group.destinations` counts calls, of which none has a record
+              --> calls.toml:18:16
+               |
+            18 | destinations = [{ uri = "sip:192.0.2.2", capacity = 5 }]
+               |                ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+               = help: set calls.record = true, or choose another policy and no `capacity`
+            warning: `route.profile` does nothing: calls have no record
+              --> calls.toml:25:11
+               |
+            25 | profile = "out"
+               |           ^^^^^
+               = help: set calls.record = true, or remove it
+        "#]],
+    );
+}
+
+#[test]
+fn session_timers_that_contradict_each_other() {
+    check(
+        r#"
+[calls]
+session_expires = "100s"
+session_min = "200s"
+[[domain]]
+name = "one.example"
+auth = "none"
+[[domain]]
+name = "two.example"
+auth = "none"
+session_min = "90s"
+[[domain]]
+name = "three.example"
+auth = "none"
+session_expires = "3min"
+"#,
+        expect![[r#"
+            error: `calls.session_expires` leaves session_expires shorter than session_min
+             --> calls.toml:3:19
+              |
+            3 | session_expires = "100s"
+              |                   ^^^^^^
+              = help: raise session_expires, or lower session_min
+            error: `domain.session_expires` leaves session_expires shorter than session_min
+              --> calls.toml:15:19
+               |
+            15 | session_expires = "3min"
+               |                   ^^^^^^
+               = help: raise session_expires, or lower session_min
         "#]],
     );
 }
