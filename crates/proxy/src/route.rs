@@ -17,7 +17,7 @@ use crate::{
 /// What the Route header fields of a request mean for us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteInfo {
-    /// How many Route values on top are ours: two where we bridge listeners.
+    /// How many Route values on top are ours, and of the same pass: two where we bridge listeners.
     pub ours: usize,
     /// The Request-URI is our Record-Route URI, put there by a strict router; the last Route value is the real one.
     pub strict_before: bool,
@@ -60,11 +60,14 @@ impl RouteInfo {
             let Some(listener) = settings.interface_named(&route.uri) else {
                 break;
             };
+            let place = place::read(&settings.dialog_key, call_id, &route.uri);
+            // Of a call that has passed through us twice, each pass has a dialog of its own: that is asked for by the request that comes back to us.
+            if place.is_some() && info.place.is_some() && place != info.place {
+                break;
+            }
             info.ours = info.ours.saturating_add(1);
             info.listener = Some(listener);
-            if info.place.is_none() {
-                info.place = place::read(&settings.dialog_key, call_id, &route.uri);
-            }
+            info.place = info.place.or(place);
         }
         info
     }

@@ -1,6 +1,6 @@
 //! What responses make of a call.
 
-use sip::{HeaderName, Message, Patch, PatchError};
+use sip::{HeaderName, Message, NameAddr, Patch, PatchError};
 use stdx::Instant;
 use tables::{
     Dialogs, Seats,
@@ -9,7 +9,7 @@ use tables::{
 
 use crate::{
     alias,
-    call::{CallRef, Role},
+    call::{CallRef, Role, place},
     context::{Branch, Context},
     io::Datagram,
     route::literal_address,
@@ -72,7 +72,7 @@ impl Step<'_, '_> {
             return true;
         };
         let now = self.env.now;
-        let routes = self.routes_to_callee(message);
+        let routes = self.routes_to_callee(message, call.place);
         let to = context
             .branch(number)
             .map(|branch| (branch.listener.id, branch.destination));
@@ -163,12 +163,20 @@ impl Step<'_, '_> {
         alias::target_back(message, reached)
     }
 
-    /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2).
-    fn routes_to_callee(&self, message: &Message<'_>) -> Vec<u8> {
+    /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2). Those of another pass of the
+    /// same call lead through us once more.
+    fn routes_to_callee(&self, message: &Message<'_>, place: u64) -> Vec<u8> {
+        let call_id = message.call_id().unwrap_or_default();
+        let of_other_pass = |value: &[u8]| {
+            let route = NameAddr::parse(value).ok();
+            let other =
+                route.and_then(|route| place::read(&self.settings.dialog_key, call_id, &route.uri));
+            other.is_some_and(|other| other != place)
+        };
         let mut above: Vec<&[u8]> = message
             .values(HeaderName::RecordRoute)
             .map(|value| value.value)
-            .take_while(|value| !self.is_own_route(value))
+            .take_while(|value| !self.is_own_route(value) || of_other_pass(value))
             .collect();
         above.reverse();
         let mut text = Vec::new();

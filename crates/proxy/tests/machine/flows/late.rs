@@ -1,4 +1,4 @@
-//! What comes late to a call, or lacks a tag, or has a number that nothing comes after.
+//! What comes late to a call, comes twice, or lacks a tag, or has a number that nothing comes after.
 
 use expect_test::expect;
 
@@ -392,5 +392,159 @@ fn probes_at_the_last_number() {
     let seen = world.play("alice: 200 OPTIONS & bob: 500 OPTIONS\nalice: BYE . / CSeq: 4294967295 BYE\nalice: BYE . / CSeq: 2147483646 BYE\nbob: 200");
     assert!(seen.contains("alice < 400 BYE"), "{seen}");
     assert!(seen.contains("alice < 200 BYE"), "{seen}");
+    world.quiet();
+}
+
+/// An application server that does not stay on the way: both passes of the call are on record, and each ends with the BYE as it passes.
+#[test]
+fn a_call_that_passes_twice_ends_twice() {
+    check_in(
+        &mut world(recorded),
+        "
+        bob: REGISTER
+        trunk: REGISTER
+        alice: INVITE sip:trunk@example.org
+        trunk: relay sip:bob@example.org
+        bob: 200 INVITE
+        trunk: pass 200
+        alice: ACK
+        calls
+        show Route
+        alice: INFO .
+        bob: 200
+        bob: BYE .
+        alice: 200
+        calls
+        records
+        ",
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            trunk: REGISTER
+                trunk < 200 REGISTER
+            alice: INVITE sip:trunk@example.org
+                trunk < INVITE sip:trunk@10.0.0.9:5060
+                alice < 100 INVITE
+            trunk: relay sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                trunk < 100 INVITE
+            bob: 200 INVITE
+                trunk < 200 INVITE
+            trunk: pass 200
+                alice < 200 INVITE
+            alice: ACK
+                us < ACK sip:bob@10.0.0.2:5060
+                bob < ACK sip:bob@10.0.0.2:5060
+            calls
+                Confirmed alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.2:5060 0
+                Confirmed alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.2:5060 0
+            show Route
+            alice: INFO .
+                us < INFO sip:bob@10.0.0.2:5060
+                bob < INFO sip:bob@10.0.0.2:5060
+            bob: 200
+                us < 200 INFO
+                alice < 200 INFO
+            bob: BYE .
+                us < BYE sip:alice@10.0.0.1:5060
+                alice < BYE sip:alice@10.0.0.1:5060
+            alice: 200
+                us < 200 BYE
+                bob < 200 BYE
+            calls
+                Ended alice-1 sip:alice@10.0.0.1:5060 1 -> sip:bob@10.0.0.2:5060 0
+            records
+                alice-1 callee with bob for 0ns
+                alice-1 callee with bob for 0ns
+        "#]],
+    );
+}
+
+/// And the operator's end reaches both parties.
+#[test]
+fn the_end_of_a_call_that_passes_twice() {
+    let mut world = world(recorded);
+    let seen = world.play(
+        "
+        bob: REGISTER
+        trunk: REGISTER
+        alice: INVITE sip:trunk@example.org
+        trunk: relay sip:bob@example.org
+        bob: 200 INVITE
+        trunk: pass 200
+        alice: ACK
+        end
+        bob: 200 BYE & alice: 200 BYE
+        +3s
+        calls
+        records
+        ",
+    );
+    assert!(seen.contains("bob < BYE"), "{seen}");
+    assert!(seen.contains("alice < BYE"), "{seen}");
+    assert_eq!(
+        seen.matches("alice-1 operator with bob").count(),
+        2,
+        "{seen}"
+    );
+    world.play("+40s");
+    world.quiet();
+}
+
+/// Both change the call at once: 491 for both (RFC 3261 §14.2), and the call is as it was.
+#[test]
+fn both_change_the_call_at_once() {
+    let mut world = world(recorded);
+    let seen = world.play(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 200
+        alice: ACK
+        alice: INVITE .
+        bob: INVITE .
+        bob: 491 INVITE
+        alice: 491 INVITE
+        alice: ACK
+        bob: ACK
+        calls
+        end
+        bob: 200 BYE & alice: 200 BYE
+        +2s
+        records
+        ",
+    );
+    assert_eq!(seen.matches("Confirmed alice-1").count(), 1, "{seen}");
+    assert!(
+        seen.contains("alice < 491 INVITE") && seen.contains("bob < 491 INVITE"),
+        "{seen}"
+    );
+    assert!(seen.contains("alice-1 operator with bob"), "{seen}");
+    world.quiet();
+}
+
+/// The answer was there before the CANCEL came: the call is up until its BYE.
+#[test]
+fn an_answer_that_crosses_the_cancel() {
+    let mut world = world(recorded);
+    let seen = world.play(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        bob: 180
+        alice: CANCEL
+        bob: 200 INVITE
+        bob: 481 CANCEL
+        alice: ACK
+        calls
+        +1s
+        alice: BYE .
+        bob: 200 BYE
+        calls
+        records
+        ",
+    );
+    assert_eq!(seen.matches("Confirmed alice-1").count(), 1, "{seen}");
+    assert!(seen.contains("alice-1 caller with bob for 1s"), "{seen}");
     world.quiet();
 }

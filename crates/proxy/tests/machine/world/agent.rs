@@ -267,6 +267,18 @@ impl Agent {
         Some(self.say(text))
     }
 
+    /// Sends the last response that begins like this on, as a proxy that takes its Via off.
+    pub fn pass(&mut self, begins: &str) -> Option<String> {
+        let response = self.inbox.iter().rev().find(|text| {
+            text.strip_prefix("SIP/2.0 ")
+                .is_some_and(|rest| rest.starts_with(begins))
+        })?;
+        let (line, rest) = response.split_once("\r\n")?;
+        let (_, below) = rest.split_once("\r\n")?;
+        let text = format!("{line}\r\n{below}");
+        Some(self.say(text))
+    }
+
     /// What it said last that begins like this, once more.
     pub fn again(&self, begins: &str) -> Option<String> {
         self.sent

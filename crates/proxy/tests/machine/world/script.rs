@@ -7,6 +7,7 @@
 //! bob: 200 CANCEL                                         a response to the last request of this method
 //! alice: ACK        alice: CANCEL                         as its INVITE and the answer say
 //! trunk: relay sip:carol@example.org                      the last request, sent on with another Request-URI
+//! trunk: pass 200                                         the last response that begins like this, sent on by who relayed its request
 //! alice: again INVITE                                     the same datagram once more
 //! @1 alice: ...                                           to slot 1
 //! +500ms            show Via, Route        count          time; headers to show; counters since the last count
@@ -106,6 +107,7 @@ impl World {
         let text = match (verb, word) {
             ("again", begins) => agent.again(begins),
             ("relay", uri) => agent.relay(run, uri),
+            ("pass", begins) => agent.pass(begins),
             ("ACK", "") => agent.ack(run, &changes),
             ("CANCEL", "") => agent.cancel(&changes),
             (method, ".") => agent.in_dialog(run, method, &changes),
