@@ -342,15 +342,8 @@ impl<T> Client<T> {
             Reply::Full => {
                 // Another one may have room.
                 if let Some(other) = self.choose(&asked.1, &waiting.tried) {
-                    self.moved();
-                    self.put(
-                        now,
-                        other,
-                        Some(asked),
-                        waiting.tried,
-                        waiting.deadline,
-                        out,
-                    );
+                    let (tried, deadline) = (waiting.tried, waiting.deadline);
+                    self.move_to(now, other, asked, tried, deadline, out);
                     return;
                 }
                 let reason = b"load limit".to_vec();
@@ -394,15 +387,8 @@ impl<T> Client<T> {
         let Some(asked) = waiting.asked else { return };
         match self.choose(&asked.1, &waiting.tried) {
             Some(other) if now < waiting.deadline => {
-                self.moved();
-                self.put(
-                    now,
-                    other,
-                    Some(asked),
-                    waiting.tried,
-                    waiting.deadline,
-                    out,
-                );
+                let (tried, deadline) = (waiting.tried, waiting.deadline);
+                self.move_to(now, other, asked, tried, deadline, out);
             }
             _ => self.end(asked, Outcome::Silent, out),
         }
@@ -453,8 +439,18 @@ impl<T> Client<T> {
         }
     }
 
-    fn moved(&mut self) {
+    /// Asks another engine, within the same deadline.
+    fn move_to(
+        &mut self,
+        now: Instant,
+        other: SocketAddr,
+        asked: (T, Question),
+        tried: Vec<SocketAddr>,
+        deadline: Instant,
+        out: &mut Outputs<T>,
+    ) {
         self.tally.moved = self.tally.moved.saturating_add(1);
+        self.put(now, other, Some(asked), tried, deadline, out);
     }
 
     fn take(&mut self, cookie: u64) -> Option<Waiting<T>> {

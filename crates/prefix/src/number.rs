@@ -2,7 +2,7 @@
 
 /// Longest prefix of a rule. E.164 has 15 digits; a routing number in front of them makes it more.
 pub const PREFIX_SYMBOLS_MAX: usize = 24;
-/// Longest number that is looked up: what is behind matters to no prefix. RFC 3966 §5.1.4 allows 15 digits, and private networks some more.
+/// Longest number that is looked up: what is behind matters to no prefix. E.164 allows 15 digits, and private networks some more.
 pub const NUMBER_SYMBOLS_MAX: usize = 64;
 
 /// What a number is made of: RFC 3966 §3 with its hexadecimal digits, which routing numbers have. A symbol is the place of its character here.

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64_MIME_PERMISSIVE;
 
-use crate::{hide::Hide, marks::Marks, policy::Unknown};
+use crate::{hide::Hide, marks::Marks, names::nibble, policy::Unknown};
 
 /// Bodies within bodies.
 const DEPTH_MAX: usize = 4;
@@ -150,11 +150,6 @@ impl Hide<'_> {
 
 /// What is written as `=41` (RFC 2045 §6.7).
 pub(crate) fn unquoted(text: &[u8]) -> Vec<u8> {
-    let nibble = |b: &u8| {
-        char::from(*b)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     loop {

@@ -228,13 +228,13 @@ fn write_param(name: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
     }
 }
 
+/// The value of a hexadecimal digit.
+pub(crate) fn nibble(digit: &u8) -> Option<u8> {
+    u8::try_from(char::from(*digit).to_digit(16)?).ok()
+}
+
 /// The text with `%41` as `A`.
 pub(crate) fn unescaped(text: &[u8]) -> Vec<u8> {
-    let nibble = |b: &u8| {
-        char::from(*b)
-            .to_digit(16)
-            .and_then(|d| u8::try_from(d).ok())
-    };
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, more)) = rest.split_first() {
