@@ -194,7 +194,14 @@ fn a_caller_behind_it_is_hung_up_on() {
     let ok = phone.expect_status(&invite, 200);
     phone.send_routed(&phone.ack(&invite, &ok));
     callee.expect_request("ACK");
-    let bye = callee.in_dialog_back("BYE", 1, &offered.0, &answer);
+    // A phone that loses what it does not know of a URI.
+    let mut info = callee.in_dialog_back("INFO", 1, &offered.0, &answer);
+    info.start = format!("INFO sip:{}@{INSIDE} SIP/2.0", phone.user);
+    callee.send_routed(&info);
+    let got = phone.expect_request("INFO");
+    phone.reply(&got, 200, "OK", "a");
+    assert_eq!(callee.expect_final(&info).status(), 200);
+    let bye = callee.in_dialog_back("BYE", 2, &offered.0, &answer);
     assert!(bye.uri().contains(INSIDE), "{}", bye.uri());
     callee.send_routed(&bye);
     let got = phone.expect_request("BYE");

@@ -6,18 +6,26 @@
 //!
 //! A Contact that does not lead to its owner gets the address that his messages come from as a parameter. The other party gives it back in the Request-URI of its requests within the
 //! dialog; we take it off and send there, so that the phone gets the Request-URI that it knows. The form is the one that other proxies use: address, port, and 1 for UDP.
-//! It is obeyed within dialogs of ours only: in any other request it would be a relay to anywhere.
+//! It is obeyed within dialogs of ours only: in any other request it would be a relay to anywhere. There it needs no seal: its sender, who has one for his dialog, can
+//! write any address into the Request-URI as well. So no record is needed; where there is one, it helps those who lose the parameter.
 
 use std::net::{IpAddr, SocketAddr};
 
-use registrar::NatRule;
+use registrar::{NatRule, means_nothing};
 use sip::{
     HeaderName, Message, NameAddr, Span,
     uri::{Host, Uri},
 };
 use stdx::text::{write_decimal, write_ip};
+use tables::{Dialogs, dialog::Sender};
 
-use crate::{ask::Target, call::place, context::Context, registration::uri_of_address, step::Step};
+use crate::{
+    ask::Target,
+    call::place,
+    context::Context,
+    registration::uri_of_address,
+    step::{Hand, Step},
+};
 
 const PARAM: &str = "alias";
 const UDP: &[u8] = b"1";
@@ -90,7 +98,8 @@ pub(crate) fn led(uri: &[u8]) -> Option<Target> {
     }
     let parsed = Uri::parse(uri).ok()?;
     let to = address(&parsed)?;
-    let begins = find(uri, b";alias=")?;
+    let host = uri.iter().position(|&byte| byte == b'@').unwrap_or(0);
+    let begins = host.saturating_add(find(uri.get(host..)?, b";alias=")?);
     let rest = uri.get(begins.saturating_add(1)..)?;
     let ends = rest
         .iter()
@@ -133,6 +142,36 @@ impl Step<'_, '_> {
             let direct = first.is_none_or(|first| self.is_own_route(first.value));
             direct.then(reached)?
         })
+    }
+
+    /// Some phones leave out parameters that they do not know: then the record of the call says where the other party is.
+    pub(crate) fn led_by_record(&mut self, hand: &Hand<'_>) -> Option<Target> {
+        let place = hand.intake.route.place;
+        let place = place.filter(|&place| place != place::NOWHERE)?;
+        let message = &hand.message;
+        let asked = Uri::parse(message.request()?.uri).ok()?;
+        if self.settings.registrar.nat == NatRule::Off || !means_nothing(&asked.host?) {
+            return None;
+        }
+        let (from, to) = (message.from().ok()?, message.to().ok()?);
+        let tags = (from.tag()?, to.tag()?);
+        let call_id = message.call_id().ok()?;
+        Dialogs(self.env.arena)
+            .at_place(place, call_id, tags.0, tags.1, |view, sender| {
+                let known = Uri::parse(match sender {
+                    Sender::Caller => view.callee_target(),
+                    Sender::Callee => view.caller_target(),
+                })
+                .ok()?;
+                let same =
+                    (known.user, known.host, known.port) == (asked.user, asked.host, asked.port);
+                let to = same.then(|| address(&known))??;
+                Some(Target {
+                    next_hop: Some(uri_of_address(to)),
+                    ..Target::default()
+                })
+            })
+            .flatten()
     }
 
     /// Whether a Record-Route is one of ours.
@@ -249,5 +288,7 @@ mod tests {
         }
         let led = led(b"sip:a@b;x;ALIAS=1.2.3.4~5~1;y?h=1").unwrap();
         assert_eq!(led.uri.as_deref(), Some(&b"sip:a@b;x;y?h=1"[..]));
+        let user = super::led(b"sip:a;alias=9@b;alias=1.2.3.4~5~1").unwrap();
+        assert_eq!(user.uri.as_deref(), Some(&b"sip:a;alias=9@b"[..]));
     }
 }

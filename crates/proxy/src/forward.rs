@@ -28,7 +28,8 @@ pub(crate) const BRANCHES_MAX: usize = shm::CHILDREN_MAX - 5;
 impl Step<'_, '_> {
     /// Forwards a request to where its Route set and Request-URI say.
     pub(crate) fn forward_as_addressed(&mut self, context: &mut Context, hand: &Hand<'_>) {
-        self.forward(context, hand, &[as_addressed(hand)]);
+        let target = self.as_addressed(hand);
+        self.forward(context, hand, &[target]);
     }
 
     /// Forwards a request to its targets (§16.6): those that are preferred at once, the others when these have failed.
@@ -291,7 +292,7 @@ impl Step<'_, '_> {
         hand: &Hand<'_>,
         datagram: &Datagram<'_>,
     ) -> Option<ContextId> {
-        let target = as_addressed(hand);
+        let target = self.as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
                 let held = self.holds_ack(hand, datagram, &target, to);
@@ -356,6 +357,26 @@ impl Step<'_, '_> {
         self.queue_from(start, listener, to);
     }
 
+    /// To where the Route set and the Request-URI say.
+    pub(crate) fn as_addressed(&mut self, hand: &Hand<'_>) -> Target {
+        let route = &hand.intake.route;
+        if route.place.is_some()
+            && is_last_hop(hand)
+            && let Some(line) = hand.message.request()
+            && let Some(led) = alias::led(line.uri).or_else(|| self.led_by_record(hand))
+        {
+            return led;
+        }
+        Target {
+            uri: hand
+                .intake
+                .bare_uri
+                .clone()
+                .filter(|_| !route.strict_before),
+            ..Target::default()
+        }
+    }
+
     /// What this server can do (§11.2).
     pub(crate) fn answer_options(&mut self, context: &mut Context, hand: &Hand<'_>) {
         let unsupported = intake::unsupported(&hand.message, HeaderName::Require, |option| {
@@ -392,25 +413,6 @@ fn is_last_hop(hand: &Hand<'_>) -> bool {
     let route = &hand.intake.route;
     let beyond = hand.message.values(HeaderName::Route).nth(route.ours);
     !route.strict_before && beyond.is_none()
-}
-
-/// To where the Route set and the Request-URI say.
-pub(crate) fn as_addressed(hand: &Hand<'_>) -> Target {
-    let route = &hand.intake.route;
-    if route.place.is_some()
-        && is_last_hop(hand)
-        && let Some(led) = hand.message.request().and_then(|line| alias::led(line.uri))
-    {
-        return led;
-    }
-    Target {
-        uri: hand
-            .intake
-            .bare_uri
-            .clone()
-            .filter(|_| !hand.intake.route.strict_before),
-        ..Target::default()
-    }
 }
 
 /// Targets that would keep the Request-URI get this one.

@@ -10,7 +10,6 @@ use transaction::{InviteServer, ServerInput};
 use crate::{
     addresses::Interface,
     context::{Branch, Cancel, Context, Kept, Row, Server, Stage},
-    forward::as_addressed,
     hidden::Hidden,
     io::Datagram,
     local::{self, Local},
@@ -100,7 +99,7 @@ impl Step<'_, '_> {
             self.end_with(context, hand, 503, Counter::Full, RETRY_AFTER);
             return;
         }
-        let target = as_addressed(hand);
+        let target = self.as_addressed(hand);
         match next_hop(&hand.message, &hand.intake.route, &target) {
             NextHop::Address(to) => {
                 // Nobody will see its answer.

@@ -34,6 +34,6 @@ pub use binding::{
     PATH_BYTES_MAX, SET_BYTES_MAX, USER_AGENT_BYTES_MAX,
 };
 pub use encoding::{DecodeError, shift};
-pub use nat::{NatRule, is_private};
+pub use nat::{NatRule, is_private, means_nothing};
 pub use register::{Entrance, Fault, Outcome, Policy, Reply, register};
 pub use view::{BindingView, BindingsView, Current};

@@ -92,7 +92,7 @@ impl NatRule {
 }
 
 /// A host that leads nowhere from here: a private address, or a name that can't be one.
-fn means_nothing(host: &Host<'_>) -> bool {
+pub fn means_nothing(host: &Host<'_>) -> bool {
     match *host {
         Host::V4(ip) => is_private(ip.into()),
         Host::V6(ip) => is_private(ip.into()),

@@ -129,6 +129,49 @@ fn a_callee_behind_nat() {
     );
 }
 
+/// What leads to them is in the tokens, or on record.
+#[test]
+fn hidden_parties_behind_nat() {
+    let play = |hide| {
+        let mut world = world();
+        world.policy.hide = hide;
+        world.play(
+            "
+            bob: REGISTER
+            nat: REGISTER
+            nat: INVITE sip:bob@example.org
+            bob: 183
+            bob: UPDATE .
+            nat: 200
+            bob: 200 INVITE
+            nat: ACK
+            bob: INFO .
+            nat: 200
+            bob: BYE .
+            nat: 200
+            alice: INVITE sip:nat@example.org
+            nat: 183
+            alice: UPDATE .
+            nat: 200
+            nat: 200 INVITE
+            alice: ACK
+            alice: INFO .
+            nat: 200
+            alice: BYE .
+            nat: 200
+            ",
+        )
+    };
+    let plain = play(None);
+    assert!(
+        plain.contains("nat < BYE sip:nat@192.168.1.5:5060"),
+        "{plain}"
+    );
+    for mode in [topology::Mode::Dialog, topology::Mode::Stateless] {
+        assert_eq!(play(Some(mode)), plain, "{mode:?}");
+    }
+}
+
 /// Outside of a dialog an address in the Request-URI says nothing: we would be a relay to anywhere.
 #[test]
 fn an_address_of_a_stranger_is_not_obeyed() {
