@@ -159,12 +159,53 @@ fn a_ringing_call_is_ended_by_the_operator() {
     });
 }
 
-/// A hundred deaths while calls come and go: the profile has room for exactly as many as it says, and the list has exactly those that are up.
+/// Most calls at the same moment: of the profile, of the domain, of a user and at the destination.
+struct Limits {
+    profile: usize,
+    domain: usize,
+    user: usize,
+    destination: usize,
+}
+
+impl Limits {
+    /// Calls go to the only destination of a group, and count in four.
+    fn config(&self, bob: &Ua) -> String {
+        let limits = [
+            format!(
+                "user_calls_max = {}\ncalls_max = {}",
+                self.user, self.domain
+            ),
+            format!("calls_max = {}\ncode = 486", self.profile),
+            format!(
+                "to = \"group:lines\"\nprofile = \"line\"\n\n[[group]]\nname = \"lines\"\npolicy = \"least-calls\"\n\
+                 [[group.destinations]]\nuri = \"sip:{}\"\ncapacity = {}",
+                bob.peer.address, self.destination
+            ),
+        ];
+        CONFIG
+            .replace("user_calls_max = 60", &limits[0])
+            .replace("calls_max = 20\ncode = 486", &limits[1])
+            .replace("to = \"location\"\nprofile = \"line\"", &limits[2])
+    }
+}
+
+const MANY: usize = 1000;
+
+/// A hundred deaths while calls come and go: the profile, the domain, the users and the destination have room for exactly as many as they say, and the list has
+/// exactly those that are up.
 #[test]
 fn limits_are_exact_after_a_hundred_deaths() {
     const CALLS_MAX: usize = 20;
+    let limits = Limits {
+        profile: CALLS_MAX,
+        domain: MANY,
+        user: MANY,
+        destination: MANY,
+    };
     let server = Server::start_with(CONFIG);
     let (alice, bob) = phones(&server);
+    server.write_config(&limits.config(&bob));
+    server.reload();
     let mut up: Vec<Call> = Vec::new();
     let mut refused = 0;
     for round in 0..100_usize {
@@ -203,12 +244,42 @@ fn limits_are_exact_after_a_hundred_deaths() {
             .any(|line| line["call_id"] == call.invite.call_id());
         assert!(there, "{} is not listed", call.invite.call_id());
     }
+    // Each of the others has counted the same calls: with room for one more, there is one more.
+    let room = |domain, user, destination| Limits {
+        profile: MANY,
+        domain,
+        user,
+        destination,
+    };
+    for (what, limits, code) in [
+        ("domain", room(CALLS_MAX + 1, MANY, MANY), 503),
+        ("user", room(MANY, CALLS_MAX + 2, MANY), 486),
+        ("destination", room(MANY, MANY, CALLS_MAX + 3), 503),
+    ] {
+        server.write_config(&limits.config(&bob));
+        server.reload();
+        let one = call(&alice, &bob);
+        up.push(one.unwrap_or_else(|code| panic!("{what}: refused with {code}")));
+        assert_eq!(call(&alice, &bob).err(), Some(code), "{what}: one too many");
+    }
     for call in up.drain(..) {
         hang_up(&alice, &bob, call);
     }
     eventually("no call is left", LIMIT, || {
         listed(&server, &[]).is_empty().then_some(())
     });
+    // All is given back: one call is let in by limits of one, and a second one is not.
+    let limits = Limits {
+        profile: 1,
+        domain: 1,
+        user: 1,
+        destination: 1,
+    };
+    server.write_config(&limits.config(&bob));
+    server.reload();
+    let only = call(&alice, &bob).expect("nothing counts any more");
+    assert!(call(&alice, &bob).is_err(), "one too many");
+    hang_up(&alice, &bob, only);
     assert_eq!(server.counter("balancer.seats_lost"), 0);
     assert!(refused > 0, "the limit was never reached on the way");
 }
