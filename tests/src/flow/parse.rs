@@ -598,6 +598,35 @@ mod tests {
     }
 
     #[test]
+    fn what_concerns_hiding() {
+        let text = format!(
+            "{HEAD}only plain, stateless: it can\nshown X-A, From\np forgets everything\na -> p OPTIONS x\n    body a\\nb\n"
+        );
+        let flow = parse("f", &text).expect("a flow");
+        let passes = vec![Pass::Plain, Pass::Stateless];
+        assert_eq!(flow.only_passes, Some((passes, "it can".to_owned())));
+        assert_eq!(flow.shown, ["X-A", "From"]);
+        assert!(matches!(&flow.steps[0].what, What::Forget { proxy } if proxy == "p"));
+        let What::Arrow(arrow) = &flow.steps[1].what else {
+            panic!("{:?}", flow.steps[1])
+        };
+        assert_eq!(arrow.details[0].what, DetailKind::Body("a\r\nb".to_owned()));
+        assert!(flow.has(Pass::Plain));
+        let hidden = flow.with_hiding(Pass::Dialog);
+        assert!(!hidden.is_about_hiding);
+        let about = HEAD.replace("b = 1", "topology_hiding = \"{hiding}\"");
+        let about = parse("f", &format!("{about}wait 1s\n")).expect("a flow");
+        assert!(!about.has(Pass::Plain));
+        let about = about.with_hiding(Pass::Stateless);
+        assert!(about.is_about_hiding);
+        assert!(
+            about.proxies[0]
+                .config
+                .contains("topology_hiding = \"stateless\"")
+        );
+    }
+
+    #[test]
     fn faults_have_their_lines() {
         assert_eq!(fault("proxy p\n").0, 1);
         let nowhere = parse("f", "# T\nproxy p\n    dies at home\n").expect_err("a fault");
@@ -617,6 +646,7 @@ mod tests {
             ("a -> p BYE\n\tVia: x\n", 8, "a tab"),
             ("party a\nwait 1s\n", 7, "twice"),
             ("only real\nwait 1s\n", 7, "WHY"),
+            ("only sometimes: so\nwait 1s\n", 7, "plain"),
             ("", 1, "steps"),
         ] {
             let (at, what) = fault(&format!("{HEAD}{steps}"));

@@ -65,14 +65,18 @@ fn ok(m: &Message) -> Message {
 }
 
 fn verdict(steps: &str, answer: fn(Message) -> Vec<Message>) -> Result<(), String> {
-    let text = format!("# T\nproxy p\nparty a sip:a@x\n{steps}");
+    verdict_of(Pass::Plain, steps, answer)
+}
+
+fn verdict_of(pass: Pass, steps: &str, answer: fn(Message) -> Vec<Message>) -> Result<(), String> {
+    let text = format!("# T\nproxy p\nparty a sip:a@x\nparty b sip:b@x\n{steps}");
     let flow = parse("f", &text).expect("a flow");
     let mut stage = Fake {
         answer,
         ready: VecDeque::new(),
         now: Duration::ZERO,
     };
-    let played = play(&flow, Pass::Plain, &mut stage);
+    let played = play(&flow, pass, &mut stage);
     played
         .map(drop)
         .map_err(|failure| format!("{}: {}", failure.line, failure.report))
@@ -109,7 +113,7 @@ fn what_is_wrong_is_said() {
     fails(
         &format!("{OPTIONS}p -> a 404\n"),
         yes,
-        "5: expected: SIP/2.0 404 ...",
+        "6: expected: SIP/2.0 404 ...",
     );
     fails(
         &format!("{OPTIONS}p -> a 200\n    no From\n"),
@@ -119,7 +123,7 @@ fn what_is_wrong_is_said() {
     fails(
         &format!("{OPTIONS}p -> a 200\n    To: <sip:x>\n"),
         yes,
-        "line 6: To is not <sip:x> but",
+        "line 7: To is not <sip:x> but",
     );
     fails(
         &format!("{OPTIONS}p -> a 200\n    To: *\n    Via: x\n    Via: y\n"),
@@ -165,4 +169,24 @@ fn what_is_wrong_is_said() {
         "its To has no tag",
     );
     fails("a -> p BYE\n", yes, "no dialog");
+}
+
+#[test]
+fn what_tells_of_others_is_seen() {
+    let hidden = |answer| verdict_of(Pass::Dialog, &format!("{OPTIONS}p -> a 200\n"), answer);
+    assert_eq!(hidden(|m| vec![ok(&m)]), Ok(()));
+    // Of oneself one may hear; of the other party neither plainly nor wrapped.
+    let own = |m: Message| vec![ok(&m).with("X-Way", "a.inside.example, 127.0.0.97")];
+    assert_eq!(hidden(own), Ok(()));
+    for answer in [
+        (|m| vec![ok(&m).with("X-Way", "at B.inside.example")]) as fn(Message) -> Vec<Message>,
+        |m| vec![ok(&m).with("X-Way", "127.0.0.98:5060")],
+        |m| vec![ok(&m).with("X-Way", "b%2Einside%2eexample")],
+    ] {
+        let report = hidden(answer).expect_err("a leak");
+        assert!(report.contains(hidden::LEAK), "{report}");
+    }
+    // It is the first that is said, whatever else goes wrong.
+    let late = |m: Message| vec![m.response(404, "b.inside.example", "t")];
+    assert!(hidden(late).expect_err("a leak").contains(hidden::LEAK));
 }

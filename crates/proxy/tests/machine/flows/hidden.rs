@@ -597,6 +597,30 @@ fn a_2xx_that_is_too_long_ends_the_call_both_ways() {
     }
 }
 
+/// The same where nothing is left of the request but what our Via says of it.
+#[test]
+fn a_late_2xx_that_is_too_long_ends_the_call_both_ways() {
+    let long = "x".repeat(topology::SEALED_BYTES_MAX);
+    let mut world = World::new(1);
+    world.policy.hide = Some(Mode::Stateless);
+    world.play(
+        "
+        bob: REGISTER
+        alice: INVITE sip:bob@example.org
+        +100s
+        ",
+    );
+    let log = world.play(&format!("bob: 200 / Contact: <sip:{long}@10.0.0.2>"));
+    expect![[r#"
+        bob: 200 / Contact: <sip:LONG@10.0.0.2>
+            bob < ACK sip:LONG@10.0.0.2
+            bob < BYE sip:LONG@10.0.0.2
+            alice < 500 INVITE
+    "#]]
+    .assert_eq(&log.replace(&long, "LONG"));
+    nobody_learns(&world);
+}
+
 /// A 2xx with the name of another call, in the mode that goes by it.
 #[test]
 fn a_2xx_with_another_call_id_ends_the_call_both_ways() {
