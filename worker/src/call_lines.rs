@@ -8,10 +8,10 @@ use stdx::Instant;
 use tables::{
     DIALOG, Dialogs,
     balancer::ResourceKind,
-    dialog::{Dialog, DialogState, View, flag},
+    dialog::{ChangeError, Dialog, DialogState, View, flag},
 };
 
-use crate::queries::{Answered, CHUNK, say};
+use crate::queries::{Answered, CHUNK, failed, say};
 
 /// Calls on record.
 pub(crate) fn list(
@@ -44,14 +44,32 @@ pub(crate) fn end(
     filter: &CallFilter,
     out: &mut impl Write,
 ) -> Answered {
+    let (mut ending, mut left) = (0_u64, 0_u64);
     walk(participant, filter, |participant, row, line| {
         let now = os::now();
         match Dialogs(participant).ask_to_end(row, now) {
-            Ok(true) => say(out, &ClientReply::Call(line)),
-            // It is ending, or has ended meanwhile; or there is no memory for the note, and the operator sees that it is still there.
-            Ok(false) | Err(_) => Ok(()),
+            Ok(true) => {
+                ending += 1;
+                say(out, &ClientReply::Call(line))
+            }
+            Err(ChangeError::Full | ChangeError::Busy) => {
+                left += 1;
+                Ok(())
+            }
+            // It is ending, or has ended meanwhile.
+            Ok(false) | Err(ChangeError::Gone) => Ok(()),
         }
-    })
+    })?;
+    if left > 0 {
+        return Err(failed(
+            format!(
+                "of {} calls only {ending} are ended: there is no memory to note more",
+                ending + left
+            ),
+            "give the command again: calls that end give back theirs; and raise `memory.limit`",
+        ));
+    }
+    Ok(())
 }
 
 fn walk(
