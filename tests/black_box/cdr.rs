@@ -151,6 +151,40 @@ fn a_call_that_fails_leaves_one_if_it_is_wanted() {
     assert!(server.stop().success());
 }
 
+#[test]
+fn a_call_that_nobody_answers_names_where_it_was_tried_last() {
+    let server = start(&config(""));
+    let (first, second) = (server.ua("first"), server.ua("second"));
+    let (one, two) = (first.peer.address, second.peer.address);
+    server.write_config(&format!(
+        "{}[[group]]\nname = \"trunks\"\npolicy = \"priority\"\n\
+         destinations = [{{ uri = \"sip:{one}\" }}, {{ uri = \"sip:{two}\", priority = 1 }}]\n\
+         [[route]]\nmatch = {{ user = \"^0\" }}\nto = \"group:trunks\"\n",
+        config("format = \"json\"")
+    ));
+    server.reload();
+    let caller = server.ua("caller");
+    let invite = caller.invite("sip:0123@example.test");
+    caller.send(&invite);
+    for (trunk, code) in [(&first, 503), (&second, 404)] {
+        let got = trunk.expect_request("INVITE");
+        trunk.reply(&got, code, "No", "trunk");
+    }
+    let answer = caller.expect_final(&invite);
+    assert_eq!(answer.status(), 404);
+    caller.send(&caller.ack(&invite, &answer));
+    assert_each_once(&server, 1);
+    let text = std::fs::read_to_string(server.dir().join("cdr/calls")).expect("the file");
+    let record: Value = serde_json::from_str(text.trim()).expect("one line of JSON");
+    assert_eq!(record["target"], two.to_string(), "{text}");
+    assert_eq!(record["destination"], format!("trunks sip:{two}"), "{text}");
+    assert_eq!(
+        (&record["code"], &record["answer"]),
+        (&404.into(), &Value::Null)
+    );
+    assert!(server.stop().success());
+}
+
 /// The stream that records are made from, as an operator sees it: each call's events once and in order, from all slots.
 #[test]
 fn what_happens_to_calls_can_be_followed() {

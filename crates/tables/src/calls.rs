@@ -12,11 +12,14 @@
 //! record is there already and is left as it is. Whoever writes records down waits until the dialog is gone, and until nobody can be between 1 and 2 any more
 //! ([`cdr`](crate::cdr)).
 
+use std::net::SocketAddr;
+
 use failpoint::failpoint;
 use shm::{EVENT_WORDS, Event, Participant, RowRef};
 use stdx::Instant;
 
 use crate::Seats;
+use crate::balancer::Balancer;
 use crate::cdr::{Cdr, Cdrs};
 use crate::dialog::{Dialog, DialogId, Dialogs, EndCause, flag};
 
@@ -101,6 +104,16 @@ pub struct End {
     pub at: Instant,
     /// What is under way in it is read by a copy until then, see [`Dialogs::end_keeping`].
     pub keep_until: Option<Instant>,
+    /// Of a call that nobody answered: where it was sent last, if anywhere.
+    pub tried: Option<Tried>,
+}
+
+/// Where a call was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Tried {
+    pub to: SocketAddr,
+    /// The destination of a group.
+    pub destination: Option<RowRef>,
 }
 
 /// Ends the call in this row: see the head of this module. `None`: somebody else has ended it.
@@ -114,7 +127,13 @@ pub fn close(participant: &mut Participant, row: RowRef, end: &End) -> Option<Di
         };
         view.has(wanted).then(|| Cdr::of(&view.take(), end))
     })?;
-    if let Some(cdr) = cdr {
+    if let Some(mut cdr) = cdr {
+        if let Some(tried) = end.tried.filter(|_| cdr.answer_at.is_none()) {
+            let destination = tried
+                .destination
+                .and_then(|row| Balancer(participant).get(row));
+            cdr.tried(tried.to, destination.map(|found| found.key));
+        }
         // Without memory for it the call ends all the same; it is counted.
         let _ = Cdrs(participant).insert(&cdr);
     }

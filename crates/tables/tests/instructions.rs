@@ -166,6 +166,7 @@ fn end() -> End {
         code: 0,
         at: LATER,
         keep_until: None,
+        tried: None,
     }
 }
 

@@ -67,6 +67,7 @@ impl World {
             code: 0,
             at: os::now(),
             keep_until: None,
+            tried: None,
         };
         for (_, row) in calls {
             assert!(calls::close(&mut p, *row, &end).is_some());
@@ -174,6 +175,7 @@ fn a_record_whose_dialog_is_there_waits() {
         code: 0,
         at: os::now(),
         keep_until: None,
+        tried: None,
     };
     // As if its slot had died.
     Cdrs(&mut p)

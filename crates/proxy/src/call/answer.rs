@@ -4,6 +4,7 @@ use sip::{HeaderName, Message, NameAddr, Patch, PatchError};
 use stdx::Instant;
 use tables::{
     Dialogs, Seats,
+    calls::{End, Tried},
     dialog::{Confirmed, Dialog, EndCause, flag},
 };
 
@@ -230,7 +231,19 @@ impl Step<'_, '_> {
                     (true, ())
                 });
             }
-            self.end_call(call.row, cause, code);
+            let sent = |branch: &&Branch| branch.sent.is_some();
+            let tried = context.branches.iter().rev().find(sent);
+            let end = End {
+                cause,
+                code,
+                at: self.env.now,
+                keep_until: None,
+                tried: tried.map(|branch| Tried {
+                    to: branch.to,
+                    destination: branch.destination.map(|to| to.resource),
+                }),
+            };
+            self.close_call(call.row, end);
         }
     }
 

@@ -47,6 +47,20 @@ impl Step<'_, '_> {
         code: u16,
         over_at: Instant,
     ) -> Option<Dialog> {
+        self.close_call(
+            row,
+            End {
+                cause,
+                code,
+                at: over_at,
+                keep_until: None,
+                tried: None,
+            },
+        )
+    }
+
+    /// As [`Step::end_call`]; whether a copy is left is decided here.
+    pub(crate) fn close_call(&mut self, row: RowRef, end: End) -> Option<Dialog> {
         let seen = Dialogs(self.env.arena).with(row, |view| {
             let shifted =
                 view.header.caller_shift.get() != 0 || view.header.callee_shift.get() != 0;
@@ -69,7 +83,7 @@ impl Step<'_, '_> {
                 Seats(self.env.arena).leave(place, attempt);
             }
             // It was not answered: those that failed have left.
-            None if matches!(cause, EndCause::Lost) => {
+            None if matches!(end.cause, EndCause::Lost) => {
                 for attempt in (0..=u8::MAX).take(BRANCHES_MAX) {
                     Seats(self.env.arena).leave(place, attempt);
                 }
@@ -78,10 +92,8 @@ impl Step<'_, '_> {
         }
         let left = std::time::Duration::from_secs(LEFT_S);
         let end = End {
-            cause,
-            code,
-            at: over_at,
             keep_until: kept.then(|| now.saturating_add(left)),
+            ..end
         };
         let ended = calls::close(self.env.arena, row, &end)?;
         self.env.count(Counter::DialogsEnded);

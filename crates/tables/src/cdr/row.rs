@@ -12,6 +12,7 @@ use stdx::{
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::balancer::ResourceKey;
 use crate::calls::End;
 use crate::dialog::{Dialog, DialogId, EndCause, flag};
 use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
@@ -40,7 +41,7 @@ row! {
         pub end_at: U64,
         /// Where the INVITE came from.
         pub source: Address,
-        /// Where it was answered.
+        /// Where it was answered, or sent last.
         pub target: Address,
     }
 }
@@ -154,7 +155,7 @@ pub struct Cdr {
     pub destination: Vec<u8>,
     /// Where the INVITE came from.
     pub source: Option<SocketAddr>,
-    /// Where it was answered.
+    /// Where it was answered; if it was not, where it was sent last.
     pub target: Option<SocketAddr>,
     /// The INVITE came.
     pub start_at: Instant,
@@ -191,6 +192,12 @@ impl Cdr {
             code: end.code,
             flags: dialog.flags,
         }
+    }
+
+    /// Nobody answered: this is where it was sent last.
+    pub(crate) fn tried(&mut self, to: SocketAddr, key: Option<ResourceKey>) {
+        self.target = Some(to);
+        self.destination = key.map_or_else(Vec::new, |key| destination(key.as_bytes()));
     }
 
     /// From answer to end; zero without an answer.

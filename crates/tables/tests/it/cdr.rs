@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use shm::{Cursor, Followed, Follower, Participant, RowRef};
 use stdx::Instant;
-use tables::calls::{self, CallEvent, End, What};
+use tables::balancer::{Balancer, Resource, ResourceKey};
+use tables::calls::{self, CallEvent, End, Tried, What};
 use tables::cdr::{CDR_FIELD_MAX, Cdr, CdrId, Lying};
 use tables::dialog::{Dialog, DialogId, EndCause, flag};
 use tables::{CDR, Cdrs, Counter, Dialogs, KEPT, KV};
@@ -29,6 +30,7 @@ fn end(cause: EndCause, code: u16, seconds: u64) -> End {
         code,
         at: at(seconds),
         keep_until: None,
+        tried: None,
     }
 }
 
@@ -90,6 +92,38 @@ fn a_call_and_its_record() {
     assert!(!Cdrs(&mut p).remove(one.row, one.version));
     assert_eq!((over(&mut p), Cdrs(&mut p).waiting()), (vec![], 0));
     assert_eq!(arena.counters().total(Counter::CdrsMade.cell()), 1);
+}
+
+#[test]
+fn a_call_that_nobody_answered_tells_where_it_was_tried_last() {
+    let arena = arena(16 << 20);
+    let mut p = online(&arena, 0);
+    let to = "192.0.2.9:5060".parse().unwrap();
+    let key = ResourceKey::destination(b"trunks", b"sip:192.0.2.9");
+    let destination = Balancer(&mut p).ensure(&key, &Resource::default()).ok();
+    for (n, answered, destination, wanted) in [
+        (1, false, destination, "192.0.2.9:5060 trunks sip:192.0.2.9"),
+        (2, false, None, "192.0.2.9:5060 "),
+        (3, true, destination, "192.0.2.7:5060 trunks sip:192.0.2.7"),
+    ] {
+        let row = Dialogs(&mut p).create(early(n), &[]).unwrap();
+        if answered {
+            let answer = |d: &mut Dialog| d.callee.address = "192.0.2.7:5060".parse().ok();
+            Dialogs(&mut p)
+                .confirm(row, b"callee", at(3), answer)
+                .unwrap();
+        }
+        let end = End {
+            tried: Some(Tried { to, destination }),
+            ..end(EndCause::Failed, 486, 4)
+        };
+        assert!(calls::close(&mut p, row, &end).is_some());
+        let [one] = over(&mut p).try_into().expect("one record");
+        let target = one.cdr.target.map(|to| to.to_string()).unwrap_or_default();
+        let destination = String::from_utf8_lossy(&one.cdr.destination).into_owned();
+        assert_eq!(format!("{target} {destination}"), wanted);
+        assert!(Cdrs(&mut p).remove(one.row, one.version));
+    }
 }
 
 #[test]

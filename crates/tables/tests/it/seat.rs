@@ -218,6 +218,7 @@ fn a_call_of_a_snapshot_counts_again() {
         code: 0,
         at: at(4),
         keep_until: None,
+        tried: None,
     };
     assert!(calls::close(&mut p, rows[0], &end).is_some());
     assert_eq!(live(&mut p), [Some(2), Some(1), Some(1)]);
