@@ -43,7 +43,12 @@ impl SessionAsk {
             (Some(expires), 0) => expires,
             (Some(expires), wanted) => expires.min(wanted),
         };
-        let floor = if expires > 0 { min.max(least) } else { 0 };
+        // One of 0 s too.
+        let floor = if expires > 0 || wanted > 0 {
+            min.max(least)
+        } else {
+            0
+        };
         Ok(Self {
             expires: expires.max(floor),
             min,
@@ -163,6 +168,8 @@ mod tests {
             Err(300)
         );
         assert_eq!(ask("Session-Expires: 100\r\n", 1800, 300), Ok((300, 300)));
+        assert_eq!(ask("Session-Expires: 0\r\n", 1800, 300), Ok((300, 300)));
+        assert_eq!(ask("Session-Expires: 0\r\n", 0, 0), Ok((0, 0)));
         assert_eq!(
             ask(
                 "Session-Expires: 60\r\nSupported: 100rel, timer\r\n",
