@@ -36,6 +36,8 @@ impl Proxy {
             self.run(env, out, |step| step.load(row, Some(done)));
         }
         self.adopting = Some(Cursor::default());
+        // The message that it died over comes in a turn of its own.
+        self.replays_until = env.turn.saturating_add(1);
         count
     }
 

@@ -119,7 +119,7 @@ impl Step<'_, '_> {
                     (Used::Before | Used::Unknown, _) => {
                         self.challenge(context, hand, &realm, also, true)
                     }
-                    (_, Checked::Good) => self.ask_route(context),
+                    (_, Checked::Good) => self.ask_route(context, hand),
                     (_, Checked::Foreign | Checked::Wrong) => {
                         self.refuse_found(context, hand, 403, Counter::Forbidden)
                     }

@@ -65,7 +65,7 @@ impl Step<'_, '_> {
 
     fn on_admitted(&mut self, context: &mut Context, hand: &Hand<'_>, admission: Admission) {
         match admission {
-            Admission::Allow => self.ask_route(context),
+            Admission::Allow => self.ask_route(context, hand),
             Admission::Reject { code } => self.end_with(context, hand, code, counter_of(code), b""),
             Admission::Authenticate { realm, also } => {
                 self.authenticate(context, hand, realm, also)
@@ -73,7 +73,10 @@ impl Step<'_, '_> {
         }
     }
 
-    pub(crate) fn ask_route(&mut self, context: &mut Context) {
+    pub(crate) fn ask_route(&mut self, context: &mut Context, hand: &Hand<'_>) {
+        if self.replays {
+            self.leave_seats_of_the_dead(context, hand);
+        }
         context.stage = Stage::Routing;
         self.touch(context);
         self.ask(context, AskKind::Route);

@@ -43,6 +43,8 @@ pub struct Proxy {
     pub(crate) mark: Mark,
     /// Where the take-over of the rest goes on (see [`crate::adopt`]).
     pub(crate) adopting: Option<shm::Cursor>,
+    /// The last turn in which messages of a predecessor are served again.
+    pub(crate) replays_until: u64,
     budget: Option<Budget>,
 }
 
@@ -101,6 +103,7 @@ impl Proxy {
             copy: false,
             mark: Mark::default(),
             adopting: None,
+            replays_until: 0,
             budget: None,
         }
     }
@@ -206,6 +209,7 @@ impl Proxy {
         out: &mut Outputs,
         work: impl FnOnce(&mut Step<'_, '_>) -> R,
     ) -> R {
+        let env_turn = env.turn;
         work(&mut Step {
             slot: self.slot,
             key: &self.key,
@@ -217,6 +221,7 @@ impl Proxy {
             env,
             out,
             budget: &mut self.budget,
+            replays: env_turn <= self.replays_until,
         })
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Step<'s, 'e> {
     pub(crate) out: &'s mut Outputs,
     /// `Some` while this slot is in distress: what our own retransmissions may add.
     pub(crate) budget: &'s mut Option<Budget>,
+    /// What is at hand may have been served by a predecessor that died over it.
+    pub(crate) replays: bool,
 }
 
 /// A request as it came, and what was read of it.
@@ -145,7 +147,12 @@ impl Step<'_, '_> {
         match context.stage {
             Stage::Admission => self.ask(&mut context, AskKind::Admit),
             Stage::Credentials => self.ask(&mut context, AskKind::Credentials),
-            Stage::Routing => self.ask(&mut context, AskKind::Route),
+            Stage::Routing => {
+                self.with_request(&mut context, |step, context, hand| {
+                    step.leave_seats_of_the_dead(context, hand)
+                });
+                self.ask(&mut context, AskKind::Route);
+            }
             Stage::Forwarding => {
                 let waiting: Vec<u8> = context
                     .branches

@@ -1,14 +1,14 @@
 //! An INVITE begins a call: it is counted, gets its record, or is refused.
 
-use std::io::Write;
+use std::{io::Write, time::Duration};
 
 use shm::RowRef;
 use sip::{HeaderName, Message};
 use stdx::hash::hash64;
 use tables::{
-    Balancer, Counter, Dialogs,
+    Balancer, Counter, Dialogs, Seats,
     balancer::{Mode, Resource, ResourceKind},
-    dialog::{CountIn, CreateError, DIALOG_COUNTS_MAX, Dialog, DialogId, Side, flag},
+    dialog::{CountIn, CreateError, DIALOG_COUNTS_MAX, Dialog, DialogId, DialogState, Side, flag},
 };
 
 use crate::{
@@ -19,11 +19,15 @@ use crate::{
         session::{SessionAsk, TooSmall},
     },
     context::{Context, Row},
+    forward::BRANCHES_MAX,
     hidden,
     step::{Hand, Step},
     upstream::RETRY_AFTER,
 };
 
+/// Whoever dies between the record of a call and that of its INVITE leaves a call that nobody serves: it is looked for after this time. A copy of the INVITE takes it up before,
+/// unless it is refused.
+const ORPHAN_AFTER: Duration = Duration::from_secs(5);
 /// Tries of a call whose resources are made anew at the same moment.
 const TRIES_MAX: usize = 4;
 
@@ -76,10 +80,11 @@ impl Step<'_, '_> {
             }
             // Somebody served this very INVITE before, and died.
             Err(CreateError::Exists(row)) if self.is_of(row, origin) => {
-                let transaction = dialog.transaction;
+                let (transaction, until) = (dialog.transaction, dialog.answer_until);
                 let _ = Dialogs(self.env.arena).update(row, |dialog| {
                     let other = dialog.transaction != transaction;
                     dialog.transaction = transaction;
+                    dialog.answer_until = until;
                     (other, ())
                 });
                 row
@@ -124,6 +129,33 @@ impl Step<'_, '_> {
         }
     }
 
+    fn origin_of(&self, context: &Context) -> u64 {
+        hash64(self.key, &[b"origin", &context.key])
+    }
+
+    /// Before an INVITE is routed once more: a worker that died over it may have taken seats for it, and sent it nowhere. If they stayed, it might find a group full of itself.
+    pub(crate) fn leave_seats_of_the_dead(&mut self, context: &Context, hand: &Hand<'_>) {
+        if !context.is_invite() {
+            return;
+        }
+        let call_id = hand.message.call_id().unwrap_or_default();
+        let ((from_tag, _), origin) = (hand.tags(), self.origin_of(context));
+        let begun = Dialogs(self.env.arena).begun(call_id, from_tag, origin, |view| {
+            let early = view.state == DialogState::Early;
+            let invite = RowRef::unpack(view.header.transaction.get());
+            early.then(|| (view.place(), invite))
+        });
+        let Some((place, invite)) = begun.flatten() else {
+            return;
+        };
+        let is_own = matches!(context.row, Row::Live(row, _) if row == invite);
+        if is_own || self.env.arena.with(invite, |_| ()).is_none() {
+            for attempt in (0..=u8::MAX).take(BRANCHES_MAX) {
+                Seats(self.env.arena).leave(place, attempt);
+            }
+        }
+    }
+
     fn is_of(&mut self, row: RowRef, origin: u64) -> bool {
         let found = Dialogs(self.env.arena).with(row, |view| view.origin() == origin);
         found.unwrap_or(false)
@@ -165,7 +197,7 @@ impl Step<'_, '_> {
         let now = self.env.now;
         let ((from_uri, to_uri), (from_tag, _)) = (hand.parties(), hand.tags());
         let call_id = message.call_id().unwrap_or_default();
-        let origin = hash64(self.key, &[b"origin", &context.key]);
+        let origin = self.origin_of(context);
         let salt = now.as_nanos().to_le_bytes();
         let half = |part: &[u8]| hash64(self.key, &[part, &context.key, &salt]).to_le_bytes();
         let mut id = [0; 16];
@@ -179,7 +211,7 @@ impl Step<'_, '_> {
             Row::Live(row, _) => row.pack(),
             Row::None | Row::Refused(_) => 0,
         };
-        dialog.answer_until = Some(now.saturating_add(self.settings.timer_c));
+        dialog.answer_until = Some(now.saturating_add(ORPHAN_AFTER));
         dialog.request_uri = message.request().map_or(&b""[..], |line| line.uri).to_vec();
         dialog.domain.clone_from(&class.domain);
         dialog.flags |= match class.recorded {

@@ -52,7 +52,7 @@ impl Step<'_, '_> {
         }
     }
 
-    /// An early dialog goes on as long as its INVITE does; the operator may have wanted otherwise.
+    /// An early dialog goes on as long as its INVITE does, and ends with it if that was never recorded; the operator may have wanted otherwise.
     fn early_is_due(&mut self, row: RowRef, dialog: &Dialog) {
         let transaction = RowRef::unpack(dialog.transaction);
         let owner = self.env.arena.with(transaction, |record| record.owner);

@@ -748,6 +748,60 @@ fn seats_at_destinations() {
     );
 }
 
+/// Who routes sees how many calls there are, and must not find a group full of the very call that it routes.
+#[test]
+fn the_last_room_of_a_group() {
+    check_with(
+        "
+        alice: INVITE sip:media@example.org
+        carol: 200
+        alice: ACK
+        bob: INVITE sip:media@example.org
+        trunk: 200
+        bob: ACK
+        bob2: INVITE sip:media@example.org
+        bob2: ACK
+        alice: BYE .
+        carol: 200
+        bob3: INVITE sip:media@example.org
+        carol: 200
+        bob3: ACK
+        trunk: BYE .
+        bob: 200
+        bob3: BYE .
+        carol: 200
+        ",
+        |world| {
+            crate::flows::dialogs::group(world);
+            world.policy.by_room = true;
+        },
+    );
+}
+
+/// A worker dies over an INVITE that it has put on record and sent nowhere, and its heir is told to refuse it: nothing of the call is left for longer than some seconds.
+#[test]
+fn the_heir_is_told_otherwise() {
+    let mut world = World::with(1, 0);
+    let mut refused = 0;
+    for point in 1.. {
+        world.start_over();
+        crate::flows::dialogs::group(&mut world);
+        world.policy.changes_its_mind = true;
+        world.deaths = vec![point];
+        world.play("alice: INVITE sip:media@example.org");
+        if world.died == 0 {
+            break;
+        }
+        if world.sent.iter().any(|wire| wire.text.contains(" 403 ")) {
+            refused += 1;
+            let seen = world.play("alice: ACK\n+7s\ncalls\n");
+            assert!(!seen.contains("Early"), "a death at {point}: {seen}");
+        }
+        world.quiet();
+    }
+    assert!(refused > 0);
+}
+
 #[test]
 fn over_the_limit() {
     check_with(

@@ -261,6 +261,23 @@ impl Dialogs<'_> {
         counted.iter().filter_map(still).collect()
     }
 
+    /// The dialog that the INVITE of this origin has begun.
+    pub fn begun<R>(
+        &self,
+        call_id: &[u8],
+        caller_tag: &[u8],
+        origin: u64,
+        look: impl FnOnce(View<'_>) -> R,
+    ) -> Option<R> {
+        let mut look = Some(look);
+        let mut take = |view: View<'_>| {
+            let look = look.take_if(|_| view.origin() == origin)?;
+            Some(look(view))
+        };
+        (0..PASSES_MAX)
+            .find_map(|pass| self.look_up(&key::first(call_id, caller_tag, pass), &mut take))
+    }
+
     /// What is left of the first dialog of an INVITE, see [`Dialogs::end_keeping`].
     pub fn left(&self, place: u64) -> Option<RowRef> {
         self.0

@@ -1,16 +1,16 @@
 //! The outside that answers the machine's questions: a small script-free router, and what tests change about it.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use proxy::{
-    Account, Admission, Answer, AskKind, CallClass, CallPlan, Decision, Limit, MediaSet, Question,
-    Settings, Target,
+    Account, Admission, Answer, AskKind, CallClass, CallPlan, Decision, Destination, Limit,
+    MediaSet, Question, Settings, Target,
 };
 use sip::{
     Method,
     uri::{Host, Uri},
 };
-use tables::balancer::{ResourceKey, ResourceKind};
+use tables::balancer::{self, ResourceKey, ResourceKind};
 
 /// The profile that every call counts in.
 pub fn every_call() -> ResourceKey {
@@ -41,6 +41,11 @@ pub struct Policy {
     pub hosts: BTreeMap<&'static str, Vec<SocketAddr>>,
     /// Where requests for these users go, instead of to their bindings.
     pub targets: BTreeMap<&'static str, Vec<Target>>,
+    /// Destinations that are full are left out, as groups do.
+    pub by_room: bool,
+    /// Every question about a route but the first one: the request is refused.
+    pub changes_its_mind: bool,
+    pub routes_asked: Cell<u32>,
     /// Numbers with a phone-context are this user's.
     pub numbers: bool,
     /// No datagram leaves for these.
@@ -142,8 +147,19 @@ impl Policy {
         if let Some(&code) = self.rejects.get(user) {
             return Decision::Reject { code };
         }
+        let asked = self.routes_asked.replace(self.routes_asked.get() + 1);
+        if self.changes_its_mind && asked > 0 {
+            return Decision::Reject { code: 403 };
+        }
         if let Some(targets) = self.targets.get(user) {
-            return Decision::Targets(targets.clone());
+            let targets = match self.by_room {
+                true => with_room(question.arena(), targets),
+                false => targets.clone(),
+            };
+            return match targets.is_empty() {
+                true => Decision::Reject { code: 503 },
+                false => Decision::Targets(targets),
+            };
         }
         if self.numbers
             && let Some(Some(context)) = uri.param("phone-context")
@@ -175,6 +191,29 @@ impl Policy {
             _ => proxy::literal_address(&uri).into_iter().collect(),
         }
     }
+}
+
+/// Those of the destinations of each target that have room for a call.
+fn with_room(arena: &shm::Participant, targets: &[Target]) -> Vec<Target> {
+    let has_room = |at: &Option<Destination>| {
+        at.is_none_or(|to| {
+            let live = balancer::glance(arena, to.resource).map_or(0, |found| found.live);
+            to.limit.is_none_or(|limit| live < limit)
+        })
+    };
+    let left = |target: &Target| {
+        let mut target = target.clone();
+        target
+            .backups
+            .retain(|backup| has_room(&backup.destination));
+        if !has_room(&target.destination) {
+            let next = (!target.backups.is_empty()).then(|| target.backups.remove(0))?;
+            target.next_hop = Some(next.uri);
+            target.destination = next.destination;
+        }
+        Some(target)
+    };
+    targets.iter().filter_map(left).collect()
 }
 
 pub fn kind_name(kind: AskKind) -> &'static str {
