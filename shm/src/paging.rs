@@ -170,12 +170,7 @@ impl Arena {
 
     /// Slabs that are backed by memory, of all.
     pub fn slabs_backed(&self) -> (u32, u32) {
-        // Relaxed: a hint, see `back_slab`.
-        let backed = self.0.map.word(AT_BACKED).load(Ordering::Relaxed);
-        (
-            u32::try_from(backed).unwrap_or(u32::MAX),
-            self.0.geometry.slabs,
-        )
+        (self.0.slabs_backed(), self.0.geometry.slabs)
     }
 
     /// Slabs that nobody has taken, as of the last time anybody took or gave one back.

@@ -4,7 +4,7 @@
 //! descriptor   kind:4 | what (table or class):8 | owner:16 | turn:32       FREE TAKING ROWS BLOCKS
 //! ```
 //!
-//! Taking a slab:
+//! Taking a slab, a free one that has memory while there are such:
 //! 1. back its extent (`fallocate`, idempotent), raise the number of backed slabs;
 //! 2. CAS the descriptor FREE → TAKING (rows) or BLOCKS (blocks): the linearization point; lock-free;
 //! 3. rows only: zero the payload, then TAKING → ROWS.
@@ -320,20 +320,34 @@ impl Inner {
             .min(self.geometry.slabs / 4)
     }
 
-    /// Takes the lowest free slab, looking from `from` on first; see the head of this module. `None`: no slab, or the kernel has no memory.
+    /// Takes a free slab, looking from `from` on first, and where there is memory already before memory is asked for; see the head of this module. `None`: no
+    /// slab, or the kernel has no memory.
     pub(crate) fn take_slab(&self, kind: Kind, owner: u16, from: u32) -> Option<u32> {
         let all = self.geometry.slabs;
         let free = |s: &u32| self.descriptor(*s).kind() == Some(Kind::Free);
         for _ in 0..all {
-            let slab = (from.min(all)..all)
-                .find(free)
-                .or_else(|| (0..from.min(all)).find(free))?;
+            let backed = self.slabs_backed();
+            let from = from.min(backed);
+            // In an arena that fills up there are none, which is known without a look at each.
+            let any = self.slabs_free() > all - backed;
+            let given_back = || (from..backed).chain(0..from).find(free);
+            let slab = any
+                .then(given_back)
+                .flatten()
+                .or_else(|| (backed..all).chain(0..backed).find(free))?;
             if !self.take_this_slab(slab, kind, owner)? {
                 continue;
             }
             return Some(slab);
         }
         None
+    }
+
+    /// How many slabs, from the first one on, have memory: the most that were ever needed.
+    pub(crate) fn slabs_backed(&self) -> u32 {
+        // Relaxed: the kernel is the truth; too low a number only repeats a request.
+        let backed = self.map.word(AT_BACKED).load(Ordering::Relaxed);
+        backed.min(u64::from(self.geometry.slabs)) as u32
     }
 
     /// Takes this slab, if it is free. `None`: the kernel has no memory.
@@ -495,8 +509,7 @@ impl Inner {
             }
         }
         let in_blocks: u64 = blocks.iter().map(|&(size, n)| u64::from(size) * n).sum();
-        // Relaxed: a number for people.
-        let backed = self.map.word(AT_BACKED).load(Ordering::Relaxed);
+        let backed = u64::from(self.slabs_backed());
         Usage {
             bytes_used: bytes_fixed + rows_used * ROW_BYTES + in_blocks,
             bytes_fixed,

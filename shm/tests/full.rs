@@ -250,3 +250,37 @@ fn a_pass_of_the_scrubber_takes_less_than_a_minute() {
         check(&arena, true);
     }
 }
+
+/// What one crowd of records gave back serves the next one, of other sizes too, before the kernel is asked for more.
+#[test]
+fn memory_is_asked_for_only_when_none_is_free() {
+    let (slots, records) = (3, 6_000u32);
+    let arena = Arena::create(&common::layout(64 << 20, slots), [7; 16]).expect("memory");
+    let mut p: Vec<Participant> = (0..slots).map(|slot| online(&arena, slot)).collect();
+    let mut mapped = Vec::new();
+    for round in 0..12u32 {
+        let payload = vec![1; if round % 2 == 0 { 300 } else { 500 }];
+        let rows: Vec<RowRef> = (0..records)
+            .map(|n| {
+                let p = &mut p[(n % u32::from(slots)) as usize];
+                p.insert(
+                    TABLE,
+                    &n.to_le_bytes(),
+                    &[&payload],
+                    &[],
+                    RowMeta::default(),
+                )
+                .expect("room")
+            })
+            .collect();
+        // By another than who made it.
+        for (nth, row) in rows.into_iter().enumerate() {
+            assert!(p[(nth + 1) % usize::from(slots)].remove(row, None));
+        }
+        settle(&mut p);
+        mapped.push(arena.usage().bytes_mapped);
+    }
+    check(&arena, true);
+    // A slab that another class keeps, one of each slot, is the difference between two rounds.
+    assert!(mapped[1..].iter().all(|&m| m == mapped[1]), "{mapped:?}");
+}
