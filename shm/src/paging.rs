@@ -21,7 +21,7 @@ use os::{HUGE_PAGE, Seals};
 use sync::Ordering;
 
 use crate::arena::Arena;
-use crate::layout::{AT_BACKED, AT_SLABS_FREE, EXTENT_SLABS};
+use crate::layout::{AT_SLABS_FREE, EXTENT_SLABS};
 use crate::map::Map;
 
 /// Tries of a page before it counts as refused.

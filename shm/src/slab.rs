@@ -335,10 +335,17 @@ impl Inner {
                 .then(given_back)
                 .flatten()
                 .or_else(|| (backed..all).chain(0..backed).find(free))?;
-            if !self.take_this_slab(slab, kind, owner)? {
-                continue;
+            let (slab, taken) = match self.take_this_slab(slab, kind, owner) {
+                Some(taken) => (slab, taken),
+                // There may be one given back all the same: the number of free ones is a hint.
+                None => {
+                    let slab = (0..backed).find(free)?;
+                    (slab, self.take_this_slab(slab, kind, owner)?)
+                }
+            };
+            if taken {
+                return Some(slab);
             }
-            return Some(slab);
         }
         None
     }

@@ -24,6 +24,7 @@ use crate::{
     call::place,
     context::Context,
     registration::uri_of_address,
+    settings::PORT_DEFAULT,
     step::{Hand, Step},
 };
 
@@ -163,8 +164,9 @@ impl Step<'_, '_> {
                     Sender::Callee => view.caller_target(),
                 })
                 .ok()?;
-                let same =
-                    (known.user, known.host, known.port) == (asked.user, asked.host, asked.port);
+                let port = |uri: &Uri<'_>| uri.port.unwrap_or(PORT_DEFAULT);
+                let same = (known.user, known.host, port(&known))
+                    == (asked.user, asked.host, port(&asked));
                 let to = same.then(|| address(&known))??;
                 Some(Target {
                     next_hop: Some(uri_of_address(to)),

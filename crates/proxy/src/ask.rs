@@ -102,8 +102,10 @@ pub struct Target {
     pub uri: Option<Vec<u8>>,
     /// A URI to send to instead of what Route or Request-URI say, as an outbound proxy.
     pub next_hop: Option<Vec<u8>>,
-    /// Path of the binding: becomes the Route set (RFC 3327 §5.3), comma separated.
+    /// Path of the binding, comma separated: goes before what is left of the Route set (RFC 3327 §5.3).
     pub path: Option<Vec<u8>>,
+    /// The path takes the place of all that came; then it may be empty.
+    pub whole: bool,
     /// The listener to send from; `None` chooses by address family.
     pub listener: Option<u32>,
     /// The address to send from, where that listener has several.

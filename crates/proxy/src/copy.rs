@@ -84,11 +84,15 @@ impl Step<'_, '_> {
             }
             patch.set_request_uri(&routes.uri)?;
         } else {
-            for _ in 0..info.ours {
-                patch.remove_first_value(HeaderName::Route)?;
+            if target.whole {
+                patch.remove_all(HeaderName::Route)?;
+            } else {
+                for _ in 0..info.ours {
+                    patch.remove_first_value(HeaderName::Route)?;
+                }
             }
             // RFC 3327 §5.3: the Path of a binding is its Route set.
-            if let Some(path) = &target.path {
+            if let Some(path) = target.path.as_ref().filter(|path| !path.is_empty()) {
                 patch.push_top(HeaderName::Route, path)?;
             }
             if let Some(uri) = &target.uri {

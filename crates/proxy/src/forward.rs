@@ -128,7 +128,7 @@ impl Step<'_, '_> {
         let led = target
             .uri
             .as_deref()
-            .filter(|_| target.next_hop.is_none() && target.path.is_none() && is_last_hop(hand));
+            .filter(|_| target.next_hop.is_none() && is_last_hop(hand, target));
         let led = led.and_then(alias::led).map(|led| Target {
             uri: led.uri,
             next_hop: led.next_hop,
@@ -357,11 +357,14 @@ impl Step<'_, '_> {
         self.queue_from(start, listener, to);
     }
 
-    /// To where the Route set and the Request-URI say.
+    /// To where the Route set and the Request-URI say, if that is where it belongs.
     pub(crate) fn as_addressed(&mut self, hand: &Hand<'_>) -> Target {
+        if let Some(back) = self.brought_back(hand) {
+            return back;
+        }
         let route = &hand.intake.route;
         if route.place.is_some()
-            && is_last_hop(hand)
+            && is_last_hop(hand, &Target::default())
             && let Some(line) = hand.message.request()
             && let Some(led) = alias::led(line.uri).or_else(|| self.led_by_record(hand))
         {
@@ -409,10 +412,15 @@ fn wanted_for(target: &Target, hand: &Hand<'_>, came_in_by: Interface) -> Interf
 }
 
 /// Whether nothing but the Request-URI says where a request goes.
-fn is_last_hop(hand: &Hand<'_>) -> bool {
+fn is_last_hop(hand: &Hand<'_>, target: &Target) -> bool {
     let route = &hand.intake.route;
-    let beyond = hand.message.values(HeaderName::Route).nth(route.ours);
-    !route.strict_before && beyond.is_none()
+    match &target.path {
+        Some(path) => path.is_empty(),
+        None => {
+            let beyond = hand.message.values(HeaderName::Route).nth(route.ours);
+            !route.strict_before && beyond.is_none()
+        }
+    }
 }
 
 /// Targets that would keep the Request-URI get this one.

@@ -91,8 +91,8 @@ pub fn next_hop(message: &Message<'_>, info: &RouteInfo, target: &Target) -> Nex
     } else if info.strict_before {
         routes = StrictRoutes::of(message, info, target, request_uri);
         // What has become the Request-URI is where it goes, unless a loose route is left.
-        match NameAddr::parse(first_of_list(&routes.rest)) {
-            Ok(route) if route.lr() => route.uri.text,
+        match list(&routes.rest).next().map(NameAddr::parse) {
+            Some(Ok(route)) if route.lr() => route.uri.text,
             _ => routes.uri.as_slice(),
         }
     } else {
@@ -131,7 +131,7 @@ fn first_route<'r>(
     target: &'r Target,
 ) -> Option<&'r [u8]> {
     match &target.path {
-        Some(path) => Some(first_of_list(path)),
+        Some(path) => list(path).next(),
         None => message
             .values(HeaderName::Route)
             .nth(info.ours)
@@ -160,11 +160,14 @@ impl StrictRoutes {
         target: &Target,
         request_uri: &[u8],
     ) -> Self {
-        let mut routes: Vec<&[u8]> = message
-            .values(HeaderName::Route)
-            .skip(info.ours)
-            .map(|value| value.value)
-            .collect();
+        let whole = target.whole;
+        let mut routes: Vec<&[u8]> = match &target.path {
+            Some(path) if whole => list(path).collect(),
+            _ => {
+                let came = message.values(HeaderName::Route).skip(info.ours);
+                came.map(|value| value.value).collect()
+            }
+        };
         let mut uri = target.uri.as_deref().unwrap_or(request_uri);
         if info.strict_before
             && target.uri.is_none()
@@ -173,16 +176,16 @@ impl StrictRoutes {
         {
             uri = last.uri.text;
         }
-        if let Some(path) = &target.path {
+        if let Some(path) = target.path.as_ref().filter(|_| !whole) {
             routes.insert(0, path);
         }
         let mut own = Vec::new();
         let first = routes
             .first()
-            .and_then(|first| NameAddr::parse(first_of_list(first)).ok());
+            .and_then(|first| NameAddr::parse(list(first).next()?).ok());
         if let Some(first) = first
             && !first.lr()
-            && target.path.is_none()
+            && (target.path.is_none() || whole)
         {
             own.push(b'<');
             own.extend_from_slice(uri);
@@ -202,8 +205,21 @@ impl StrictRoutes {
     }
 }
 
-/// The first value of a comma separated list of name-addrs.
-fn first_of_list(list: &[u8]) -> &[u8] {
+/// The values of a comma separated list of name-addrs.
+pub fn list(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text.trim_ascii();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (first, after) = rest.split_at(first_of_list(rest));
+        rest = after.strip_prefix(b",").unwrap_or(after).trim_ascii_start();
+        Some(first.trim_ascii_end())
+    })
+}
+
+/// Where the first value of such a list ends.
+fn first_of_list(list: &[u8]) -> usize {
     let (mut inside, mut quoted, mut escaped) = (false, false, false);
     for (at, &byte) in list.iter().enumerate() {
         match byte {
@@ -213,11 +229,11 @@ fn first_of_list(list: &[u8]) -> &[u8] {
             _ if quoted => {}
             b'<' => inside = true,
             b'>' => inside = false,
-            b',' if !inside => return list.get(..at).unwrap_or(list).trim_ascii(),
+            b',' if !inside => return at,
             _ => {}
         }
     }
-    list.trim_ascii()
+    list.len()
 }
 
 /// The address of a URI that needs no look-up: a literal host, or maddr in its place (RFC 3263 §4.2).
@@ -247,20 +263,24 @@ pub fn response_address(via: &Via<'_>) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::first_of_list;
+    use super::list;
 
     #[test]
     fn commas_in_uris_and_names_divide_nothing() {
-        for (list, first) in [
-            (&b"<sip:a,b@c;lr>, <sip:d>"[..], &b"<sip:a,b@c;lr>"[..]),
+        for (text, values) in [
+            (
+                &b"<sip:a,b@c;lr>, <sip:d>"[..],
+                &[&b"<sip:a,b@c;lr>"[..], b"<sip:d>"][..],
+            ),
             (
                 b"\"x, \\\", y\" <sip:a>;p , <sip:d>",
-                b"\"x, \\\", y\" <sip:a>;p",
+                &[b"\"x, \\\", y\" <sip:a>;p", b"<sip:d>"],
             ),
-            (b" <sip:a> ", b"<sip:a>"),
-            (b"", b""),
+            (b" <sip:a> ", &[b"<sip:a>"]),
+            (b"<sip:a>,,<sip:b>,", &[b"<sip:a>", b"", b"<sip:b>"]),
+            (b" ", &[]),
         ] {
-            assert_eq!(first_of_list(list), first);
+            assert_eq!(list(text).collect::<Vec<_>>(), values);
         }
     }
 }

@@ -146,6 +146,7 @@ counters! {
     DialogsRefused "dialogs.refused" "calls refused because a domain, user or profile was at its limit",
     ForksRefused "dialogs.forks_refused" "2xx not passed on because their INVITE had made as many further dialogs as it may",
     DialogsUntracked "dialogs.untracked" "requests within a dialog of ours whose record is gone; passed on by their Route set",
+    DialogsAstray "dialogs.astray" "BYE, re-INVITE, UPDATE and ACK whose Request-URI or Route set did not lead to the other party, and that were sent there by the call's record",
     DialogsProbed "dialogs.probed" "OPTIONS sent within dialogs, to see whether the party is still there",
     DialogsByes "dialogs.byes" "BYEs of our own, to end calls by the operator or by time",
     DestinationsFull "balancer.full" "destinations passed over because they were at their limit",

@@ -10,7 +10,7 @@ use tables::{
 
 use crate::{
     alias,
-    call::{CallRef, Role, place},
+    call::{CallRef, Role, astray, place},
     context::{Branch, Context},
     io::Datagram,
     route::literal_address,
@@ -39,7 +39,7 @@ impl Step<'_, '_> {
                     matches!(cseq.method, sip::Method::Invite | sip::Method::Update)
                 });
                 if refreshes {
-                    self.refresh_call(call, message, datagram);
+                    self.refresh_call(context, call, message, datagram);
                 }
             }
             Role::OwnBye | Role::ProbesCaller | Role::ProbesCallee | Role::OwnDone => {}
@@ -87,7 +87,7 @@ impl Step<'_, '_> {
         });
         let has_seat = resource.is_some();
         let interval = call.session.agreed(message);
-        let target = self.target_of_answerer(message, datagram);
+        let target = self.target_of_answerer(context, message, datagram);
         // Who was reached directly, and by what he calls himself, has no other phones behind him.
         let forks =
             context.branches.len() > 1 || !routes.is_empty() || !leads_to(&target, datagram.source);
@@ -159,8 +159,15 @@ impl Step<'_, '_> {
     }
 
     /// The Contact of who answered.
-    fn target_of_answerer(&self, message: &Message<'_>, datagram: &Datagram<'_>) -> Vec<u8> {
-        let reached = self.needs_alias(message, || Some(datagram.source));
+    fn target_of_answerer(
+        &self,
+        context: &Context,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+    ) -> Vec<u8> {
+        // What the other party is told, too.
+        let reached = || self.reached_by(context, message).or(Some(datagram.source));
+        let reached = self.needs_alias(message, reached);
         alias::target_back(message, reached)
     }
 
@@ -168,32 +175,52 @@ impl Step<'_, '_> {
     /// same call lead through us once more.
     fn routes_to_callee(&self, message: &Message<'_>, place: u64) -> Vec<u8> {
         let call_id = message.call_id().unwrap_or_default();
-        let of_other_pass = |value: &[u8]| {
-            let route = NameAddr::parse(value).ok();
-            let other =
-                route.and_then(|route| place::read(&self.settings.dialog_key, call_id, &route.uri));
-            other.is_some_and(|other| other != place)
+        let is_ours = |value: &[u8]| {
+            self.place_named(value, call_id)
+                .is_some_and(|named| named.is_none_or(|named| named == place))
         };
         let mut above: Vec<&[u8]> = message
             .values(HeaderName::RecordRoute)
             .map(|value| value.value)
-            .take_while(|value| !self.is_own_route(value) || of_other_pass(value))
+            .take_while(|value| !is_ours(value))
             .collect();
         above.reverse();
-        let mut text = Vec::new();
-        for value in above {
-            if !text.is_empty() {
-                text.extend_from_slice(b", ");
-            }
-            sip::message::unfold(value, &mut text);
-        }
-        text
+        joined(&above)
+    }
+
+    /// The Route set from us to the caller: Record-Route as it came (§12.1.1).
+    pub(crate) fn routes_to_caller(&self, message: &Message<'_>, call_id: &[u8]) -> Vec<u8> {
+        let values = message.values(HeaderName::RecordRoute);
+        let theirs = values
+            .map(|value| value.value)
+            .filter(|value| self.place_named(value, call_id) != Some(None));
+        joined(&theirs.collect::<Vec<_>>())
+    }
+
+    /// Of a Record-Route that names us, the place in it: that of another pass of the same call, or none, and then its like is taken off a Route set with our own.
+    pub(crate) fn place_named(&self, value: &[u8], call_id: &[u8]) -> Option<Option<u64>> {
+        let route = NameAddr::parse(value).ok()?;
+        let user = route.uri.user;
+        let sealed = route.uri.param(place::PARAM).is_some();
+        // A token is the next hop of a hidden call that comes by here once more.
+        let ours = (sealed || !user.is_some_and(topology::token::may_be))
+            && self.settings.interface_named(&route.uri).is_some();
+        ours.then(|| place::read(&self.settings.dialog_key, call_id, &route.uri))
     }
 
     /// A 2xx to a re-INVITE or UPDATE: the session begins anew, and who answered may have moved (§12.2.1.2, RFC 4028 §8.2).
-    fn refresh_call(&mut self, call: CallRef, message: &Message<'_>, datagram: &Datagram<'_>) {
+    fn refresh_call(
+        &mut self,
+        context: &Context,
+        call: CallRef,
+        message: &Message<'_>,
+        datagram: &Datagram<'_>,
+    ) {
         let interval = call.session.agreed(message);
-        let target = self.target_of_answerer(message, datagram);
+        let mut target = self.target_of_answerer(context, message, datagram);
+        if !self.went_there(context, message, call.row, astray::sender(call.role)) {
+            target.clear();
+        }
         let now = self.env.now;
         // Gone, or no memory: then it lives by what it had.
         let _ = Dialogs(self.env.arena).update(call.row, |dialog| {
@@ -273,6 +300,18 @@ fn leads_to(target: &[u8], source: std::net::SocketAddr) -> bool {
         let to = alias::address(&uri).or_else(|| literal_address(&uri));
         to == Some(source)
     })
+}
+
+/// Values of a list header as one.
+fn joined(values: &[&[u8]]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for value in values {
+        if !text.is_empty() {
+            text.extend_from_slice(b", ");
+        }
+        sip::message::unfold(value, &mut text);
+    }
+    text
 }
 
 fn set_session(dialog: &mut Dialog, interval: Option<u32>, now: Instant) {

@@ -3,7 +3,6 @@
 use std::{io::Write, time::Duration};
 
 use shm::RowRef;
-use sip::{HeaderName, Message};
 use stdx::hash::hash64;
 use tables::{
     Balancer, Counter, Dialogs, Seats,
@@ -232,7 +231,7 @@ impl Step<'_, '_> {
         let rule = self.settings.registrar.nat;
         dialog.caller = Side {
             uri: from_uri.to_vec(),
-            routes: joined(message, HeaderName::RecordRoute, 0, usize::MAX),
+            routes: self.routes_to_caller(message, call_id),
             tag: from_tag.to_vec(),
             target: alias::target_of(rule, message, context.source),
             ..Side::default()
@@ -243,16 +242,4 @@ impl Step<'_, '_> {
         dialog.callee.uri = to_uri.to_vec();
         dialog
     }
-}
-
-/// Values of a list header from `skip` on, `most` at most, as one value.
-pub(crate) fn joined(message: &Message<'_>, name: HeaderName, skip: usize, most: usize) -> Vec<u8> {
-    let mut text = Vec::new();
-    for value in message.values(name).skip(skip).take(most) {
-        if !text.is_empty() {
-            text.extend_from_slice(b", ");
-        }
-        sip::message::unfold(value.value, &mut text);
-    }
-    text
 }

@@ -27,7 +27,7 @@ impl Step<'_, '_> {
         let Some(call) = context.call else { return };
         let Some(bye) = call.bye else { return };
         match code {
-            200..300 if bye.early => self.on_early_bye(call.row, bye, message),
+            200..300 if bye.early => self.on_early_bye(context, call.row, bye, message),
             200..300 | 408 | 481 => self.on_bye_unanswered(context),
             _ => {}
         }
@@ -42,8 +42,14 @@ impl Step<'_, '_> {
         }
     }
 
-    /// A 2xx to a BYE that came before the call was answered.
-    fn on_early_bye(&mut self, first: shm::RowRef, bye: Bye, message: &Message<'_>) {
+    /// A 2xx to a BYE that came before the call was answered, and went where it said.
+    fn on_early_bye(
+        &mut self,
+        context: &Context,
+        first: shm::RowRef,
+        bye: Bye,
+        message: &Message<'_>,
+    ) {
         let (Ok(from), Ok(to)) = (message.from(), message.to()) else {
             return;
         };
@@ -59,7 +65,9 @@ impl Step<'_, '_> {
             let at = tables::row::instant(view.header.confirmed_at).unwrap_or(bye.at);
             going.then_some((view.row, sender, at))
         });
-        if let Some((row, sender, answered_at)) = confirmed.flatten() {
+        if let Some((row, sender, answered_at)) = confirmed.flatten()
+            && self.went_there(context, message, row, sender)
+        {
             let cause = match sender {
                 Sender::Caller => EndCause::Caller,
                 Sender::Callee => EndCause::Callee,

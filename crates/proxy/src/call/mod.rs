@@ -4,6 +4,7 @@
 //! - `begin`: an INVITE is counted, gets its record, or is refused.
 //! - `answer`: what responses make of it: confirmed, forked, refreshed, failed.
 //! - `within`: requests within a dialog: CSeq, target refresh.
+//! - `astray`: those that would not reach the other party.
 //! - `bye`: a BYE, and which of its answers ends the call.
 //! - `seats`: a call has a seat at the destination that it goes to.
 //! - `session`: session timers, as a proxy has them.
@@ -14,6 +15,7 @@
 //! already (the record exists, is confirmed, has gone).
 
 pub(crate) mod answer;
+pub(crate) mod astray;
 pub(crate) mod begin;
 pub(crate) mod books;
 pub(crate) mod bye;

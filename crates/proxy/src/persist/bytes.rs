@@ -70,11 +70,14 @@ impl Writer<'_> {
             each(self, one);
         }
     }
-    /// The listener of a target, one up, and its address there, which the highest bit announces.
+    /// The listener of a target, one up, and its address there, which the highest bit announces; the next one says what its path is.
     pub(super) fn entrance(&mut self, target: &Target) {
         let listener = target.listener.map_or(0, |id| id.wrapping_add(1));
-        let local = target.local.filter(|_| listener & WITH_LOCAL == 0);
-        self.half(listener | if local.is_some() { WITH_LOCAL } else { 0 });
+        let local = target
+            .local
+            .filter(|_| listener & (WITH_LOCAL | WHOLE) == 0);
+        let bit = |bit, is_set| if is_set { bit } else { 0 };
+        self.half(listener | bit(WITH_LOCAL, local.is_some()) | bit(WHOLE, target.whole));
         if let Some(ip) = local {
             self.ip(ip);
         }
@@ -127,6 +130,7 @@ impl Writer<'_> {
 
 /// See [`Writer::entrance`].
 const WITH_LOCAL: u32 = 1 << 31;
+const WHOLE: u32 = 1 << 30;
 
 pub(super) struct Reader<'r> {
     pub(super) rest: &'r [u8],
@@ -203,26 +207,24 @@ impl Reader<'_> {
             _ => Some(self.ip()?),
         };
         Some(Target {
-            listener: (word & !WITH_LOCAL).checked_sub(1),
+            listener: (word & !(WITH_LOCAL | WHOLE)).checked_sub(1),
             local,
+            whole: word & WHOLE != 0,
             ..Target::default()
         })
     }
     pub(super) fn target(&mut self) -> Option<Target> {
         let (uri, next_hop, path) = (self.text()?, self.text()?, self.text()?);
-        let Target {
-            listener, local, ..
-        } = self.entrance()?;
+        let entrance = self.entrance()?;
         Some(Target {
             uri,
             next_hop,
             path,
-            listener,
-            local,
             q: self.short()?,
             recurse: self.byte()? != 0,
             destination: None,
             backups: self.backups()?,
+            ..entrance
         })
     }
     pub(super) fn backups(&mut self) -> Option<Vec<Backup>> {

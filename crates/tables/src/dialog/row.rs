@@ -521,6 +521,16 @@ impl<'a> View<'a> {
         self.field(tag::CALLEE_TARGET)
     }
 
+    /// The way to the caller from us: his part of the Route set.
+    pub fn caller_routes(&self) -> &'a [u8] {
+        self.field(tag::CALLER_ROUTES)
+    }
+
+    /// The way to the callee from us.
+    pub fn callee_routes(&self) -> &'a [u8] {
+        self.field(tag::CALLEE_ROUTES)
+    }
+
     /// The key of the destination that it is at; empty: at none.
     pub fn destination(&self) -> &'a [u8] {
         self.field(tag::DESTINATION)

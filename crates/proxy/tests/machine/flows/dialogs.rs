@@ -82,7 +82,7 @@ fn a_call_on_record() {
         calls
         bob: INFO .
         bob: BYE .
-        alice: 200 BYE
+        bob3: 200
         calls
         ",
         expect![[r#"
@@ -113,14 +113,14 @@ fn a_call_on_record() {
             bob: 200 / Contact: <sip:bob@10.0.0.5:5060>
                 alice < 200 INVITE
             alice: ACK
-                bob < ACK sip:bob@10.0.0.2:5060
+                carol < ACK sip:bob@10.0.0.5:5060
             calls
                 Confirmed alice-1 sip:alice@10.0.0.4:5060 104 -> sip:bob@10.0.0.5:5060 0
             bob: INFO .
                 alice < INFO sip:alice@10.0.0.1:5060
             bob: BYE .
-                alice < BYE sip:alice@10.0.0.1:5060
-            alice: 200 BYE
+                bob3 < BYE sip:alice@10.0.0.4:5060
+            bob3: 200
                 bob < 200 BYE
             calls
         "#]],

@@ -1,5 +1,6 @@
 //! Whole flows: what we send after each thing that we hear (RFC 3261 §16).
 
+mod astray;
 pub mod byes;
 mod calls;
 mod cancelling;

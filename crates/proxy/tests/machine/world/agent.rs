@@ -21,7 +21,8 @@ pub struct Agent {
     numbered: u32,
 }
 
-/// Header lines that a script adds or replaces: `Name: value`, no value takes the header away.
+/// Header lines that a script adds or replaces: `Name: value`, no value takes the header away. `to sip:...` is another Request-URI, `by <sip:...>` one more Route;
+/// `strictly` has the first Route in the Request-URI's place (RFC 2543).
 pub type Changes<'c> = &'c [&'c str];
 
 impl Agent {
@@ -353,6 +354,27 @@ fn finish(mut lines: Vec<String>, changes: Changes<'_>, agent: &Agent) -> String
                 .credentials(user, password, method, uri)
                 .expect("a challenge came before");
             lines.push(line);
+            continue;
+        }
+        if let Some(uri) = change.strip_prefix("to ") {
+            let method = lines[0].split(' ').next().unwrap_or_default();
+            lines[0] = format!("{method} {uri} SIP/2.0");
+            continue;
+        }
+        if let Some(route) = change.strip_prefix("by ") {
+            let last = lines.iter().rposition(|line| line.starts_with("Route:"));
+            lines.insert(last.unwrap_or(1) + 1, format!("Route: {route}"));
+            continue;
+        }
+        if *change == "strictly" {
+            let first = lines.iter().position(|line| line.starts_with("Route:"));
+            let first = lines.remove(first.expect("a Route"));
+            let uri = first.trim_start_matches("Route: ").trim_matches(['<', '>']);
+            let words: Vec<&str> = lines[0].split(' ').collect();
+            let (target, start) = (words[1].to_owned(), format!("{} {uri} SIP/2.0", words[0]));
+            lines[0] = start;
+            let last = lines.iter().rposition(|line| line.starts_with("Route:"));
+            lines.insert(last.unwrap_or(1) + 1, format!("Route: <{target}>"));
             continue;
         }
         if let Some(text) = change.strip_prefix("body ") {
