@@ -226,9 +226,11 @@ fn target(message: &Message<'_>, address: impl FnOnce(&Uri<'_>) -> Option<Socket
     let Some(contact) = contact_of(message) else {
         return Vec::new();
     };
-    let uri = contact.uri.text;
+    // In the Contact of a dialog headers are not allowed, and in a Request-URI neither (RFC 3261 §19.1.1 table 1).
+    let (text, headers) = (contact.uri.text, contact.uri.headers.text());
+    let uri = text.strip_suffix(headers).unwrap_or(text);
     let mut text = Vec::with_capacity(uri.len());
-    let bare = contact.uri.param(PARAM).is_none() && contact.uri.headers.is_empty();
+    let bare = contact.uri.param(PARAM).is_none() && headers.is_empty();
     match address(&contact.uri).filter(|_| bare) {
         Some(address) => append(uri, address, &mut text),
         None => text.extend_from_slice(uri),

@@ -74,9 +74,7 @@ impl Step<'_, '_> {
         let (message, target, info) = (&hand.message, copy.target, &hand.intake.route);
         let request_uri = message.request().map_or(&b""[..], |line| line.uri);
         // Steps 2 and 6.
-        if info.strict_before
-            || target.next_hop.is_none() && route::is_strict(message, info, target)
-        {
+        if info.strict_before || route::is_strict(message, info, target) {
             let routes = StrictRoutes::of(message, info, target, request_uri);
             patch.remove_all(HeaderName::Route)?;
             if !routes.rest.is_empty() {

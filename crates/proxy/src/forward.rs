@@ -18,6 +18,7 @@ use crate::{
     intake,
     io::{Datagram, OutcomeKind},
     route::{NextHop, next_hop},
+    settings::Settings,
     settle::store,
     step::{Hand, Step},
 };
@@ -214,7 +215,7 @@ impl Step<'_, '_> {
                 return;
             }
         };
-        let wanted = wanted_for(target, hand, context.listener);
+        let wanted = wanted_for(target, hand, context.listener, &self.settings);
         let Some(listener) = self.settings.listener_towards(&to, wanted) else {
             self.fail_branch(context, number, 500, Counter::Unroutable);
             return;
@@ -325,7 +326,7 @@ impl Step<'_, '_> {
         to: SocketAddr,
         came_in_by: Interface,
     ) {
-        let wanted = wanted_for(target, hand, came_in_by);
+        let wanted = wanted_for(target, hand, came_in_by, &self.settings);
         let Some(listener) = self.settings.listener_towards(&to, wanted) else {
             self.env.count(Counter::Unroutable);
             return;
@@ -394,9 +395,18 @@ impl Step<'_, '_> {
 }
 
 /// What a copy is sent by, if that leads to where it goes: what the binding was registered by, what our Route names, or what it came in by.
-fn wanted_for(target: &Target, hand: &Hand<'_>, came_in_by: Interface) -> Interface {
+fn wanted_for(
+    target: &Target,
+    hand: &Hand<'_>,
+    came_in_by: Interface,
+    settings: &Settings,
+) -> Interface {
     let of_route = hand.intake.route.listener;
-    match target.listener {
+    // A reload may have taken it away.
+    let known = target
+        .listener
+        .filter(|&id| settings.listener(id).is_some());
+    match known {
         // What a phone registered by is what lets messages through to it.
         Some(id) if target.local.is_some() => Interface {
             id,

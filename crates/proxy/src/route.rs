@@ -71,6 +71,21 @@ impl RouteInfo {
         }
         info
     }
+
+    /// As if no more than so many of the values on top were ours.
+    pub(crate) fn with_ours(self, ours: usize, message: &Message<'_>, settings: &Settings) -> Self {
+        if ours == self.ours {
+            return self;
+        }
+        let last = ours.checked_sub(1);
+        let last = last.and_then(|last| message.values(HeaderName::Route).nth(last));
+        let named = |last: &[u8]| settings.interface_named(&NameAddr::parse(last).ok()?.uri);
+        Self {
+            ours,
+            listener: last.and_then(|last| named(last.value)),
+            ..self
+        }
+    }
 }
 
 /// Where the next hop is.
@@ -143,7 +158,11 @@ fn first_route<'r>(
 pub fn is_strict(message: &Message<'_>, info: &RouteInfo, target: &Target) -> bool {
     first_route(message, info, target)
         .and_then(|route| NameAddr::parse(route).ok())
-        .is_some_and(|route| !route.lr())
+        .is_some_and(|route| {
+            // What was asked for its address is that very URI.
+            let hop = target.next_hop.as_deref();
+            !route.lr() && hop.is_none_or(|hop| hop == route.uri.text)
+        })
 }
 
 /// A Request-URI and a Route set around a strict router, ours taken off.

@@ -21,31 +21,35 @@ use crate::{
     call::{Role, place},
     context::Context,
     route::{NextHop, RouteInfo, list, next_hop},
-    settings::PORT_DEFAULT,
+    settings::{PORT_DEFAULT, Settings},
     step::{Hand, Step},
 };
 
 /// Where the record says that a party is.
-struct Party<'v> {
+pub(super) struct Party<'v> {
     target: &'v [u8],
     routes: &'v [u8],
     listener: u32,
+    /// What his answers come from.
+    address: Option<SocketAddr>,
 }
 
 impl<'v> Party<'v> {
     /// Whom a request by this sender is for.
-    fn for_(sender: Sender, view: &View<'v>) -> Self {
+    pub(super) fn for_(sender: Sender, view: &View<'v>) -> Self {
         let header = &view.header;
         match sender {
             Sender::Caller => Self {
                 target: view.callee_target(),
                 routes: view.callee_routes(),
                 listener: header.callee_listener.get(),
+                address: header.callee_address.get(),
             },
             Sender::Callee => Self {
                 target: view.caller_target(),
                 routes: view.caller_routes(),
                 listener: header.caller_listener.get(),
+                address: header.caller_address.get(),
             },
         }
     }
@@ -68,12 +72,13 @@ impl<'v> Party<'v> {
     }
 
     /// Whether a request goes there. `led`: whither the alias that its Request-URI has lost has led it.
-    fn is_meant(
+    pub(super) fn is_meant(
         &self,
         message: &Message<'_>,
         info: &RouteInfo,
         request_uri: &[u8],
         led: Option<SocketAddr>,
+        settings: &Settings,
     ) -> bool {
         let mut asked = Some(request_uri).filter(|_| !info.strict_before);
         let (mut came, mut known) = (
@@ -100,8 +105,29 @@ impl<'v> Party<'v> {
             asked == self.target
                 || parsed().is_some_and(|(asked, known)| leads_alike(&asked, &known, led))
         });
-        let same_listener = info.listener.is_none_or(|by| by.id == self.listener);
-        same_target && same_listener && known.next().is_none()
+        same_target && known.next().is_none() && self.is_by_listener(message, info, settings)
+    }
+
+    /// Whether the last of our own Route values names the listener that he is reached by. One that a reload has taken away is no reason to doubt it.
+    fn is_by_listener(&self, message: &Message<'_>, info: &RouteInfo, settings: &Settings) -> bool {
+        if info.listener.is_none_or(|by| by.id == self.listener) {
+            return true;
+        }
+        let Some(listener) = settings.listener(self.listener) else {
+            return true;
+        };
+        // Several may go by the same name.
+        let last = message
+            .values(HeaderName::Route)
+            .nth(info.ours.saturating_sub(1));
+        let last = last.map(|last| NameAddr::parse(last.value));
+        last.is_some_and(|last| {
+            last.is_ok_and(|NameAddr { uri, .. }| {
+                let port = uri.port.unwrap_or(PORT_DEFAULT);
+                uri.host
+                    .is_some_and(|host| settings.names(listener, &host, port))
+            })
+        })
     }
 }
 
@@ -120,12 +146,13 @@ impl Step<'_, '_> {
         let place = route.place.filter(|&place| place != place::NOWHERE)?;
         let call_id = message.call_id().ok()?;
         let (from_tag, to_tag) = hand.tags();
+        let settings = &self.settings;
         let target = Dialogs(self.env.arena)
             .at_place(place, call_id, from_tag, to_tag, |view, sender| {
                 let party = Party::for_(sender, &view);
                 let answered = matches!(view.state, DialogState::Confirmed | DialogState::Ending);
                 let known = (answered || sender == Sender::Callee) && !party.target.is_empty();
-                let astray = known && !party.is_meant(message, route, line.uri, None);
+                let astray = known && !party.is_meant(message, route, line.uri, None, settings);
                 astray.then(|| party.as_target())
             })
             .flatten()?;
@@ -159,8 +186,13 @@ impl Step<'_, '_> {
                 // Before a strict router the copy has been turned round (§16.6 step 6).
                 let first = list(party.routes).next().map(NameAddr::parse);
                 let strict = first.is_some_and(|first| first.is_ok_and(|first| !first.lr()));
-                let unknown = party.target.is_empty() || strict;
-                unknown || party.is_meant(copy, &RouteInfo::NONE, uri, Some(to))
+                // He may call himself otherwise in each of his answers.
+                let direct = party.routes.is_empty() && party.address == Some(to);
+                let settings = &step.settings;
+                party.target.is_empty()
+                    || strict
+                    || direct
+                    || party.is_meant(copy, &RouteInfo::NONE, uri, Some(to), settings)
             })
         });
         there.flatten().unwrap_or(false)

@@ -5,19 +5,21 @@ use std::{io::Write, net::SocketAddr};
 use sip::{HeaderName, Message, Method, Patch, PatchError};
 use tables::{
     Counter, Dialogs,
-    dialog::{DialogState, Sender},
+    dialog::{DialogState, Sender, View},
 };
 
 use crate::{
     alias,
     call::{
         Bye, CallRef, Role,
+        astray::Party,
         due::UNNOTED_MAX,
         place,
         session::{SessionAsk, TooSmall},
     },
     context::Context,
     intake::Intake,
+    route::RouteInfo,
     step::{Hand, Step},
 };
 
@@ -104,12 +106,29 @@ impl Step<'_, '_> {
             return;
         };
         let dialogs = Dialogs(self.env.arena);
-        let place = dialogs.find(call_id, from_tag, to_tag, |view, _| {
+        let Some(request_uri) = message.request().map(|line| line.uri) else {
+            return;
+        };
+        let mut first = None;
+        // Of a call that has passed through us twice it is the pass that the rest of the Route set is of. Two values on top may be of two passes.
+        let mut take = |view: View<'_>, sender| {
             // One that is not answered has no tag that only its parties know.
-            (!view.callee_tag().is_empty()).then(|| view.place())
-        });
-        if let Some(place) = place.flatten() {
-            intake.route.place = Some(place);
+            if view.callee_tag().is_empty() {
+                return None;
+            }
+            let named = RouteInfo {
+                place: Some(view.place()),
+                ..intake.route
+            };
+            first.get_or_insert(named);
+            let party = Party::for_(sender, &view);
+            (1..=named.ours)
+                .map(|ours| named.with_ours(ours, message, &self.settings))
+                .find(|info| party.is_meant(message, info, request_uri, None, &self.settings))
+        };
+        let meant = dialogs.in_passes(call_id, from_tag, to_tag, &mut take);
+        if let Some(route) = meant.or(first) {
+            intake.route = route;
             intake.within_dialog = true;
         }
     }

@@ -312,6 +312,27 @@ impl Dialogs<'_> {
             .or_else(|| try_key(&key::further(call_id, from_tag, to_tag)))
     }
 
+    /// As [`Dialogs::find`], of a call that may have passed through us more than once: what `look` takes, of the passes in the order in which the sender's requests
+    /// come to them.
+    pub fn in_passes<R>(
+        &self,
+        call_id: &[u8],
+        from_tag: &[u8],
+        to_tag: &[u8],
+        mut look: impl FnMut(View<'_>, Sender) -> Option<R>,
+    ) -> Option<R> {
+        let mut take = |view: View<'_>| {
+            let sender = sender(&view, call_id, from_tag, to_tag)?;
+            look(view, sender)
+        };
+        let of_caller = (0..PASSES_MAX).map(|pass| key::first(call_id, from_tag, pass));
+        let of_callee = (0..PASSES_MAX).rev();
+        let of_callee = of_callee.map(|pass| key::first(call_id, to_tag, pass));
+        let further = std::iter::once_with(|| key::further(call_id, from_tag, to_tag));
+        let mut keys = of_caller.chain(of_callee).chain(further);
+        keys.find_map(|key| self.look_up(&key, &mut take))
+    }
+
     /// The dialog of a message that came with this place in a URI of ours: by the row if that is the one, else by its names.
     pub fn at_place<R>(
         &self,

@@ -1,6 +1,7 @@
 //! Requests within a call that would not reach the other party go to him all the same (`call::astray`).
 
 use expect_test::expect;
+use proxy::Listener;
 
 use super::{byes::recorded, check_in, dialogs::world};
 
@@ -384,6 +385,110 @@ fn answers_of_somebody_else_that_come_late() {
         let at_bob = "-> sip:bob@10.0.0.2:5060 ";
         assert!(still.is_some_and(|line| line.contains(at_bob)), "{seen}");
         assert!(seen.contains("bob < BYE sip:bob@10.0.0.2:5060"), "{seen}");
+    }
+}
+
+/// What he was heard to be called while it rang is another name of the same phone.
+#[test]
+fn an_early_bye_to_another_name_of_the_callee() {
+    for (ringing, there) in [
+        ("<sip:early@10.0.0.2>", true),
+        ("<sip:carol@10.0.0.5>", false),
+    ] {
+        let mut world = world(recorded);
+        let who = if there { "bob" } else { "carol" };
+        let seen = world.play(&format!(
+            "bob: REGISTER\nalice: INVITE sip:bob@example.org\nbob: 180 / Contact: {ringing}\nalice: BYE .\n\
+             bob: 200 INVITE\nalice: ACK\n{who}: 200 BYE\ncalls\n"
+        ));
+        assert!(seen.contains(&format!("{who} < BYE ")), "{seen}");
+        assert_eq!(!seen.contains("Confirmed"), there, "{seen}");
+        world.play("end");
+    }
+}
+
+/// A reload has taken away the listener that he was reached by: then the one that the Route names is as good.
+#[test]
+fn a_listener_that_is_gone() {
+    for method in ["BYE", "UPDATE"] {
+        let mut world = world(recorded);
+        world.play("iris: REGISTER\nalice: INVITE sip:iris@example.org\niris: 200\nalice: ACK\n");
+        world.configure(|settings| {
+            let there = settings.listeners.remove(1);
+            settings.listeners.push(Listener { id: 3, ..there });
+        });
+        let seen = world.play(&format!("alice: {method} .\ncount\n"));
+        let wanted = format!("iris < {method} sip:iris@10.1.0.1:5060 by 3\n");
+        assert!(seen.contains(&wanted), "{seen}");
+        assert!(!seen.contains("astray"), "{seen}");
+        let seen = world.play(&format!("alice: {method} . / to sip:carol@10.0.0.5\n"));
+        assert!(seen.contains(&wanted), "{seen}");
+    }
+}
+
+/// Two listeners on one address may be advertised by one name.
+#[test]
+fn listeners_of_one_name() {
+    let mut world = world(recorded);
+    world.configure(|settings| {
+        for (listener, address) in settings.listeners.iter_mut().zip(["10.9.9.9", "10.8.8.8"]) {
+            let address = format!("{address}:5060").parse().expect("an address");
+            *listener = Listener::new(listener.id, address, Some("edge.example.net"));
+        }
+    });
+    let seen = world.play(
+        "iris: REGISTER\nalice: INVITE sip:iris@example.org\niris: 200\nalice: ACK\nalice: INVITE .\niris: 200\n\
+         alice: ACK .\niris: BYE .\nalice: 200\ncount\n",
+    );
+    assert!(seen.contains("dialogs.ended 1"), "{seen}");
+    assert!(!seen.contains("astray"), "{seen}");
+}
+
+/// Headers in a Contact are not allowed; the operator's BYE arrives all the same.
+#[test]
+fn a_contact_with_headers() {
+    let mut world = world(recorded);
+    let seen = world.play(
+        "bob: REGISTER\nalice: INVITE sip:bob@example.org\nbob: 200 / Contact: <sip:bob@10.0.0.2;x=1?Subject=y>\nalice: ACK\ncalls\nend\n",
+    );
+    assert!(seen.contains("-> sip:bob@10.0.0.2;x=1 "), "{seen}");
+    assert!(seen.contains("bob < BYE sip:bob@10.0.0.2;x=1\n"), "{seen}");
+}
+
+/// Phones that leave out which dialog it is, in a call that has passed through us twice: the application server in between sees what it is to see, and both passes end.
+#[test]
+fn a_call_that_has_passed_twice() {
+    for staying in ["", " / staying"] {
+        for (answer, says) in [
+            ("", "alice: BYE . / forgetful"),
+            (" / forgetful", "alice: BYE . / forgetful"),
+            ("", "bob: BYE . / forgetful"),
+            (" / forgetful", "bob: BYE . / forgetful"),
+            ("", "alice: BYE ."),
+            ("", "bob: BYE ."),
+        ] {
+            let mut world = world(recorded);
+            let relayed = match staying {
+                "" => "",
+                _ => "trunk: relay\n",
+            };
+            let by = match says.contains("bob") {
+                true => "alice: 200 BYE\n",
+                false => "bob: 200 BYE\n",
+            };
+            let passed = match staying {
+                "" => "",
+                _ => "trunk: pass 200\n",
+            };
+            let seen = world.play(&format!(
+                "show Route\nbob: REGISTER\ntrunk: REGISTER\nalice: INVITE sip:trunk@example.org\ntrunk: relay sip:bob@example.org{staying}\n\
+                 bob: 200{answer}\ntrunk: pass 200\n{says}\n{relayed}{by}{passed}calls\ncount\n"
+            ));
+            assert!(seen.contains("dialogs.ended 2\n"), "{seen}");
+            assert!(!seen.contains("astray"), "{seen}");
+            let by_server = seen.contains("trunk < BYE ");
+            assert_eq!(by_server, !staying.is_empty(), "{seen}");
+        }
     }
 }
 

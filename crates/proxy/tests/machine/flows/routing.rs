@@ -179,6 +179,28 @@ fn what_comes_back_unchanged_loops_and_what_has_changed_spirals() {
 }
 
 #[test]
+fn a_strict_router_that_has_a_name() {
+    let mut world = World::new(1);
+    let at_trunk = vec!["10.0.0.9:5060".parse().expect("an address")];
+    world.policy.hosts.insert("strict.example", at_trunk);
+    check_in(
+        &mut world,
+        "
+        open
+        show Route
+        alice: MESSAGE sip:bob@10.0.0.2 / Route: <sip:10.9.9.9;lr>, <sip:strict.example>, <sip:10.0.0.5;lr>
+        ",
+        expect![[r#"
+            open
+            show Route
+            alice: MESSAGE sip:bob@10.0.0.2 / Route: <sip:10.9.9.9;lr>, <sip:strict.example>, <sip:10.0.0.5;lr>
+                trunk < MESSAGE sip:strict.example
+                    Route: <sip:10.0.0.5;lr>, <sip:bob@10.0.0.2>
+        "#]],
+    );
+}
+
+#[test]
 fn loose_routes_are_followed() {
     check(
         "

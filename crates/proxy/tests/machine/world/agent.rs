@@ -249,8 +249,8 @@ impl Agent {
         Some(self.say(finish(lines, changes, self)))
     }
 
-    /// Sends the last request on, as a proxy that changes the Request-URI or leaves it.
-    pub fn relay(&mut self, run: u32, uri: &str) -> Option<String> {
+    /// Sends the last request on, as a proxy that changes the Request-URI or leaves it, and takes off the Route that led to it. "staying": with its own Record-Route.
+    pub fn relay(&mut self, run: u32, uri: &str, changes: Changes<'_>) -> Option<String> {
         self.numbered += 1;
         let request = self
             .inbox
@@ -262,8 +262,16 @@ impl Agent {
         let (method, old) = (words.next()?, words.next()?);
         let uri = if uri.is_empty() { old } else { uri };
         let (name, n, address) = (self.name, self.numbered, self.address);
+        let own = format!("<sip:{address};lr>");
+        let rest = rest
+            .replace(&format!("Route: {own}, "), "Route: ")
+            .replace(&format!("\r\nRoute: {own}\r\n"), "\r\n");
+        let staying = match changes {
+            ["staying"] => format!("Record-Route: {own}\r\n"),
+            _ => String::new(),
+        };
         let text = format!(
-            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK-{name}-{n}.r{run}\r\n{rest}"
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {address};branch=z9hG4bK-{name}-{n}.r{run}\r\n{staying}{rest}"
         );
         Some(self.say(text))
     }
@@ -375,6 +383,15 @@ fn finish(mut lines: Vec<String>, changes: Changes<'_>, agent: &Agent) -> String
             lines[0] = start;
             let last = lines.iter().rposition(|line| line.starts_with("Route:"));
             lines.insert(last.unwrap_or(1) + 1, format!("Route: <{target}>"));
+            continue;
+        }
+        if *change == "forgetful" {
+            // Each line has one value.
+            for line in lines.iter_mut().filter(|line| line.contains("Route:")) {
+                if let Some((before, _)) = line.split_once(";td=") {
+                    *line = format!("{before}>");
+                }
+            }
             continue;
         }
         if let Some(text) = change.strip_prefix("body ") {

@@ -7,6 +7,8 @@
 //! bob: 200 CANCEL                                         a response to the last request of this method
 //! alice: ACK        alice: CANCEL                         as its INVITE and the answer say
 //! trunk: relay sip:carol@example.org                      the last request, sent on with another Request-URI
+//! trunk: relay sip:carol@example.org / staying            with a Record-Route of its own
+//! alice: BYE . / forgetful                                without the parameter of our own URIs that says which dialog it is of
 //! trunk: pass 200                                         the last response that begins like this, sent on by who relayed its request
 //! alice: again INVITE                                     the same datagram once more
 //! @1 alice: ...                                           to slot 1
@@ -106,7 +108,7 @@ impl World {
         let agent = self.agent(name);
         let text = match (verb, word) {
             ("again", begins) => agent.again(begins),
-            ("relay", uri) => agent.relay(run, uri),
+            ("relay", uri) => agent.relay(run, uri, &changes),
             ("pass", begins) => agent.pass(begins),
             ("ACK", "") => agent.ack(run, &changes),
             ("CANCEL", "") => agent.cancel(&changes),
