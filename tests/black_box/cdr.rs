@@ -308,6 +308,44 @@ fn records_wait_over_a_stop() {
     assert!(server.stop().success());
 }
 
+/// Whoever tidies up takes the lock away, or the whole folder: nothing is lost, and a second server does not get in between.
+#[test]
+fn a_folder_that_is_moved_away() {
+    let _alone = alone();
+    let server = start(&config(""));
+    let (dir, aside) = (server.dir().join("cdr"), server.dir().join("aside"));
+    let calls = || {
+        let load = Load::start(&server, 20, 1, &[]);
+        load.end().assert_no_call_failed();
+    };
+    let lock = dir.join("calls.lock");
+    eventually("a lock", LIMIT, || std::fs::remove_file(&lock).ok());
+    eventually("another lock", LIMIT, || lock.exists().then_some(()));
+    calls();
+    assert_each_once(&server, 20);
+    std::fs::rename(&dir, &aside).expect("moved away");
+    calls();
+    eventually("20 records wait", LIMIT, || {
+        (waiting(&server)? == 20).then_some(())
+    });
+    assert!(server.log().contains("records of calls wait in memory"));
+    // Somebody else's now.
+    std::fs::create_dir(&dir).expect("a folder");
+    let theirs = std::fs::File::create(&lock).expect("a lock");
+    theirs.lock().expect("locked");
+    let so_far = server.counter("cdr.failed");
+    eventually("two more attempts", LIMIT, || {
+        (server.counter("cdr.failed") > so_far + 1).then_some(())
+    });
+    assert_eq!(waiting(&server), Some(20));
+    assert!(records(server.dir()).is_empty(), "beside somebody else");
+    drop(theirs);
+    assert_each_once(&server, 20);
+    let before = std::fs::read_to_string(aside.join("calls")).expect("the file");
+    assert_eq!(before.lines().count(), 21, "with its head");
+    assert!(server.stop().success());
+}
+
 /// Processes and arenas come and go, and whatever waits moves with them.
 #[test]
 fn records_go_on_over_restarts_moves_and_upgrades() {

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -21,7 +21,7 @@ use failpoint::failpoint;
 use tables::cdr::CdrId;
 
 /// Who may read what is made here; the account may make it wider.
-const MODE: u32 = 0o640;
+pub(super) const MODE: u32 = 0o640;
 /// Bytes read at once.
 const READ_BYTES: usize = 256 << 10;
 /// Bytes that are read of a file of which the arena knows nothing.
@@ -37,52 +37,6 @@ pub(super) struct Setup {
     pub(super) path: PathBuf,
     pub(super) form: Form,
     pub(super) rotation: Rotation,
-}
-
-/// The right to write: the kernel takes it back when its holder dies. It has two halves, so that there is one writer of an arena, whatever files its workers have been told
-/// of, and one of a file, whatever arenas there are.
-#[derive(Debug)]
-pub(super) struct Lock {
-    _arena: Option<File>,
-    _file: File,
-}
-
-impl Lock {
-    /// `None`: another one has it. `arena`: the arena's memory, opened anew, since descriptors that were handed on are one and the same to a lock; without it (on a heap) the file alone is locked.
-    pub(super) fn take(setup: &Setup, arena: Option<&Path>) -> io::Result<Option<Self>> {
-        let arena = arena.map(File::open).transpose()?;
-        if let Some(arena) = &arena
-            && !try_lock(arena)?
-        {
-            return Ok(None);
-        }
-        let path = beside(&setup.path, ".lock");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(MODE)
-            .open(&path)?;
-        if !try_lock(&file)? {
-            return Ok(None);
-        }
-        // Somebody may have removed it meanwhile: then others lock another file.
-        let same = fs::metadata(&path)
-            .is_ok_and(|there| file.metadata().is_ok_and(|ours| is_same(&there, &ours)));
-        Ok(same.then_some(Self {
-            _arena: arena,
-            _file: file,
-        }))
-    }
-}
-
-fn try_lock(file: &File) -> io::Result<bool> {
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
 }
 
 /// The file, open for lines at its end.
@@ -350,13 +304,13 @@ fn folder(path: &Path) -> Option<&Path> {
         .filter(|folder| !folder.as_os_str().is_empty())
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     PathBuf::from(name)
 }
 
-fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+pub(super) fn is_same(a: &fs::Metadata, b: &fs::Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
@@ -575,29 +529,5 @@ mod tests {
         fs::write(&setup.path, format!("id,code\n{}", line(9))).unwrap();
         let (_, found) = RecordFile::open(&setup, Some(position), NOW).unwrap();
         assert_eq!(ids(&found), [9]);
-    }
-
-    #[test]
-    fn there_is_one_writer() {
-        let dir = tempfile::tempdir().unwrap();
-        let setup = setup(&dir);
-        let lock = Lock::take(&setup, None).unwrap();
-        assert!(lock.is_some());
-        assert!(Lock::take(&setup, None).unwrap().is_none());
-        drop(lock);
-        assert!(Lock::take(&setup, None).unwrap().is_some());
-        // One of an arena, whatever the file is called.
-        let arena = dir.path().join("arena");
-        fs::write(&arena, "").unwrap();
-        let mut another = setup.clone();
-        another.path = dir.path().join("other");
-        let lock = Lock::take(&setup, Some(&arena)).unwrap();
-        assert!(lock.is_some());
-        assert!(Lock::take(&another, Some(&arena)).unwrap().is_none());
-        drop(lock);
-        assert!(Lock::take(&another, Some(&arena)).unwrap().is_some());
-        let mut nowhere = setup;
-        nowhere.path = dir.path().join("no/such/folder");
-        assert!(Lock::take(&nowhere, None).is_err());
     }
 }

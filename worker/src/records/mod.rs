@@ -26,6 +26,7 @@
 //! What can't be written stays in the arena and is tried again; beyond `cdr.waiting_max` calls end unrecorded, which is counted and told.
 
 mod file;
+mod lock;
 mod writer;
 
 use std::collections::HashSet;

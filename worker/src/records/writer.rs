@@ -11,7 +11,8 @@ use cdr::{Clock, Position};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tables::cdr::{Cdr, CdrId};
 
-use super::file::{Lock, RecordFile, Setup};
+use super::file::{RecordFile, Setup};
+use super::lock::Lock;
 
 /// How often somebody who has no lock tries to get it.
 const TRY_LOCK: Duration = Duration::from_millis(100);
@@ -116,13 +117,20 @@ impl End {
 
 /// Until the other end is gone.
 fn run(setup: &Setup, arena: Option<&Path>, end: &End) {
-    let Some(_lock) = wait_for_lock(setup, arena, end) else {
+    let Some(mut lock) = wait_for_lock(setup, arena, end) else {
         return;
     };
     failpoint::failpoint!("records.locked");
     end.tell(Told::Locked);
     let mut open = None;
     while let Ok(order) = end.orders.recv() {
+        if lock.is_lost() {
+            // What another one may have written meanwhile is read.
+            open = None;
+            if !renew(&mut lock, setup, end) {
+                continue;
+            }
+        }
         match (order, &mut open) {
             (Order::Open(position), _) => open = reopen(setup, position, end),
             (Order::Write(batch), Some(file)) => write(setup, file, &batch, end),
@@ -158,6 +166,17 @@ fn wait_for_lock(setup: &Setup, arena: Option<&Path>, end: &End) -> Option<Lock>
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
         }
     }
+}
+
+/// Whoever has removed the file that is locked, or moved its folder away, does not let another server write beside this one.
+fn renew(lock: &mut Lock, setup: &Setup, end: &End) -> bool {
+    let error = match lock.renew() {
+        Ok(true) => return true,
+        Ok(false) => std::io::Error::other("another server has the lock beside it"),
+        Err(error) => error,
+    };
+    end.failed("can't lock the file beside", setup, &error, true);
+    false
 }
 
 fn reopen(setup: &Setup, position: Option<Position>, end: &End) -> Option<RecordFile> {
