@@ -308,7 +308,7 @@ fn records_wait_over_a_stop() {
     assert!(server.stop().success());
 }
 
-/// Whoever tidies up takes the lock away, or the whole folder: nothing is lost, and a second server does not get in between.
+/// Whoever tidies up takes the lock away, or the whole folder: nothing is lost, and who has the lock that is there then is not disturbed.
 #[test]
 fn a_folder_that_is_moved_away() {
     let _alone = alone();

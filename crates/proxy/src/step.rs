@@ -232,6 +232,8 @@ impl Step<'_, '_> {
             let mut intake = Intake::of(read, &way, step.key, &step.settings).ok()?;
             if context.is_own() {
                 call::own::leads_past_us(&mut intake);
+            } else {
+                step.know_by_names(read, &mut intake);
             }
             let hand = Hand::of(*message, restored, &way, &intake);
             Some(work(step, context, &hand))

@@ -73,7 +73,7 @@ impl Step<'_, '_> {
             return true;
         };
         let now = self.env.now;
-        let routes = self.routes_to_callee(context, message, call.place);
+        let routes = self.routes_to_callee(message, call.place);
         let to = context
             .branch(number)
             .map(|branch| (branch.listener.id, branch.destination));
@@ -172,33 +172,18 @@ impl Step<'_, '_> {
     }
 
     /// The Route set from us to who answered: what stands above our own values in Record-Route, the other way round (§12.1.2). Those of another pass of the
-    /// same call lead through us once more.
-    fn routes_to_callee(
-        &mut self,
-        context: &Context,
-        message: &Message<'_>,
-        place: u64,
-    ) -> Vec<u8> {
+    /// same call lead through us once more. One without a place ends it: a callee could have us send to ourselves again and again.
+    fn routes_to_callee(&self, message: &Message<'_>, place: u64) -> Vec<u8> {
         let call_id = message.call_id().unwrap_or_default();
-        let of = |value: &[u8]| self.place_named(value, call_id);
-        let values: Vec<&[u8]> = message
+        let is_ours = |value: &[u8]| {
+            self.place_named(value, call_id)
+                .is_some_and(|named| named.is_none_or(|named| named == place))
+        };
+        let mut above: Vec<&[u8]> = message
             .values(HeaderName::RecordRoute)
             .map(|value| value.value)
+            .take_while(|value| !is_ours(value))
             .collect();
-        let ours = |value: &&[u8]| of(value).is_some_and(|of| of.is_none_or(|of| of == place));
-        let first = values.iter().position(ours).unwrap_or(values.len());
-        // One that has lost its place may be of any pass: then those that we have sent stand below.
-        let nameless = values
-            .get(first)
-            .is_some_and(|value| of(value) == Some(None));
-        let sent = self
-            .branch_of(context, message)
-            .and_then(|branch| branch.sent);
-        let sent = sent.filter(|_| nameless).and_then(|sent| {
-            self.with_stored(sent, |_, copy| copy.values(HeaderName::RecordRoute).count())
-        });
-        let above = sent.map_or(first, |sent| values.len().saturating_sub(sent).max(first));
-        let mut above = values.get(..above).unwrap_or_default().to_vec();
         above.reverse();
         joined(&above)
     }
@@ -309,7 +294,7 @@ impl Step<'_, '_> {
 }
 
 /// Whether a Contact is the address that its owner was heard from.
-fn leads_to(target: &[u8], source: std::net::SocketAddr) -> bool {
+pub(crate) fn leads_to(target: &[u8], source: std::net::SocketAddr) -> bool {
     let uri = sip::uri::Uri::parse(target).ok();
     uri.is_some_and(|uri| {
         let to = alias::address(&uri).or_else(|| literal_address(&uri));

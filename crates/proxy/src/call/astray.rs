@@ -18,7 +18,7 @@ use tables::{
 use crate::{
     alias,
     ask::Target,
-    call::{Role, place},
+    call::{Role, answer::leads_to, place},
     context::Context,
     route::{NextHop, RouteInfo, list, next_hop},
     settings::{PORT_DEFAULT, Settings},
@@ -108,15 +108,21 @@ impl<'v> Party<'v> {
         same_target && known.next().is_none() && self.is_by_listener(message, info, settings)
     }
 
-    /// Whether the last of our own Route values names the listener that he is reached by. One that a reload has taken away is no reason to doubt it.
+    /// Whether the last of our own Route values names the listener that he is reached by, and no other.
+    fn is_by_it_alone(&self, info: &RouteInfo, settings: &Settings) -> bool {
+        // One that a reload has taken away is no reason to doubt it.
+        info.listener.is_none_or(|by| by.id == self.listener)
+            || settings.listener(self.listener).is_none()
+    }
+
+    /// As [`Party::is_by_it_alone`], where several may go by the same name.
     fn is_by_listener(&self, message: &Message<'_>, info: &RouteInfo, settings: &Settings) -> bool {
-        if info.listener.is_none_or(|by| by.id == self.listener) {
+        if self.is_by_it_alone(info, settings) {
             return true;
         }
         let Some(listener) = settings.listener(self.listener) else {
             return true;
         };
-        // Several may go by the same name.
         let last = message
             .values(HeaderName::Route)
             .nth(info.ours.saturating_sub(1));
@@ -152,15 +158,19 @@ impl Step<'_, '_> {
                 let party = Party::for_(sender, &view);
                 let answered = matches!(view.state, DialogState::Confirmed | DialogState::Ending);
                 let known = (answered || sender == Sender::Callee) && !party.target.is_empty();
-                let astray = known && !party.is_meant(message, route, line.uri, None, settings);
-                astray.then(|| party.as_target())
+                let meant = !known || party.is_meant(message, route, line.uri, None, settings);
+                let kept = meant && (!known || party.is_by_it_alone(route, settings));
+                (!kept).then(|| (party.as_target(), !meant))
             })
-            .flatten()?;
+            .flatten();
+        let (target, astray) = target?;
         // A target that is not for us, such as sips:, may have been made one that is by who is in between.
         if matches!(next_hop(message, route, &target), NextHop::Nowhere(_)) {
             return None;
         }
-        self.env.count(Counter::DialogsAstray);
+        if astray {
+            self.env.count(Counter::DialogsAstray);
+        }
         Some(target)
     }
 
@@ -186,8 +196,11 @@ impl Step<'_, '_> {
                 // Before a strict router the copy has been turned round (§16.6 step 6).
                 let first = list(party.routes).next().map(NameAddr::parse);
                 let strict = first.is_some_and(|first| first.is_ok_and(|first| !first.lr()));
-                // He may call himself otherwise in each of his answers.
-                let direct = party.routes.is_empty() && party.address == Some(to);
+                // He may call himself otherwise in each of his answers. Who does not answer from what his Contact says has somebody before him, who may know others.
+                let direct = party.routes.is_empty()
+                    && party.address == Some(to)
+                    && leads_to(party.target, to)
+                    && !copy.has(HeaderName::Route);
                 let settings = &step.settings;
                 party.target.is_empty()
                     || strict

@@ -1,11 +1,11 @@
 //! Requests within a dialog on record.
 
-use std::{io::Write, net::SocketAddr};
+use std::{io::Write, net::SocketAddr, sync::Arc};
 
 use sip::{HeaderName, Message, Method, Patch, PatchError};
 use tables::{
     Counter, Dialogs,
-    dialog::{DialogState, Sender, View},
+    dialog::{DialogState, Sender},
 };
 
 use crate::{
@@ -109,24 +109,28 @@ impl Step<'_, '_> {
         let Some(request_uri) = message.request().map(|line| line.uri) else {
             return;
         };
+        let (whole, settings) = (intake.route, Arc::clone(&self.settings));
         let mut first = None;
         // Of a call that has passed through us twice it is the pass that the rest of the Route set is of. Two values on top may be of two passes.
-        let mut take = |view: View<'_>, sender| {
-            // One that is not answered has no tag that only its parties know.
-            if view.callee_tag().is_empty() {
-                return None;
-            }
-            let named = RouteInfo {
-                place: Some(view.place()),
-                ..intake.route
-            };
-            first.get_or_insert(named);
-            let party = Party::for_(sender, &view);
-            (1..=named.ours)
-                .map(|ours| named.with_ours(ours, message, &self.settings))
-                .find(|info| party.is_meant(message, info, request_uri, None, &self.settings))
-        };
-        let meant = dialogs.in_passes(call_id, from_tag, to_tag, &mut take);
+        let meant = (1..=whole.ours).find_map(|ours| {
+            let route = whole.with_ours(ours, message, &settings);
+            dialogs.in_passes(call_id, from_tag, to_tag, |view, sender| {
+                // One that is not answered has no tag that only its parties know.
+                if view.callee_tag().is_empty() {
+                    return None;
+                }
+                let place = Some(view.place());
+                first.get_or_insert(RouteInfo { place, ..whole });
+                let meant = Party::for_(sender, &view).is_meant(
+                    message,
+                    &route,
+                    request_uri,
+                    None,
+                    &settings,
+                );
+                meant.then_some(RouteInfo { place, ..route })
+            })
+        });
         if let Some(route) = meant.or(first) {
             intake.route = route;
             intake.within_dialog = true;

@@ -348,7 +348,8 @@ impl Step<'_, '_> {
             };
             let read = restored.and_then(Restored::message);
             let read = read.as_ref().unwrap_or(&message);
-            let intake = Intake::of(read, &way, self.key, &self.settings).ok()?;
+            let mut intake = Intake::of(read, &way, self.key, &self.settings).ok()?;
+            self.know_by_names(read, &mut intake);
             let hand = Hand::of(message, restored, &way, &intake);
             match hops.first() {
                 Some(&to) if is_ack => {

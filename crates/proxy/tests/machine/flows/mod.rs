@@ -11,6 +11,7 @@ mod forking;
 pub mod hidden;
 mod late;
 pub mod nat;
+mod passes;
 pub mod redirecting;
 mod registering;
 mod routing;
