@@ -9,7 +9,7 @@ use std::{
 use crate::{
     model::*,
     parse::Draft,
-    reader::{Reader, nearest},
+    reader::{Reader, Table, nearest},
     value::show_duration,
 };
 
@@ -179,10 +179,7 @@ fn dns(draft: &Draft<'_>) {
 
 fn domains(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let config = &draft.config;
-    let exposed = config
-        .listen
-        .iter()
-        .find(|listen| !listen.address.ip().is_loopback());
+    let exposed = exposed(config);
     let populated: HashSet<&str> = config
         .users
         .iter()
@@ -293,6 +290,35 @@ fn groups(draft: &Draft<'_>, clean: bool) {
     }
 }
 
+/// A listener that others than this machine reach.
+fn exposed(config: &Config) -> Option<&Listen> {
+    let mut listen = config.listen.iter();
+    listen.find(|listen| !listen.address.ip().is_loopback())
+}
+
+/// Who pays for the trunks wants to know who may use them.
+fn open_to_all(route: &Route, table: &Table<'_>, config: &Config) {
+    let leads_out = !matches!(route.to, Target::Location | Target::Reject(_));
+    let asks = |domain: &Domain| domain.auth == Auth::Digest;
+    let has_source = |name: &String| {
+        let mut callers = config.callers.iter();
+        callers.any(|caller| caller.name == *name && !caller.source.is_empty())
+    };
+    let names_source =
+        route.matches.source.is_some() || route.matches.caller.as_ref().is_some_and(has_source);
+    if let Some(listen) = exposed(config)
+        && leads_out
+        && !names_source
+        && !config.domains.iter().any(asks)
+    {
+        table.warning(
+            "to",
+            format!("is open to everybody who reaches {}: no [[domain]] asks for a password", listen.address),
+            "give `match` a source, or a caller with one; or add a [[domain]] with auth = \"digest\"",
+        );
+    }
+}
+
 fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let config = &draft.config;
     let served = |name: &str| config.domains.iter().any(|domain| domain.name == name);
@@ -363,10 +389,11 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
                 );
             }
         }
-        // A route can only be reached if no earlier one takes everything that it takes.
         if !clean {
             continue;
         }
+        open_to_all(route, table, config);
+        // A route can only be reached if no earlier one takes everything that it takes.
         if let Some(earlier) = seen.iter().find(|earlier| covers(earlier, &route.matches)) {
             let what = if earlier.is_anything() {
                 "an earlier route matches everything"

@@ -48,6 +48,14 @@ fn the_way_out_asks_for_a_password() {
     );
     let own = alice.request("MESSAGE", "sip:bob@example.test");
     assert_eq!(ask(&own), 407, "whoever claims to be ours");
+    for uri in [
+        format!("sip:900@{}", server.address()),
+        "sip:900@elsewhere.test".to_owned(),
+        "tel:900".to_owned(),
+    ] {
+        let status = ask(&foreign(&alice, &uri));
+        assert_eq!(status, 407, "a stranger, out by {uri}");
+    }
 
     let server = Server::start_with(&out(", source = \"127.0.0.0/8\""));
     let alice = server.ua("alice");

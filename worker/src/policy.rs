@@ -65,7 +65,7 @@ impl Policy {
     }
 
     /// Credentials are wanted of whoever registers, whoever claims to be one of ours, and whoever would use a rule that leads out
-    /// of a domain of ours (a trunk costs money). A rule that names the network it is for trusts that network.
+    /// (a trunk costs money), unless what he calls is in a domain of ours that asks nobody. A rule that names the network it is for trusts that network.
     fn admit(&self, question: &Question<'_>) -> Admission {
         let message = &question.message;
         let Some(line) = message.request() else {
@@ -92,11 +92,9 @@ impl Policy {
                     if !leads_out {
                         return None;
                     }
-                    match uri.host {
-                        Some(called) => self.router.domain(called),
-                        // A number is nobody's: whoever knows any password of ours may call it.
-                        None => self.router.any_realm(),
-                    }
+                    // A number is nobody's, and neither is what is called by an address of ours or by a domain elsewhere: whoever knows any password of ours may call it.
+                    let called = uri.host.and_then(|called| self.router.domain(called));
+                    called.or_else(|| self.router.any_realm())
                 })
             }
         };

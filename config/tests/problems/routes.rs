@@ -309,3 +309,65 @@ to = "group:a"
                = help: write for example: capacity = 500"#]],
     );
 }
+
+/// Toll fraud needs no more than a rule that leads out and asks nobody.
+#[test]
+fn a_way_out_for_everybody() {
+    let out = r#"
+[[listen]]
+address = "192.0.2.1:5060"
+
+[[caller]]
+name = "office"
+source = ["192.0.2.0/24"]
+
+[[caller]]
+name = "named"
+domain = ["example.com"]
+
+[[group]]
+name = "trunk"
+destinations = [{ uri = "sip:192.0.2.9" }]
+
+[[route]]
+match = { user = "^1", source = "192.0.2.0/24" }
+to = "group:trunk"
+
+[[route]]
+match = { user = "^2", caller = "office" }
+to = "group:trunk"
+
+[[route]]
+match = { user = "^3" }
+to = "reject:404"
+
+[[route]]
+match = { user = "^4", caller = "named" }
+to = "group:trunk"
+
+[[route]]
+match = { user = "^5" }
+to = "dns"
+"#;
+    check(
+        out,
+        expect![[r#"
+        warning: `route.to` is open to everybody who reaches 192.0.2.1:5060: no [[domain]] asks for a password
+          --> tandem.toml:31:6
+           |
+        31 | to = "group:trunk"
+           |      ^^^^^^^^^^^^^
+           = help: give `match` a source, or a caller with one; or add a [[domain]] with auth = "digest"
+
+        warning: `route.to` is open to everybody who reaches 192.0.2.1:5060: no [[domain]] asks for a password
+          --> tandem.toml:35:6
+           |
+        35 | to = "dns"
+           |      ^^^^^
+           = help: give `match` a source, or a caller with one; or add a [[domain]] with auth = "digest""#]],
+    );
+    let asks = "[[domain]]\nname = \"example.com\"\n[[user]]\nname = \"a@example.com\"\npassword = \"secret secret\"\n";
+    check(&format!("{out}{asks}"), expect![[r#""#]]);
+    let here = out.replace("192.0.2.1:5060", "127.0.0.1:5060");
+    check(&here, expect![[r#""#]]);
+}
