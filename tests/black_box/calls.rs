@@ -159,6 +159,62 @@ fn a_ringing_call_is_ended_by_the_operator() {
     });
 }
 
+/// It is at its destination from the start, and what is wanted of that one's calls is wanted of it.
+#[test]
+fn a_call_that_rings_has_a_destination() {
+    let server = Server::start_with(CONFIG);
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    let lines = Limits {
+        profile: 9,
+        domain: 9,
+        user: 9,
+        destination: 9,
+    };
+    server.write_config(&lines.config(&bob));
+    server.reload();
+    let invite = alice.invite("sip:bob@example.test");
+    alice.send(&invite);
+    let at_bob = bob.expect_request("INVITE");
+    bob.reply(&at_bob, 180, "Ringing", "b");
+    alice.expect_status(&invite, 180);
+    let address = bob.peer.address.to_string();
+    let list = listed(&server, &["--destination", &address]);
+    let [call] = list.as_slice() else {
+        panic!("{list:?}");
+    };
+    assert_eq!(call["destination"], format!("lines sip:{address}"));
+    assert!(listed(&server, &["--destination", "elsewhere"]).is_empty());
+    server.run(&["calls", "end", "--all", "--destination", &address]);
+    let cancel = bob.expect_request("CANCEL");
+    bob.reply(&cancel, 200, "OK", "b");
+    bob.reply(&at_bob, 487, "Request Terminated", "b");
+    assert_eq!(alice.expect_final(&invite).status(), 487);
+}
+
+/// Over a stop a call that rings is lost, and takes up nobody's room afterwards.
+#[test]
+fn a_call_that_rings_at_a_stop_is_over() {
+    let config = CONFIG.replace("calls_max = 20", "calls_max = 1");
+    let mut server = Server::start_with(&config);
+    let (alice, bob) = phones(&server);
+    let invite = alice.invite("sip:bob@example.test");
+    alice.send(&invite);
+    let at_bob = bob.expect_request("INVITE");
+    bob.reply(&at_bob, 180, "Ringing", "b");
+    alice.expect_status(&invite, 180);
+    let second = call(&alice, &bob).err();
+    assert_eq!(second, Some(486), "the profile is full");
+    server.run(&["stop"]);
+    assert!(server.wait_exit().success());
+    server.run_again();
+    server.wait_ready();
+    eventually("the call is off the list", LIMIT, || {
+        listed(&server, &[]).is_empty().then_some(())
+    });
+    let next = call(&alice, &bob).expect("there is room");
+    hang_up(&alice, &bob, next);
+}
+
 /// Most calls at the same moment: of the profile, of the domain, of a user and at the destination.
 struct Limits {
     profile: usize,

@@ -6,7 +6,7 @@ use control::{CallEventLine, CallFilter, CallLine, ClientReply};
 use shm::{Cursor, Participant, RowRef};
 use stdx::Instant;
 use tables::{
-    DIALOG, Dialogs,
+    DIALOG, Dialogs, Seats,
     balancer::ResourceKind,
     dialog::{ChangeError, Dialog, DialogState, View, flag},
 };
@@ -94,12 +94,18 @@ fn walk(
             let dialog = view.take();
             let line = line(&dialog, now);
             if passes(filter, &dialog, &line) {
-                found.push((record.row, line));
+                found.push((record.row, dialog.place, line));
             }
         });
-        for (row, line) in found {
+        for (row, place, mut line) in found {
             if left == 0 {
                 break;
+            }
+            if line.destination.is_none() && line.answered_ms.is_none() {
+                line.destination = rings_at(participant, place);
+            }
+            if !is_at(filter, &line) {
+                continue;
             }
             left -= 1;
             work(participant, row, line)?;
@@ -109,16 +115,26 @@ fn walk(
     Ok(())
 }
 
+/// Where a call rings that nobody has answered: of several destinations the one that was tried last.
+fn rings_at(participant: &mut Participant, place: u64) -> Option<String> {
+    let seats = Seats(participant);
+    let mut attempts = (0..=u8::MAX).take(shm::CHILDREN_MAX).rev();
+    attempts.find_map(|attempt| seats.resource(place, attempt, name_of))
+}
+
+fn is_at(filter: &CallFilter, line: &CallLine) -> bool {
+    filter.destination.as_deref().is_none_or(|text| {
+        let destination = line.destination.as_deref();
+        destination.is_some_and(|destination| destination.contains(text))
+    })
+}
+
 fn passes(filter: &CallFilter, dialog: &Dialog, line: &CallLine) -> bool {
     let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w == value);
     let party = filter.party.as_deref().is_none_or(|text| {
         [&line.caller, &line.callee, &line.request_uri]
             .iter()
             .any(|uri| uri.contains(text))
-    });
-    let destination = filter.destination.as_deref().is_none_or(|text| {
-        let destination = line.destination.as_deref();
-        destination.is_some_and(|destination| destination.contains(text))
     });
     let address = filter.address.is_none_or(|ip| {
         let sides = [dialog.caller.address, dialog.callee.address];
@@ -138,7 +154,6 @@ fn passes(filter: &CallFilter, dialog: &Dialog, line: &CallLine) -> bool {
             .as_deref()
             .is_none_or(|d| d.eq_ignore_ascii_case(&line.domain))
         && party
-        && destination
         && address
         && long
 }

@@ -8,7 +8,7 @@ use control::{FromHelper, Restored};
 use shm::{Arena, Image, Importer, InsertError, RowRef, TableId};
 use snapshot::{Entry, ReadError, Reader};
 use stdx::Instant;
-use tables::KEPT;
+use tables::{DIALOG, KEPT};
 
 const READ_BYTES: usize = 256 << 10;
 
@@ -80,8 +80,13 @@ fn load(
 }
 
 fn put(importer: &mut Importer, image: &Image<'_>, nanos: i64, now: Instant, done: &mut Restored) {
-    let expires_at = image.expires_at.map(|at| at.shifted(nanos));
-    if expires_at.is_some_and(|at| at <= now) {
+    let rings = image.table == DIALOG && tables::dialog::rings(image.payload);
+    let expires_at = match rings {
+        // Its INVITE is gone: it ends as soon as somebody looks, and leaves its record.
+        true => Some(now),
+        false => image.expires_at.map(|at| at.shifted(nanos)),
+    };
+    if !rings && expires_at.is_some_and(|at| at <= now) {
         done.expired += 1;
         return;
     }

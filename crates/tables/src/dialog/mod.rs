@@ -28,6 +28,7 @@ use stdx::Instant;
 pub(crate) use row::shift;
 pub use row::{
     CountedBy, DIALOG_COUNTS_MAX, Dialog, DialogId, DialogRow, DialogState, EndCause, Side, View,
+    rings,
 };
 
 use crate::{DIALOG, balancer, row::put};

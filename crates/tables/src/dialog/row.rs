@@ -418,7 +418,13 @@ impl Dialog {
     }
 }
 
-/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there until it has seats for that (`Seats::restore`), and the transaction that created it is gone. Everything else stays.
+/// Whether it is a call that rings.
+pub fn rings(payload: &[u8]) -> bool {
+    DialogRow::read(payload).is_some_and(|(row, _)| row.kind == DialogState::Early as u8)
+}
+
+/// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there until it has seats for that (`Seats::restore`), and the transaction that created it is
+/// gone, and with it a call that rings, which is due at once. Everything else stays.
 pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     let mut shifted = crate::row::shift::<DialogRow>(payload, nanos)?;
     let (_, rest) = DialogRow::read(payload)?;
@@ -439,6 +445,12 @@ pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
         if let Some(rows) = shifted.get_mut(at..end) {
             rows.fill(0);
         }
+    }
+    let answer_until = std::mem::offset_of!(DialogRow, answer_until);
+    if rings(payload)
+        && let Some(due) = shifted.get_mut(answer_until..answer_until + size_of::<U64>())
+    {
+        due.copy_from_slice(U64::new(1).as_bytes());
     }
     Some(shifted)
 }
