@@ -125,7 +125,10 @@ impl Step<'_, '_> {
             .count();
         if tries >= ENDINGS_MAX || tries > 0 && there == both.len() {
             let cause = dialog.end_cause.unwrap_or(EndCause::Operator);
-            self.end_call(row, cause, 0);
+            // It was over for both when the first of them were sent.
+            let since = ENDING_AGAIN.saturating_mul(tries.into());
+            let at = dialog.ended_at.unwrap_or(self.env.now);
+            self.end_call_as_of(row, cause, 0, at.saturating_sub(since));
             return;
         }
         let later = self.env.now.saturating_add(ENDING_AGAIN);

@@ -598,3 +598,40 @@ fn probes_and_a_refused_bye() {
         "#]],
     );
 }
+
+/// It is closed when the BYEs are known to be recorded; it ended when they were sent.
+#[test]
+fn the_operator_ends_it() {
+    check_in(
+        &mut books(),
+        &up("
+        end
+        +3s
+        calls
+        records
+        "),
+        expect![[r#"
+            bob: REGISTER
+                bob < 200 REGISTER
+            alice: INVITE sip:bob@example.org
+                bob < INVITE sip:bob@10.0.0.2:5060
+                alice < 100 INVITE
+            bob: 200
+                alice < 200 INVITE
+            alice: ACK
+                bob < ACK sip:bob@10.0.0.2:5060
+            +5s
+            end
+                alice < BYE sip:alice@10.0.0.1:5060
+                bob < BYE sip:bob@10.0.0.2:5060
+            +3s
+                0.5s: alice < BYE sip:alice@10.0.0.1:5060 again
+                0.5s: bob < BYE sip:bob@10.0.0.2:5060 again
+                1.5s: alice < BYE sip:alice@10.0.0.1:5060 again
+                1.5s: bob < BYE sip:bob@10.0.0.2:5060 again
+            calls
+            records
+                alice-1 operator with bob for 5s, 3s ago
+        "#]],
+    );
+}
