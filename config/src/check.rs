@@ -296,27 +296,49 @@ fn exposed(config: &Config) -> Option<&Listen> {
     listen.find(|listen| !listen.address.ip().is_loopback())
 }
 
-/// Who pays for the trunks wants to know who may use them.
-fn open_to_all(route: &Route, table: &Table<'_>, config: &Config) {
+/// Who pays for the trunks wants to know who may use them. `before`: the rules that are asked first.
+fn open_to_all(route: &Route, before: &[Route], table: &Table<'_>, config: &Config) {
     let leads_out = !matches!(route.to, Target::Location | Target::Reject(_));
-    let asks = |domain: &Domain| domain.auth == Auth::Digest;
     let has_source = |name: &String| {
         let mut callers = config.callers.iter();
         callers.any(|caller| caller.name == *name && !caller.source.is_empty())
     };
     let names_source =
         route.matches.source.is_some() || route.matches.caller.as_ref().is_some_and(has_source);
-    if let Some(listen) = exposed(config)
-        && leads_out
-        && !names_source
-        && !config.domains.iter().any(asks)
-    {
-        table.warning(
-            "to",
-            format!("is open to everybody who reaches {}: no [[domain]] asks for a password", listen.address),
+    let Some(listen) = exposed(config).filter(|_| leads_out && !names_source) else {
+        return;
+    };
+    let asks = |domain: &Domain| domain.auth == Auth::Digest;
+    // What is called in a domain that asks nobody is free for all, if no rule for all of that domain comes first.
+    let takes = |rule: &Route, domain: &Domain| {
+        let of = &rule.matches.domain;
+        of.as_ref().is_none_or(|name| *name == domain.name)
+    };
+    let takes_all = |rule: &Route, domain: &Domain| {
+        let only_domain = Match {
+            domain: rule.matches.domain.clone(),
+            ..Match::default()
+        };
+        takes(rule, domain) && rule.matches == only_domain
+    };
+    let mut domains = config.domains.iter();
+    let free = domains.find(|domain| {
+        let first = || !before.iter().any(|rule| takes_all(rule, domain));
+        !asks(domain) && takes(route, domain) && first()
+    });
+    let (why, remedy) = match free {
+        _ if !config.domains.iter().any(asks) => (
+            "no [[domain]] asks for a password".to_owned(),
             "give `match` a source, or a caller with one; or add a [[domain]] with auth = \"digest\"",
-        );
-    }
+        ),
+        Some(free) => (
+            format!("what is called in {} needs no password", free.name),
+            "give `match` a source, a caller with one, or a domain with auth = \"digest\"",
+        ),
+        None => return,
+    };
+    let what = format!("is open to everybody who reaches {}: {why}", listen.address);
+    table.warning("to", what, remedy);
 }
 
 fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
@@ -324,7 +346,7 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let served = |name: &str| config.domains.iter().any(|domain| domain.name == name);
     let domain_names = || config.domains.iter().map(|domain| domain.name.as_str());
     let mut seen: Vec<&Match> = Vec::new();
-    for (route, table) in config.routes.iter().zip(&draft.routes) {
+    for (number, (route, table)) in config.routes.iter().zip(&draft.routes).enumerate() {
         if let Target::Group(name) = &route.to
             && config.group(name).is_none()
         {
@@ -392,7 +414,8 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
         if !clean {
             continue;
         }
-        open_to_all(route, table, config);
+        let before = config.routes.get(..number).unwrap_or_default();
+        open_to_all(route, before, table, config);
         // A route can only be reached if no earlier one takes everything that it takes.
         if let Some(earlier) = seen.iter().find(|earlier| covers(earlier, &route.matches)) {
             let what = if earlier.is_anything() {

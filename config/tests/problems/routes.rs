@@ -368,6 +368,43 @@ to = "dns"
     );
     let asks = "[[domain]]\nname = \"example.com\"\n[[user]]\nname = \"a@example.com\"\npassword = \"secret secret\"\n";
     check(&format!("{out}{asks}"), expect![[r#""#]]);
+    let free = "[[domain]]\nname = \"free.example\"\nauth = \"none\"\n";
+    check(
+        &format!("{out}{asks}{free}"),
+        expect![[r#"
+            warning: `route.to` is open to everybody who reaches 192.0.2.1:5060: what is called in free.example needs no password
+              --> tandem.toml:31:6
+               |
+            31 | to = "group:trunk"
+               |      ^^^^^^^^^^^^^
+               = help: give `match` a source, a caller with one, or a domain with auth = "digest"
+
+            warning: `route.to` is open to everybody who reaches 192.0.2.1:5060: what is called in free.example needs no password
+              --> tandem.toml:35:6
+               |
+            35 | to = "dns"
+               |      ^^^^^
+               = help: give `match` a source, a caller with one, or a domain with auth = "digest"
+
+            warning: everybody who reaches 192.0.2.1:5060 can register as any user of free.example and take their calls
+              --> tandem.toml:43:8
+               |
+            43 | auth = "none"
+               |        ^^^^^^
+               = help: write auth = "digest" and add a [[user]] for each phone, or listen on a loopback address only"#]],
+    );
+    let first = "[[route]]\nmatch = { domain = \"free.example\" }\nto = \"location\"\n\n[[route]]\nmatch = { user = \"^1\"";
+    let first = out.replacen("[[route]]\nmatch = { user = \"^1\"", first, 1);
+    check(
+        &format!("{first}{asks}{free}"),
+        expect![[r#"
+            warning: everybody who reaches 192.0.2.1:5060 can register as any user of free.example and take their calls
+              --> tandem.toml:47:8
+               |
+            47 | auth = "none"
+               |        ^^^^^^
+               = help: write auth = "digest" and add a [[user]] for each phone, or listen on a loopback address only"#]],
+    );
     let here = out.replace("192.0.2.1:5060", "127.0.0.1:5060");
     check(&here, expect![[r#""#]]);
 }
