@@ -684,7 +684,7 @@ pub static SECTIONS: &[Section] = &[
                 value: "`\"digest\"` or `\"none\"`",
                 default: r#""digest""#,
                 effect: Reload,
-                doc: "Who may register here, call from here, and use a rule of this domain that leads out (`group:`, `uri:`, `dns`): those who know a password of `[[user]]`, or everybody. Calls to registered phones are taken from everybody.",
+                doc: "Who may register here, call from here, and call by a rule that leads out (`group:`, `prefix:`, `uri:`, `dns`) what is in this domain: those who know a password of `[[user]]`, or everybody. Calls to registered phones are taken from everybody.",
                 example: r#"auth = "digest""#,
             },
             Key {

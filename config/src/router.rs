@@ -7,7 +7,7 @@ use sip::uri::Host;
 
 use crate::{
     caller::Callers,
-    model::{Config, Domain, Hiding, Match, Network, Target},
+    model::{Auth, Config, Domain, Hiding, Match, Network, Target},
     value,
 };
 
@@ -19,6 +19,7 @@ pub(crate) const HOST_BYTES_MAX: usize = 253;
 #[derive(Clone, Debug)]
 pub struct Router {
     domains: HashMap<Box<[u8]>, Domain>,
+    first_realm: Option<Domain>,
     rules: Vec<Rule>,
     callers: Callers,
 }
@@ -109,6 +110,11 @@ impl Router {
         Self {
             rules: rules.collect(),
             domains: domains.collect(),
+            first_realm: config
+                .domains
+                .iter()
+                .find(|domain| domain.auth == Auth::Digest)
+                .cloned(),
             callers: Callers::new(config),
         }
     }
@@ -119,12 +125,9 @@ impl Router {
         domains.next().filter(|_| domains.next().is_none())
     }
 
-    /// A domain that knows whom to ask for credentials.
-    pub fn any_realm(&self) -> Option<&Domain> {
-        let realms = self.domains.values();
-        realms
-            .filter(|domain| domain.auth == crate::model::Auth::Digest)
-            .min_by(|a, b| a.name.cmp(&b.name))
+    /// The domain whose passwords are asked for where nothing says which: the first of the file that has any.
+    pub fn first_realm(&self) -> Option<&Domain> {
+        self.first_realm.as_ref()
     }
 
     /// The served domain that this host names.

@@ -107,6 +107,50 @@ fn is_stale(response: &Message) -> bool {
             .is_some_and(|value| value.contains("stale=true"))
 }
 
+/// A rule that leads out takes whatever matches it. A REGISTER to elsewhere would bind our number there to whoever sends it.
+#[test]
+fn whatever_leads_out_asks_as_a_proxy() {
+    let _shared = shared();
+    let server = Server::start_with(&config(
+        "[[domain]]\nname = \"another.test\"\n\
+         [[group]]\nname = \"out\"\ndestinations = [ { uri = \"sip:{ip}:9\" } ]\n\
+         [[route]]\nmatch = { user = \"^$\" }\nto = \"group:out\"\n",
+    ));
+    let alice = server.ua("alice");
+    let stranger = |method: &str, uri: &str| {
+        let mut request = alice.request(method, uri);
+        request.set("From", "<sip:4930@provider.test>;tag=1");
+        request.set("To", "<sip:4930@provider.test>");
+        if method == "REGISTER" {
+            request.push("Contact", alice.contact());
+        }
+        request
+    };
+    for method in ["REGISTER", "OPTIONS", "MESSAGE"] {
+        let challenge = alice.ask(&stranger(method, "sip:provider.test"));
+        assert_eq!(challenge.status(), 407, "{method}");
+        // The first domain of the file.
+        let value = challenge.first("Proxy-Authenticate").expect("a challenge");
+        assert!(value.contains("realm=\"example.test\""), "{value}");
+    }
+    assert_eq!(server.counter("proxy.forwarded"), 0);
+
+    // One of ours gets out, and his credentials stay here.
+    let register = stranger("REGISTER", "sip:provider.test");
+    let mut known = Answer::to(&alice.ask(&register), "alice", "secret");
+    known.uri = "sip:provider.test".to_owned();
+    let mut register = stranger("REGISTER", "sip:provider.test");
+    register.push("Proxy-Authorization", known.text("REGISTER"));
+    alice.send(&register);
+    eventually("it is sent on", LIMIT, || {
+        (server.counter("proxy.forwarded") == 1).then_some(())
+    });
+    // What is for the server itself is asked as before.
+    assert_eq!(alice.register(600).status(), 401);
+    let options = alice.ask(&alice.request("OPTIONS", "sip:example.test"));
+    assert_eq!(options.status(), 200);
+}
+
 #[test]
 fn a_nonce_count_is_good_for_one_request_whoever_serves_it() {
     let _shared = shared();

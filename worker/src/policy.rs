@@ -64,37 +64,40 @@ impl Policy {
         }
     }
 
-    /// Credentials are wanted of whoever registers, whoever claims to be one of ours, and whoever would use a rule that leads out
+    /// Credentials are wanted of whoever registers here, whoever claims to be one of ours, and whoever would use a rule that leads out
     /// (a trunk costs money), unless what he calls is in a domain of ours that asks nobody. A rule that names the network it is for trusts that network.
     fn admit(&self, question: &Question<'_>) -> Admission {
         let message = &question.message;
         let Some(line) = message.request() else {
             return Admission::Allow;
         };
+        let Ok(uri) = Uri::parse(line.uri) else {
+            return Admission::Allow;
+        };
         let domain_of = |address: Option<sip::NameAddr<'_>>| self.router.domain(address?.uri.host?);
+        let for_server = || question.settings().is_for_server(&uri);
         let wanted = match line.method {
             // Asking the server itself what it can do is free.
-            Method::Options if Uri::parse(line.uri).is_ok_and(|uri| uri.user.is_none()) => None,
-            Method::Register => domain_of(message.to().ok()),
+            Method::Options if for_server() => None,
+            Method::Register if for_server() => domain_of(message.to().ok()),
             _ => {
-                let Ok(uri) = Uri::parse(line.uri) else {
-                    return Admission::Allow;
-                };
                 let matched = self.matched(&self.asked(&uri, line.method_text, question));
                 if matched.is_some_and(|rule| rule.names_source) {
                     return Admission::Allow;
                 }
-                let leads_out = matched.is_some_and(|rule| {
-                    !matches!(rule.to, ConfigTarget::Location | ConfigTarget::Reject(_))
-                });
+                // What is addressed goes where we have said that it may, by no rule.
+                let leads_out = !question.is_addressed()
+                    && matched.is_some_and(|rule| {
+                        !matches!(rule.to, ConfigTarget::Location | ConfigTarget::Reject(_))
+                    });
                 let wants = |domain: &&config::Domain| domain.auth == Auth::Digest;
                 domain_of(message.from().ok()).filter(wants).or_else(|| {
                     if !leads_out {
                         return None;
                     }
-                    // A number is nobody's, and neither is what is called by an address of ours or by a domain elsewhere: whoever knows any password of ours may call it.
+                    // A number is nobody's, and neither is what is called by an address of ours or by a domain elsewhere.
                     let called = uri.host.and_then(|called| self.router.domain(called));
-                    called.or_else(|| self.router.any_realm())
+                    called.or_else(|| self.router.first_realm())
                 })
             }
         };
@@ -176,9 +179,9 @@ impl Policy {
     ) -> Decision {
         let settings = question.settings();
         let served = settings.domain_of(uri).is_some();
-        let for_server = uri.user.is_none() && (served || settings.listener_named(uri).is_some());
         // REGISTER, and OPTIONS for the server itself, are no traffic to be routed, where they are for us.
-        if for_server && matches!(line.method, Method::Register | Method::Options) {
+        if matches!(line.method, Method::Register | Method::Options) && settings.is_for_server(uri)
+        {
             return Decision::Location { known: false };
         }
         let (rule, recurse) = (

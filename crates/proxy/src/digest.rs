@@ -30,22 +30,29 @@ pub(crate) enum Presented<'m> {
     Usable(Credentials<'m>, Made),
 }
 
-/// The header that credentials come in: we are the registrar of a REGISTER and a proxy for everything else (§22.2, §22.3).
-fn header_of(message: &Message<'_>) -> HeaderName {
-    match message.request().map(|line| line.method) {
-        Some(Method::Register) => HeaderName::Authorization,
-        _ => HeaderName::ProxyAuthorization,
+/// We are the registrar of a REGISTER for us, and a proxy for everything else (§22.2, §22.3).
+fn is_registrar(message: &Message<'_>, settings: &Settings) -> bool {
+    message.request().is_some_and(|line| {
+        line.method == Method::Register
+            && Uri::parse(line.uri).is_ok_and(|uri| settings.is_for_server(&uri))
+    })
+}
+
+/// The header that credentials come in.
+fn header_of(message: &Message<'_>, settings: &Settings) -> HeaderName {
+    match is_registrar(message, settings) {
+        true => HeaderName::Authorization,
+        false => HeaderName::ProxyAuthorization,
     }
 }
 
 fn credentials<'m>(
     message: &Message<'m>,
     realm: &[u8],
+    settings: &Settings,
 ) -> Result<Option<Credentials<'m>>, auth::CredentialsError> {
-    auth::select(
-        message.all(header_of(message)).map(|header| header.value),
-        realm,
-    )
+    let headers = message.all(header_of(message, settings));
+    auth::select(headers.map(|header| header.value), realm)
 }
 
 /// Looks for credentials of this realm with a nonce of ours.
@@ -57,7 +64,7 @@ pub(crate) fn present<'m>(
     now: Instant,
 ) -> Presented<'m> {
     let auth = &settings.auth;
-    match credentials(message, realm) {
+    match credentials(message, realm, settings) {
         Ok(None) => Presented::None,
         Ok(Some(found)) if found.qop.is_none() && auth.qop_required => Presented::None,
         Ok(Some(found)) => {
@@ -153,7 +160,7 @@ pub(crate) fn challenge(
     now: Instant,
     stale: bool,
 ) -> (u16, Vec<u8>) {
-    let (code, name) = match header_of(&hand.message) {
+    let (code, name) = match header_of(&hand.message, settings) {
         HeaderName::Authorization => (401, "WWW-Authenticate: "),
         _ => (407, "Proxy-Authenticate: "),
     };
@@ -174,8 +181,12 @@ pub(crate) fn challenge(
 }
 
 /// The user that a request's credentials for this realm name, for whoever looks up the secret.
-pub(crate) fn user<'m>(message: &Message<'m>, realm: &[u8]) -> Option<Cow<'m, [u8]>> {
-    credentials(message, realm)
+pub(crate) fn user<'m>(
+    message: &Message<'m>,
+    realm: &[u8],
+    settings: &Settings,
+) -> Option<Cow<'m, [u8]>> {
+    credentials(message, realm, settings)
         .ok()
         .flatten()
         .map(|found| plain(found.username))
@@ -212,6 +223,7 @@ pub(crate) fn check(
     message: &Message<'_>,
     found: &Credentials<'_>,
     realm: &[u8],
+    settings: &Settings,
     account: Option<&Account>,
 ) -> Checked {
     let Some(line) = message.request() else {
@@ -224,9 +236,9 @@ pub(crate) fn check(
         return Checked::Wrong;
     };
     let may_be = |address: &NameAddr<'_>| may_be(address, &username, realm, &account.identities);
-    let is_allowed = match line.method {
-        Method::Register => message.to().is_ok_and(|to| may_be(&to)),
-        _ => message
+    let is_allowed = match is_registrar(message, settings) {
+        true => message.to().is_ok_and(|to| may_be(&to)),
+        false => message
             .from()
             .is_ok_and(|from| !is_of(&from, realm) || may_be(&from)),
     };

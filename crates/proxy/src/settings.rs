@@ -292,6 +292,11 @@ impl Settings {
         })
     }
 
+    /// Whether a Request-URI names this server itself: by a domain or a listener of ours, and no user.
+    pub fn is_for_server(&self, uri: &Uri<'_>) -> bool {
+        uri.user.is_none() && (self.domain_of(uri).is_some() || self.listener_named(uri).is_some())
+    }
+
     /// As [`Settings::listener_named`], with the address that is named where the listener has several.
     pub fn interface_named(&self, uri: &Uri<'_>) -> Option<Interface> {
         let listener = self.listener_named(uri)?;
