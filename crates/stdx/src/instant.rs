@@ -57,6 +57,60 @@ impl Instant {
     }
 }
 
+/// A moment that may lie before the zero of the monotonic clock: what happened before the machine's boot, and is still told of. Otherwise as an
+/// [`Instant`], and cut at 292 years.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(i64);
+
+impl Moment {
+    /// The moment `nanos` nanoseconds after the clock's zero; before it, if that is negative.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the clock's zero.
+    pub const fn as_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// As something that time comes to: what was before the clock's zero is at it.
+    pub const fn instant(self) -> Instant {
+        if self.0 < 0 {
+            Instant::ZERO
+        } else {
+            Instant(self.0.cast_unsigned())
+        }
+    }
+
+    /// This moment moved by so many nanoseconds, forward or back.
+    pub const fn shifted(self, nanos: i64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// The time from `earlier` to this moment; zero if `earlier` is the later one.
+    pub const fn saturating_duration_since(self, earlier: Self) -> Duration {
+        if self.0 > earlier.0 {
+            Duration::from_nanos(self.0.abs_diff(earlier.0))
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+impl From<Instant> for Moment {
+    fn from(at: Instant) -> Self {
+        Self(i64::try_from(at.0).unwrap_or(i64::MAX))
+    }
+}
+
+/// As an [`Instant`].
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.0 < 0 { "-" } else { "" };
+        write!(f, "{sign}{:?}", Instant(self.0.unsigned_abs()))
+    }
+}
+
 /// A duration in nanoseconds, cut at 584 years.
 const fn nanos(duration: Duration) -> u64 {
     let nanos = duration.as_nanos();
@@ -122,6 +176,30 @@ mod tests {
         assert_eq!(Instant::from_nanos(5).shifted(-6), Instant::ZERO);
         assert_eq!(Instant::from_nanos(5).shifted(6), Instant::from_nanos(11));
         assert_eq!(Instant::MAX.shifted(-1), Instant::MAX);
+    }
+
+    #[test]
+    fn moments_have_both_sides_of_the_zero() {
+        let (before, after) = (Moment::from_nanos(-5), Moment::from_nanos(7));
+        assert_eq!(
+            after.saturating_duration_since(before),
+            Duration::from_nanos(12)
+        );
+        assert_eq!(before.saturating_duration_since(after), Duration::ZERO);
+        assert_eq!(after.shifted(-12), before);
+        assert_eq!(before.instant(), Instant::ZERO);
+        assert_eq!(after.instant(), Instant::from_nanos(7));
+        assert_eq!(
+            format!("{before:?} {after:?}"),
+            "-0.000000005s 0.000000007s"
+        );
+        let (first, last) = (Moment::from_nanos(i64::MIN), Moment::from(Instant::MAX));
+        assert_eq!((first.shifted(-1), last.shifted(1)), (first, last));
+        assert_eq!(
+            last.saturating_duration_since(first),
+            Duration::from_nanos(u64::MAX)
+        );
+        assert_eq!(format!("{first:?}"), "-9223372036.854775808s");
     }
 
     #[test]
