@@ -4,7 +4,7 @@ use std::io::Write;
 
 use control::{CallEventLine, CallFilter, CallLine, ClientReply};
 use shm::{Cursor, Participant, RowRef};
-use stdx::Instant;
+use stdx::{Instant, Moment};
 use tables::{
     DIALOG, Dialogs, Seats,
     balancer::ResourceKind,
@@ -159,8 +159,8 @@ fn passes(filter: &CallFilter, dialog: &Dialog, line: &CallLine) -> bool {
 }
 
 fn line(dialog: &Dialog, now: Instant) -> CallLine {
-    let since = |at: Instant| {
-        let ms = now.saturating_duration_since(at).as_millis();
+    let since = |at: Moment| {
+        let ms = Moment::from(now).saturating_duration_since(at).as_millis();
         u64::try_from(ms).unwrap_or(u64::MAX)
     };
     let left =
@@ -191,7 +191,7 @@ fn line(dialog: &Dialog, now: Instant) -> CallLine {
         age_ms: since(dialog.created_at),
         answered_ms: dialog.confirmed_at.map(since),
         session_s: (dialog.session_interval > 0).then_some(dialog.session_interval),
-        session_left_s: left(dialog.session_until),
+        session_left_s: left(dialog.session_until.map(Moment::instant)),
         duration_left_s: left(dialog.duration_until.filter(|_| confirmed)),
         caller_missed: dialog.probes_failed & 0xff,
         callee_missed: dialog.probes_failed >> 8,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use control::{CallEventLine, ClientReply, write_message};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm::{Event, Follower};
-use stdx::Instant;
+use stdx::Moment;
 use tables::calls::{CallEvent, What};
 
 /// Clients at the same time, of this process.
@@ -64,14 +64,14 @@ fn run(mut follower: Follower, to: OwnedFd) -> anyhow::Result<()> {
         let told = follower.follow(EVENTS, &mut events);
         let now = os::now();
         let unix = os::unix_now();
-        let wall = |at: Instant| {
-            let ago = now.saturating_duration_since(at);
+        let wall = |at: Moment| {
+            let ago = Moment::from(now).saturating_duration_since(at);
             unix.saturating_sub(ago).as_millis() as u64
         };
         if told.missing {
             let line = CallEventLine {
                 event: "missing".to_owned(),
-                unix_ms: wall(now),
+                unix_ms: wall(now.into()),
                 ..CallEventLine::default()
             };
             write_message(&mut out, &ClientReply::CallEvent(Some(line)))?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use stdx::Instant;
+use stdx::{Instant, Moment};
 use tables::cdr::Cdr;
 
 macro_rules! fields {
@@ -64,9 +64,10 @@ pub struct Clock {
 
 impl Clock {
     /// RFC 3339, in UTC, with milliseconds.
-    fn utc(&self, at: Instant) -> String {
-        let ago = self.now.saturating_duration_since(at);
-        let ahead = at.saturating_duration_since(self.now);
+    fn utc(&self, at: Moment) -> String {
+        let now = Moment::from(self.now);
+        let ago = now.saturating_duration_since(at);
+        let ahead = at.saturating_duration_since(now);
         let at = (self.unix + ahead).saturating_sub(ago);
         utc(at.as_millis() as u64)
     }
@@ -272,9 +273,9 @@ pub(crate) mod tests {
             destination: b"sip:192.0.2.7:5060".to_vec(),
             source: Some("192.0.2.1:5060".parse().unwrap()),
             target: Some("[2001:db8::7]:5060".parse().unwrap()),
-            start_at: Instant::from_nanos(5_000_000_000),
-            answer_at: Some(Instant::from_nanos(8_250_000_000)),
-            end_at: Instant::from_nanos(70_251_000_000),
+            start_at: Moment::from_nanos(5_000_000_000),
+            answer_at: Some(Moment::from_nanos(8_250_000_000)),
+            end_at: Moment::from_nanos(70_251_000_000),
             cause: EndCause::Callee,
             code: 0,
             flags: 0,
@@ -306,6 +307,28 @@ pub(crate) mod tests {
             {"id":"abababababababababababababababab","call_id":"a84b4c76e66710","caller_tag":"1928301774","callee_tag":"a6c85cf","from":"sip:alice@example.com","to":"sip:bob@example.com","request_uri":"sip:bob@example.com;user=phone,1","domain":"example.com","source":"192.0.2.1:5060","target":"[2001:db8::7]:5060","destination":"sip:192.0.2.7:5060","start":"2026-11-23T02:15:00.000Z","answer":"2026-11-23T02:15:03.250Z","end":"2026-11-23T02:16:05.251Z","duration":62.001,"cause":"callee","code":0}
         "#]]
         .assert_eq(&(json.head() + &line(&json, &cdr())));
+    }
+
+    /// The clock began anew while its record waited, or while the call was up.
+    #[test]
+    fn a_call_of_before_the_boot() {
+        let hour = |at: Moment| at.shifted(-3_600_000_000_000);
+        let fields = [Field::Start, Field::Answer, Field::End, Field::Duration];
+        let csv = Form::new(Format::Csv, &fields);
+        let mut cdr = cdr();
+        cdr.start_at = hour(cdr.start_at);
+        cdr.answer_at = cdr.answer_at.map(hour);
+        let up = line(&csv, &cdr);
+        cdr.end_at = hour(cdr.end_at);
+        expect![[r#"
+            id,start,answer,end,duration
+            abababababababababababababababab,2026-11-23T01:15:00.000Z,2026-11-23T01:15:03.250Z,2026-11-23T02:16:05.251Z,3662.001
+            abababababababababababababababab,2026-11-23T01:15:00.000Z,2026-11-23T01:15:03.250Z,2026-11-23T01:16:05.251Z,62.001
+        "#]]
+        .assert_eq(&(csv.head() + &up + &line(&csv, &cdr)));
+        cdr.start_at = Moment::from_nanos(i64::MIN);
+        cdr.end_at = Moment::from_nanos(i64::MAX);
+        assert!(line(&csv, &cdr).contains(",1970-01-01T00:00:00.000Z,"));
     }
 
     #[test]

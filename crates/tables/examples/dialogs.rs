@@ -22,7 +22,7 @@ fn dialog(n: u32) -> Dialog {
     dialog.domain = b"biloxi.example.com".to_vec();
     dialog.caller.target = b"sip:alice@192.0.2.101:5060;transport=udp;ob".to_vec();
     dialog.caller.routes = b"<sip:192.0.2.20:5060;lr;ftag=9fxced76sl>".to_vec();
-    dialog.answer_until = Some(NOW);
+    dialog.answer_until = Some(NOW.into());
     dialog
 }
 

@@ -1,7 +1,7 @@
 //! What happens to calls, as events of the arena's stream (`shm::events`): begun, answered, ended. And how a call ends, whoever ends it.
 //!
 //! ```text
-//! kind u8 | cause u8 | code u16 | 0 u32    row of the dialog    its id, two words    when, ns of the monotonic clock    0    0
+//! kind u8 | cause u8 | code u16 | 0 u32    row of the dialog    its id, two words    when, ns of the monotonic clock, signed    0    0
 //! ```
 //!
 //! *Order.* The change of the table comes first, then the event, then whatever the peers get to see of it: a call's events come in order, and none comes twice. One
@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 
 use failpoint::failpoint;
 use shm::{EVENT_WORDS, Event, Participant, RowRef};
-use stdx::Instant;
+use stdx::{Instant, Moment};
 
 use crate::Seats;
 use crate::balancer::Balancer;
@@ -44,7 +44,7 @@ pub struct CallEvent {
     pub id: DialogId,
     /// Where its dialog is, or was.
     pub row: RowRef,
-    pub at: Instant,
+    pub at: Moment,
 }
 
 impl CallEvent {
@@ -60,7 +60,7 @@ impl CallEvent {
             self.row.pack(),
             id as u64,
             (id >> 64) as u64,
-            self.at.as_nanos(),
+            self.at.as_nanos().cast_unsigned(),
             0,
             0,
         ]
@@ -83,7 +83,7 @@ impl CallEvent {
             what,
             id: DialogId(id.to_le_bytes()),
             row: RowRef::unpack(row),
-            at: Instant::from_nanos(at),
+            at: Moment::from_nanos(at.cast_signed()),
         })
     }
 
@@ -101,7 +101,7 @@ pub struct End {
     /// Of the final response; 0 for a call that was answered.
     pub code: u16,
     /// When it was over.
-    pub at: Instant,
+    pub at: Moment,
     /// What is under way in it is read by a copy until then, see [`Dialogs::end_keeping`].
     pub keep_until: Option<Instant>,
     /// Of a call that nobody answered: where it was sent last, if anywhere.
@@ -175,7 +175,7 @@ mod tests {
                     index: 7,
                     generation: 3,
                 },
-                at: Instant::from_nanos(99),
+                at: Moment::from_nanos(-99),
             };
             let words = event.pack();
             assert_eq!(CallEvent::read(&Event { order: 1, words }), Some(event));

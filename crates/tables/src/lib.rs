@@ -53,6 +53,7 @@ pub use seat::Seats;
 pub use sweep::Sweep;
 
 use shm::TableId;
+use stdx::Instant;
 
 /// AOR to bindings.
 pub const LOCATION: TableId = TableId(0);
@@ -100,12 +101,12 @@ pub fn name(table: TableId) -> Option<&'static str> {
     NAMES.get(usize::from(table.0)).copied()
 }
 
-/// A record's payload with every instant in it moved by `nanos`: for an arena whose monotonic clock has another zero, after a boot. The record's own
-/// `expires_at` is not in here. `None`: this release can't read the payload. A table without instants in its payload needs no arm.
-pub fn shift(table: TableId, payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
+/// A record's payload with every time in it moved by `nanos`: for an arena whose monotonic clock has another zero, after a boot. The record was `seen` last then, by the clock
+/// before. Its own `expires_at` is not in here. `None`: this release can't read the payload. A table without instants in its payload needs no arm.
+pub fn shift(table: TableId, payload: &[u8], seen: Instant, nanos: i64) -> Option<Vec<u8>> {
     match table {
         LOCATION => registrar::shift(payload, nanos).ok(),
-        DIALOG => dialog::shift(payload, nanos),
+        DIALOG => dialog::shift(payload, seen, nanos),
         BALANCER => row::shift::<balancer::ResourceRow>(payload, nanos),
         KV => row::shift::<kv::KvRow>(payload, nanos),
         CONNECTION => row::shift::<connection::ConnectionRow>(payload, nanos),

@@ -15,8 +15,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use stdx::Instant;
-use zerocopy::little_endian::{U16, U32, U64};
+use stdx::{Instant, Moment};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 /// What makes a header of nothing and bytes of a header.
 pub use zerocopy::{FromZeros, IntoBytes};
@@ -30,11 +30,13 @@ pub struct Field {
     pub at: usize,
     /// Its size.
     pub bytes: usize,
+    /// Whether it may be negative.
+    pub signed: bool,
 }
 
 impl Field {
-    /// Whether it is an instant, which its name tells.
-    fn is_instant(&self) -> bool {
+    /// Whether it is a time of the monotonic clock, which its name tells: an instant, or a moment if it is signed.
+    fn is_time(&self) -> bool {
         self.bytes == 8 && (self.name.ends_with("_at") || self.name.ends_with("_until"))
     }
 }
@@ -99,13 +101,14 @@ macro_rules! row {
         impl $crate::row::Header for $name {
             const VERSION: u8 = $version;
             const FIELDS: &'static [$crate::row::Field] = &[
-                $crate::row::Field { name: "version", at: 0, bytes: 1 },
-                $crate::row::Field { name: "kind", at: 1, bytes: 1 },
-                $crate::row::Field { name: "header_bytes", at: 2, bytes: 2 },
+                $crate::row::Field { name: "version", at: 0, bytes: 1, signed: false },
+                $crate::row::Field { name: "kind", at: 1, bytes: 1, signed: false },
+                $crate::row::Field { name: "header_bytes", at: 2, bytes: 2, signed: false },
                 $($crate::row::Field {
                     name: stringify!($field),
                     at: std::mem::offset_of!($name, $field),
                     bytes: size_of::<$type>(),
+                    signed: matches!(stringify!($type).as_bytes(), b"I64"),
                 },)*
             ];
 
@@ -119,16 +122,25 @@ macro_rules! row {
 }
 pub(crate) use row;
 
-/// A payload with every instant of its header moved: fields that end in `_at` or `_until`, but for those that say "none". `None`: no row that we can read.
+/// A payload with every time of its header moved: fields that end in `_at` or `_until`, but for those that say "none". An instant stays behind the clock's zero: what is due
+/// since before it is due. A moment does not. `None`: no row that we can read.
 pub fn shift<H: Header>(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     let (_, rest) = H::read(payload)?;
     let header_bytes = payload.len() - rest.len();
     let mut shifted = payload.to_vec();
-    for field in H::FIELDS.iter().filter(|field| field.is_instant()) {
+    for field in H::FIELDS.iter().filter(|field| field.is_time()) {
         // A field that its writer did not know yet is not there.
-        if field.at + field.bytes <= header_bytes
-            && let Some(bytes) = shifted.get_mut(field.at..field.at + field.bytes)
-            && let Ok(word) = U64::mut_from_bytes(bytes)
+        let end = field.at + field.bytes;
+        let Some(bytes) = shifted.get_mut(field.at..end.min(header_bytes)) else {
+            continue;
+        };
+        if field.signed {
+            if let Ok(word) = I64::mut_from_bytes(bytes)
+                && let Some(at) = moment(*word)
+            {
+                *word = moment_word(Some(at.shifted(nanos)));
+            }
+        } else if let Ok(word) = U64::mut_from_bytes(bytes)
             && let Some(at) = instant(*word)
         {
             *word = self::word(Some(at.shifted(nanos).max(Instant::from_nanos(1))));
@@ -205,6 +217,19 @@ pub fn instant(word: U64) -> Option<Instant> {
 /// The inverse of [`instant`].
 pub fn word(instant: Option<Instant>) -> U64 {
     U64::new(instant.map_or(0, Instant::as_nanos))
+}
+
+/// A moment in a header; zero is none. A positive one is written as an instant is: releases that knew no others wrote such.
+pub fn moment(word: I64) -> Option<Moment> {
+    (word.get() != 0).then(|| Moment::from_nanos(word.get()))
+}
+
+/// The inverse of [`moment`]. The one that is zero becomes its neighbour.
+pub fn moment_word(moment: Option<Moment>) -> I64 {
+    I64::new(moment.map_or(0, |at| match at.as_nanos() {
+        0 => 1,
+        nanos => nanos,
+    }))
 }
 
 /// Appends a field; `None`, or what is longer than a field can be, leaves it out.
@@ -300,13 +325,17 @@ mod tests {
 
     row! {
         /// With instants.
-        pub struct Timed: version 1, 28 bytes {
+        pub struct Timed: version 1, 44 bytes {
             /// An instant.
             pub made_at: U64,
             /// None, or an instant.
             pub good_until: U64,
             /// No instant.
             pub number: U64,
+            /// A moment.
+            pub begun_at: I64,
+            /// None, or a moment.
+            pub ended_at: I64,
         }
     }
 
@@ -315,17 +344,35 @@ mod tests {
         let mut row = Timed::new_zeroed();
         row.begin(1);
         (row.made_at, row.number) = (U64::new(10), U64::new(10));
+        row.begun_at = I64::new(10);
         let mut payload = row.as_bytes().to_vec();
         payload.extend_from_slice(b"rest");
         let moved = |nanos| {
             let shifted = shift::<Timed>(&payload, nanos).unwrap();
             let (row, rest) = Timed::read(&shifted).unwrap();
             assert_eq!(rest, b"rest");
-            (row.made_at.get(), row.good_until.get(), row.number.get())
+            assert_eq!(
+                (row.good_until.get(), row.number.get(), row.ended_at.get()),
+                (0, 10, 0)
+            );
+            (row.made_at.get(), row.begun_at.get())
         };
-        assert_eq!(moved(5), (15, 0, 10));
-        assert_eq!(moved(-50), (1, 0, 10), "not to none");
+        assert_eq!(moved(5), (15, 15));
+        assert_eq!(moved(-50), (1, -40), "not to none, and not to the zero");
+        assert_eq!(moved(-10), (1, 1), "not to none");
+        assert_eq!(moved(i64::MIN), (1, i64::MIN + 10));
+        assert_eq!(moved(i64::MAX), (i64::MAX as u64 + 10, i64::MAX));
         assert_eq!(shift::<Timed>(&payload[..20], 5), None);
+        // As an earlier release wrote it, which did not know all of it.
+        payload.drain(36..44);
+        payload[2] = 36;
+        let shifted = shift::<Timed>(&payload, -50).unwrap();
+        let (row, rest) = Timed::read(&shifted).unwrap();
+        assert_eq!(rest, b"rest");
+        assert_eq!((row.begun_at.get(), row.ended_at.get()), (-40, 0));
+        // Of another boot, twice.
+        let again = shift::<Timed>(&shifted, 45).unwrap();
+        assert_eq!(Timed::read(&again).unwrap().0.begun_at.get(), 5);
     }
 
     #[test]

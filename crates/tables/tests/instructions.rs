@@ -164,7 +164,7 @@ fn end() -> End {
     End {
         cause: EndCause::Caller,
         code: 0,
-        at: LATER,
+        at: LATER.into(),
         keep_until: None,
         tried: None,
     }

@@ -68,7 +68,10 @@ fn load(
     };
     let mut take = |entry: Entry<'_>| match entry {
         Entry::Unknown(records) => done.unknown += records,
-        Entry::Record(image) => put(&mut importer, &image, nanos, now.monotonic, &mut done),
+        Entry::Record(image) => {
+            let (seen, now) = (taken.monotonic, now.monotonic);
+            put(&mut importer, &image, (seen, nanos), now, &mut done);
+        }
     };
     while reader.next(&mut take)? {}
     let imported = importer.finish();
@@ -79,7 +82,14 @@ fn load(
     Ok(done)
 }
 
-fn put(importer: &mut Importer, image: &Image<'_>, nanos: i64, now: Instant, done: &mut Restored) {
+/// `seen`: when the file was begun, by its clock, which is `nanos` behind ours.
+fn put(
+    importer: &mut Importer,
+    image: &Image<'_>,
+    (seen, nanos): (Instant, i64),
+    now: Instant,
+    done: &mut Restored,
+) {
     let rings = image.table == DIALOG && tables::dialog::rings(image.payload);
     let expires_at = match rings {
         // Its INVITE is gone: it ends as soon as somebody looks, and leaves its record.
@@ -92,7 +102,7 @@ fn put(importer: &mut Importer, image: &Image<'_>, nanos: i64, now: Instant, don
     }
     let payload = KEPT
         .contains(&image.table)
-        .then(|| tables::shift(image.table, image.payload, nanos))
+        .then(|| tables::shift(image.table, image.payload, seen, nanos))
         .flatten();
     let Some(payload) = payload else {
         done.unknown += 1;

@@ -65,7 +65,7 @@ impl World {
         let end = End {
             cause: EndCause::Caller,
             code: 0,
-            at: os::now(),
+            at: os::now().into(),
             keep_until: None,
             tried: None,
         };
@@ -173,7 +173,7 @@ fn a_record_whose_dialog_is_there_waits() {
     let end = End {
         cause: EndCause::Caller,
         code: 0,
-        at: os::now(),
+        at: os::now().into(),
         keep_until: None,
         tried: None,
     };

@@ -1,7 +1,7 @@
 //! What responses make of a call.
 
 use sip::{HeaderName, Message, NameAddr, Patch, PatchError};
-use stdx::Instant;
+use stdx::{Instant, Moment};
 use tables::{
     Dialogs, Seats,
     calls::{End, Tried},
@@ -108,7 +108,7 @@ impl Step<'_, '_> {
             }
             if first {
                 // It was noted as from the INVITE on.
-                let waited = now.saturating_duration_since(dialog.created_at);
+                let waited = Moment::from(now).saturating_duration_since(dialog.created_at);
                 let until = dialog.duration_until;
                 dialog.duration_until = until.map(|until| until.saturating_add(waited));
             }
@@ -125,7 +125,7 @@ impl Step<'_, '_> {
             Ok(Confirmed::Other) => {
                 let fill = |dialog: &mut Dialog| {
                     let never = dialog.confirmed_at.is_none();
-                    dialog.confirmed_at = Some(now);
+                    dialog.confirmed_at = Some(now.into());
                     fill(dialog, never);
                 };
                 if context.forks >= FORKS_MAX && !self.is_fork(&call, message, to_tag) {
@@ -263,7 +263,7 @@ impl Step<'_, '_> {
             let end = End {
                 cause,
                 code,
-                at: self.env.now,
+                at: self.env.now.into(),
                 keep_until: None,
                 tried: tried.map(|branch| Tried {
                     to: branch.to,
@@ -316,6 +316,6 @@ fn joined(values: &[&[u8]]) -> Vec<u8> {
 
 fn set_session(dialog: &mut Dialog, interval: Option<u32>, now: Instant) {
     dialog.session_interval = interval.unwrap_or(0);
-    dialog.session_until =
-        interval.map(|seconds| now.saturating_add(std::time::Duration::from_secs(seconds.into())));
+    let after = |seconds: u32| now.saturating_add(std::time::Duration::from_secs(seconds.into()));
+    dialog.session_until = interval.map(|seconds| after(seconds).into());
 }

@@ -210,7 +210,7 @@ impl Step<'_, '_> {
             Row::Live(row, _) => row.pack(),
             Row::None | Row::Refused(_) => 0,
         };
-        dialog.answer_until = Some(now.saturating_add(ORPHAN_AFTER));
+        dialog.answer_until = Some(now.saturating_add(ORPHAN_AFTER).into());
         dialog.request_uri = message.request().map_or(&b""[..], |line| line.uri).to_vec();
         dialog.domain.clone_from(&class.domain);
         dialog.flags |= match class.recorded {

@@ -1,7 +1,7 @@
 //! The books: the one place where calls begin, are answered and end, whoever wants it. Who reads of calls (call records, other nodes) is told here.
 
 use shm::RowRef;
-use stdx::Instant;
+use stdx::Moment;
 use tables::{
     Counter, Dialogs, Seats,
     calls::{self, CallEvent, End, What},
@@ -27,25 +27,20 @@ impl Step<'_, '_> {
 
     fn tell_of_call(&mut self, row: RowRef, what: What) {
         if let Some(id) = Dialogs(self.env.arena).with(row, |view| view.id()) {
-            let at = self.env.now;
+            let at = self.env.now.into();
             CallEvent { what, id, row, at }.tell(self.env.arena);
         }
     }
 
-    /// Ends a dialog: it counts nowhere any more. `code`: of the response that a failed one got. `None`: somebody else has ended it.
+    /// Ends a dialog, that of a call that was over then: it counts nowhere any more. `code`: of the response that a failed one got. `None`: somebody else has ended it.
     ///
     /// What outlives it is written first, then its seat is given back, then it goes: whoever dies in between leaves a dialog that is ended once more.
-    pub(crate) fn end_call(&mut self, row: RowRef, cause: EndCause, code: u16) -> Option<Dialog> {
-        self.end_call_as_of(row, cause, code, self.env.now)
-    }
-
-    /// As [`Step::end_call`], of a call that was over before now.
-    pub(crate) fn end_call_as_of(
+    pub(crate) fn end_call(
         &mut self,
         row: RowRef,
         cause: EndCause,
         code: u16,
-        over_at: Instant,
+        over_at: Moment,
     ) -> Option<Dialog> {
         self.close_call(
             row,

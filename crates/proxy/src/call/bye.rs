@@ -10,6 +10,7 @@
 //! on its way leaves an heir that reads the same answer again, and finds nothing to end.
 
 use sip::Message;
+use stdx::Moment;
 use tables::{
     Dialogs,
     dialog::{DialogState, EndCause, Sender},
@@ -38,7 +39,7 @@ impl Step<'_, '_> {
         if let Some(call) = context.call
             && let Some(bye) = call.bye.filter(|bye| !bye.early)
         {
-            self.end_call_as_of(call.row, cause_of(call.role), 0, bye.at);
+            self.end_call(call.row, cause_of(call.role), 0, bye.at.into());
         }
     }
 
@@ -62,7 +63,7 @@ impl Step<'_, '_> {
         };
         let confirmed = dialogs.at_place(place, &call_id, from, to, |view, sender| {
             let going = matches!(view.state, DialogState::Confirmed | DialogState::Ending);
-            let at = tables::row::instant(view.header.confirmed_at).unwrap_or(bye.at);
+            let at = tables::row::moment(view.header.confirmed_at);
             going.then_some((view.row, sender, at))
         });
         if let Some((row, sender, answered_at)) = confirmed.flatten()
@@ -72,7 +73,8 @@ impl Step<'_, '_> {
                 Sender::Caller => EndCause::Caller,
                 Sender::Callee => EndCause::Callee,
             };
-            self.end_call_as_of(row, cause, 0, bye.at.max(answered_at));
+            let at = Moment::from(bye.at);
+            self.end_call(row, cause, 0, answered_at.map_or(at, |from| at.max(from)));
         }
     }
 }

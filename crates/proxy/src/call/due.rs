@@ -7,6 +7,7 @@ use std::time::Duration;
 use failpoint::failpoint;
 use shm::RowRef;
 use sip::Method;
+use stdx::{Instant, Moment};
 use tables::{
     Counter, Dialogs, TRANSACTION,
     dialog::{Dialog, DialogState, EndCause},
@@ -30,17 +31,19 @@ impl Step<'_, '_> {
             return;
         };
         let now = self.env.now;
-        let over = |at: Option<stdx::Instant>| at.is_some_and(|at| at <= now);
+        let passed = |at: Option<Moment>| at.is_some_and(|at| at <= now.into());
+        let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match dialog.state {
-            DialogState::Early if over(dialog.answer_until) => self.early_is_due(row, &dialog),
+            DialogState::Early if passed(dialog.answer_until) => self.early_is_due(row, &dialog),
             DialogState::Confirmed if over(dialog.duration_until) => {
                 self.env.count(Counter::DialogsExpired);
                 self.begin_ending(row, EndCause::Duration);
             }
-            DialogState::Confirmed if over(dialog.session_until) => {
+            DialogState::Confirmed if passed(dialog.session_until) => {
                 // RFC 4028 §8.3: the parties end it themselves; a BYE of ours might meet one that is late.
                 self.env.count(Counter::DialogsExpired);
-                self.end_call(row, EndCause::Session, 0);
+                let at = dialog.session_until.unwrap_or(now.into());
+                self.end_call(row, EndCause::Session, 0, at);
             }
             DialogState::Confirmed if over(dialog.probe_at) => self.probe(row),
             DialogState::Ending if over(dialog.ended_at) => self.go_on_ending(row, &dialog),
@@ -58,7 +61,9 @@ impl Step<'_, '_> {
         let owner = self.env.arena.with(transaction, |record| record.owner);
         let Some(owner) = owner else {
             self.env.count(Counter::DialogsExpired);
-            self.end_call(row, EndCause::Lost, 408);
+            // Nobody has known of it since; after a stop that may be long ago.
+            let at = dialog.answer_until.unwrap_or(self.env.now.into());
+            self.end_call(row, EndCause::Lost, 408, at);
             return;
         };
         // Until the CANCELs are known to be in the arena, it is due again soon.
@@ -70,7 +75,7 @@ impl Step<'_, '_> {
         // Gone, or no memory: it is due again.
         let _ = Dialogs(self.env.arena).update(row, |dialog| {
             let early = dialog.state == DialogState::Early;
-            dialog.answer_until = Some(later);
+            dialog.answer_until = Some(later.into());
             (early, ())
         });
         // Two slots had the INVITE at the same moment, and the other one has it now: it rings on until it ends by itself.
@@ -126,13 +131,16 @@ impl Step<'_, '_> {
         if tries >= ENDINGS_MAX || tries > 0 && there == both.len() {
             let cause = dialog.end_cause.unwrap_or(EndCause::Operator);
             // It was over for both when the first of them were sent.
-            let since = ENDING_AGAIN.saturating_mul(tries.into());
-            let at = dialog.ended_at.unwrap_or(self.env.now);
-            self.end_call_as_of(row, cause, 0, at.saturating_sub(since));
+            let at = dialog.answer_until.unwrap_or(self.env.now.into());
+            self.end_call(row, cause, 0, at);
             return;
         }
-        let later = self.env.now.saturating_add(ENDING_AGAIN);
+        let now = self.env.now;
+        let later = now.saturating_add(ENDING_AGAIN);
         let noted = Dialogs(self.env.arena).update(row, |dialog| {
+            if tries == 0 {
+                dialog.answer_until = Some(now.into());
+            }
             dialog.probes_failed = tries.saturating_add(1);
             dialog.ended_at = Some(later);
             (true, ())

@@ -6,16 +6,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use stdx::{
-    Instant,
+    Moment,
     hash::{Key, hash64},
 };
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::balancer::ResourceKey;
 use crate::calls::End;
 use crate::dialog::{Dialog, DialogId, EndCause, flag};
-use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
+use crate::row::{Address, Fields, Header, is_whole, moment, moment_word, put, row};
 
 /// Bytes of a text field at most: what is longer is cut.
 pub const CDR_FIELD_MAX: usize = 2048;
@@ -34,11 +34,11 @@ row! {
         /// Which of the callees of a forked call; 0: the first that answered.
         pub fork: U64,
         /// The INVITE came.
-        pub start_at: U64,
+        pub start_at: I64,
         /// The first 2xx came; 0: none did.
-        pub answer_at: U64,
+        pub answer_at: I64,
         /// It was over.
-        pub end_at: U64,
+        pub end_at: I64,
         /// Where the INVITE came from.
         pub source: Address,
         /// Where it was answered, or sent last.
@@ -158,11 +158,11 @@ pub struct Cdr {
     /// Where it was answered; if it was not, where it was sent last.
     pub target: Option<SocketAddr>,
     /// The INVITE came.
-    pub start_at: Instant,
+    pub start_at: Moment,
     /// The first 2xx came.
-    pub answer_at: Option<Instant>,
+    pub answer_at: Option<Moment>,
     /// It was over.
-    pub end_at: Instant,
+    pub end_at: Moment,
     pub cause: EndCause,
     /// Of the final response, 0 for a call that was answered.
     pub code: u16,
@@ -219,9 +219,9 @@ impl Cdr {
         row.flags = U32::new(self.flags);
         row.id = self.id.dialog;
         row.fork = U64::new(self.id.fork);
-        row.start_at = word(Some(self.start_at));
-        row.answer_at = word(self.answer_at);
-        row.end_at = word(Some(self.end_at));
+        row.start_at = I64::new(self.start_at.as_nanos());
+        row.answer_at = moment_word(self.answer_at);
+        row.end_at = I64::new(self.end_at.as_nanos());
         row.source = Address::new(self.source);
         row.target = Address::new(self.target);
         out.extend_from_slice(row.as_bytes());
@@ -260,9 +260,9 @@ impl Cdr {
             destination: Vec::new(),
             source: h.source.get(),
             target: h.target.get(),
-            start_at: Instant::from_nanos(h.start_at.get()),
-            answer_at: instant(h.answer_at),
-            end_at: Instant::from_nanos(h.end_at.get()),
+            start_at: Moment::from_nanos(h.start_at.get()),
+            answer_at: moment(h.answer_at),
+            end_at: Moment::from_nanos(h.end_at.get()),
             cause: EndCause::read(h.kind)?,
             code: h.code.get(),
             flags: h.flags.get(),

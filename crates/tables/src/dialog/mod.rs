@@ -28,7 +28,7 @@ use stdx::Instant;
 pub(crate) use row::shift;
 pub use row::{
     CountedBy, DIALOG_COUNTS_MAX, Dialog, DialogId, DialogRow, DialogState, EndCause, Side, View,
-    rings,
+    is_call, rings,
 };
 
 use crate::{DIALOG, balancer, row::put};
@@ -428,7 +428,7 @@ impl Dialogs<'_> {
         self.update(row, |dialog| match dialog.state {
             DialogState::Early => {
                 dialog.state = DialogState::Confirmed;
-                dialog.confirmed_at = Some(now);
+                dialog.confirmed_at = Some(now.into());
                 dialog.callee.tag = callee_tag.to_vec();
                 change(dialog);
                 (true, Confirmed::Now)
@@ -442,7 +442,9 @@ impl Dialogs<'_> {
     pub fn ask_to_end(&mut self, row: RowRef, now: Instant) -> Result<bool, ChangeError> {
         self.update(row, |dialog| {
             match dialog.state {
-                DialogState::Early if dialog.end_cause.is_none() => dialog.answer_until = Some(now),
+                DialogState::Early if dialog.end_cause.is_none() => {
+                    dialog.answer_until = Some(now.into())
+                }
                 DialogState::Confirmed => {
                     dialog.state = DialogState::Ending;
                     dialog.probes_failed = 0;

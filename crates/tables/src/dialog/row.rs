@@ -3,12 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use shm::{Record, RowRef, Version};
-use stdx::Instant;
-use zerocopy::little_endian::{I32, U16, U32, U64};
+use stdx::{Instant, Moment};
+use zerocopy::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::key;
-use crate::row::{Address, Fields, Header, instant, is_whole, put, row, word};
+use crate::row::{Address, Fields, Header, instant, is_whole, moment, moment_word, put, row, word};
 
 /// What an early dialog takes beyond its need: as much as a 2xx adds to it (tag, Contact, Record-Route). So the answer to a call finds room in a full
 /// arena, because the block that the change frees is as large as the one that it takes.
@@ -26,17 +26,17 @@ row! {
         /// The dialog's id, which is its alias as well.
         pub id: [u8; 16],
         /// The INVITE came.
-        pub created_at: U64,
+        pub created_at: I64,
         /// The first 2xx came.
-        pub confirmed_at: U64,
+        pub confirmed_at: I64,
         /// Somebody began to end it.
         pub ended_at: U64,
-        /// An early dialog goes, if it is not answered.
-        pub answer_until: U64,
+        /// An early dialog goes, if it is not answered; of one that is to be ended, when BYEs were sent first.
+        pub answer_until: I64,
         /// A confirmed one ends: maximum duration.
         pub duration_until: U64,
         /// A confirmed one ends, if it is not refreshed: RFC 4028.
-        pub session_until: U64,
+        pub session_until: I64,
         /// The next probe within the dialog.
         pub probe_at: U64,
         /// Session-Expires in force, in seconds.
@@ -250,16 +250,16 @@ pub struct Dialog {
     pub flags: u32,
     pub caller: Side,
     pub callee: Side,
-    pub created_at: Instant,
-    pub confirmed_at: Option<Instant>,
+    pub created_at: Moment,
+    pub confirmed_at: Option<Moment>,
     /// Of one that is to be ended: since when, or when it is tried again. Of what is left of one: until when.
     pub ended_at: Option<Instant>,
-    /// An early dialog goes then.
-    pub answer_until: Option<Instant>,
+    /// An early dialog goes then: it was known to be there until then at most. Of one that is to be ended: when BYEs were sent first.
+    pub answer_until: Option<Moment>,
     /// A confirmed one ends then, whatever happens.
     pub duration_until: Option<Instant>,
     /// A confirmed one ends then, if it is not refreshed.
-    pub session_until: Option<Instant>,
+    pub session_until: Option<Moment>,
     pub probe_at: Option<Instant>,
     /// Seconds; 0: no session timer.
     pub session_interval: u32,
@@ -308,7 +308,7 @@ impl Dialog {
                 ..Side::default()
             },
             callee: Side::default(),
-            created_at: now,
+            created_at: now.into(),
             confirmed_at: None,
             ended_at: None,
             answer_until: None,
@@ -338,11 +338,15 @@ impl Dialog {
     /// When something is to be done about it: it ends, or is probed; `None`: never.
     pub fn expires_at(&self) -> Option<Instant> {
         match self.state {
-            DialogState::Early => self.answer_until,
-            DialogState::Confirmed => [self.duration_until, self.session_until, self.probe_at]
-                .into_iter()
-                .flatten()
-                .min(),
+            DialogState::Early => self.answer_until.map(Moment::instant),
+            DialogState::Confirmed => [
+                self.duration_until,
+                self.session_until.map(Moment::instant),
+                self.probe_at,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
             DialogState::Ending | DialogState::Ended => self.ended_at,
         }
     }
@@ -359,12 +363,12 @@ impl Dialog {
         row.begin(self.state as u8);
         row.flags = U32::new(self.flags);
         row.id = self.id.0;
-        row.created_at = word(Some(self.created_at));
-        row.confirmed_at = word(self.confirmed_at);
+        row.created_at = I64::new(self.created_at.as_nanos());
+        row.confirmed_at = moment_word(self.confirmed_at);
         row.ended_at = word(self.ended_at);
-        row.answer_until = word(self.answer_until);
+        row.answer_until = moment_word(self.answer_until);
         row.duration_until = word(self.duration_until);
-        row.session_until = word(self.session_until);
+        row.session_until = moment_word(self.session_until);
         row.probe_at = word(self.probe_at);
         row.session_interval = U32::new(self.session_interval);
         row.session_min = U32::new(self.session_min);
@@ -418,16 +422,22 @@ impl Dialog {
     }
 }
 
+/// Whether it is a call: one that rings, is up, or is to be ended. What is not is left of one, or can't be read.
+pub fn is_call(payload: &[u8]) -> bool {
+    let state = DialogRow::read(payload).and_then(|(row, _)| DialogState::read(row.kind));
+    state.is_some_and(|state| state != DialogState::Ended)
+}
+
 /// Whether it is a call that rings.
 pub fn rings(payload: &[u8]) -> bool {
     DialogRow::read(payload).is_some_and(|(row, _)| row.kind == DialogState::Early as u8)
 }
 
 /// A payload for another arena, whose clock is `nanos` ahead: it counts nowhere there until it has seats for that (`Seats::restore`), and the transaction that created it is
-/// gone, and with it a call that rings, which is due at once. Everything else stays.
-pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
+/// gone, and with it a call that rings, which is due since it was seen last, `seen` by the clock before. Everything else stays.
+pub(crate) fn shift(payload: &[u8], seen: Instant, nanos: i64) -> Option<Vec<u8>> {
     let mut shifted = crate::row::shift::<DialogRow>(payload, nanos)?;
-    let (_, rest) = DialogRow::read(payload)?;
+    let (row, rest) = DialogRow::read(payload)?;
     let header_bytes = payload.len() - rest.len();
     let rows = [
         (
@@ -448,9 +458,13 @@ pub(crate) fn shift(payload: &[u8], nanos: i64) -> Option<Vec<u8>> {
     }
     let answer_until = std::mem::offset_of!(DialogRow, answer_until);
     if rings(payload)
-        && let Some(due) = shifted.get_mut(answer_until..answer_until + size_of::<U64>())
+        && let Some(due) = shifted.get_mut(answer_until..answer_until + size_of::<I64>())
     {
-        due.copy_from_slice(U64::new(1).as_bytes());
+        let seen = Moment::from(seen);
+        // It may have been given up before; and it may have begun while the snapshot was taken.
+        let over = moment(row.answer_until).map_or(seen, |until| until.min(seen));
+        let over = over.max(Moment::from_nanos(row.created_at.get()));
+        due.copy_from_slice(moment_word(Some(over.shifted(nanos))).as_bytes());
     }
     Some(shifted)
 }
@@ -627,12 +641,12 @@ impl<'a> View<'a> {
             flags: h.flags.get(),
             caller,
             callee,
-            created_at: Instant::from_nanos(h.created_at.get()),
-            confirmed_at: instant(h.confirmed_at),
+            created_at: Moment::from_nanos(h.created_at.get()),
+            confirmed_at: moment(h.confirmed_at),
             ended_at: instant(h.ended_at),
-            answer_until: instant(h.answer_until),
+            answer_until: moment(h.answer_until),
             duration_until: instant(h.duration_until),
-            session_until: instant(h.session_until),
+            session_until: moment(h.session_until),
             probe_at: instant(h.probe_at),
             session_interval: h.session_interval.get(),
             session_min: h.session_min.get(),

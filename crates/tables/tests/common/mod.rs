@@ -87,7 +87,7 @@ pub fn resource(name: &[u8]) -> ResourceKey {
 
 pub fn create(p: &mut Participant, id: u8, limit: Option<u64>) -> Result<RowRef, CreateError> {
     let mut dialog = Dialog::new(DialogId([id; 16]), &[b'c', id], b"from", NOW);
-    dialog.answer_until = Some(LATER);
+    dialog.answer_until = Some(LATER.into());
     let Some(resource) = Balancer(p).find(&resource(b"busy")).map(|f| f.row) else {
         return Err(CreateError::NoResource { nth: 0 });
     };

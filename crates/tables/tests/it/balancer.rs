@@ -164,13 +164,13 @@ fn a_resource_is_not_given_back_what_it_never_had() {
     // As after a restart: the same row, but it never counted this dialog.
     let mut payload = Vec::new();
     dialog.encode(&mut payload);
-    let restarted = tables::shift(DIALOG, &payload, 5).unwrap();
+    let restarted = tables::shift(DIALOG, &payload, at(1), 5).unwrap();
     // Written by a release that knew three: their rows go all the same.
     let mut shorter = payload.clone();
     let header = usize::from(u16::from_le_bytes([payload[2], payload[3]]));
     shorter.drain(header - 8..header);
     shorter[2..4].copy_from_slice(&(header as u16 - 8).to_le_bytes());
-    let shorter = tables::shift(DIALOG, &shorter, 5).unwrap();
+    let shorter = tables::shift(DIALOG, &shorter, at(1), 5).unwrap();
     // The row is another's now.
     let mut anothers = dialog.clone();
     anothers.counted[0].key = profile(1).as_bytes().to_vec();
@@ -201,7 +201,7 @@ fn what_expires_is_given_back() {
         .collect();
     let counts: Vec<CountIn> = rows.iter().copied().map(unlimited).collect();
     let mut dialog = call(1);
-    dialog.answer_until = Some(at(10));
+    dialog.answer_until = Some(at(10).into());
     Dialogs(&mut all[1]).create(dialog, &counts).unwrap();
     let too_many = [counts[0], counts[1], counts[2], counts[3], counts[0]];
     let refused = Dialogs(&mut all[1]).create(call(2), &too_many);
@@ -387,7 +387,7 @@ proptest! {
                     let in_: Vec<RowRef> = of.iter().map(|n| resources[*n]).collect();
                     let counts: Vec<CountIn> = in_.iter().map(|r| CountIn { resource: *r, limit: Some(limit) }).collect();
                     let mut dialog = call(n);
-                    dialog.answer_until = Some(at(10));
+                    dialog.answer_until = Some(at(10).into());
                     let exists = model.iter().any(|(m, c)| *m == n && !c.fork);
                     // A resource that is listed twice counts twice.
                     let over = in_.iter().any(|r| live(*r, &model) + in_.iter().filter(|s| *s == r).count() as u64 > limit);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use shm::{Cursor, Followed, Follower, Participant, RowRef};
-use stdx::Instant;
+use stdx::Moment;
 use tables::balancer::{Balancer, Resource, ResourceKey};
 use tables::calls::{self, CallEvent, End, Tried, What};
 use tables::cdr::{CDR_FIELD_MAX, Cdr, CdrId, Lying};
@@ -28,7 +28,7 @@ fn end(cause: EndCause, code: u16, seconds: u64) -> End {
     End {
         cause,
         code,
-        at: at(seconds),
+        at: at(seconds).into(),
         keep_until: None,
         tried: None,
     }
@@ -78,9 +78,9 @@ fn a_call_and_its_record() {
         destination: b"trunks sip:192.0.2.7".to_vec(),
         source: Some("192.0.2.1:5060".parse().unwrap()),
         target: Some("192.0.2.7:5060".parse().unwrap()),
-        start_at: at(0),
-        answer_at: Some(at(3)),
-        end_at: at(65),
+        start_at: at(0).into(),
+        answer_at: Some(at(3).into()),
+        end_at: at(65).into(),
         cause: EndCause::Callee,
         code: 0,
         flags: flag::RECORDED | flag::RECORDED_UNANSWERED,
@@ -92,6 +92,35 @@ fn a_call_and_its_record() {
     assert!(!Cdrs(&mut p).remove(one.row, one.version));
     assert_eq!((over(&mut p), Cdrs(&mut p).waiting()), (vec![], 0));
     assert_eq!(arena.counters().total(Counter::CdrsMade.cell()), 1);
+}
+
+/// A record that waits in a snapshot tells the same after a boot.
+#[test]
+fn a_record_outlives_the_clock() {
+    let mut dialog = early(1);
+    dialog.created_at = at(1).into();
+    dialog.confirmed_at = Some(at(4).into());
+    let cdr = Cdr::of(&dialog, &end(EndCause::Callee, 0, 66));
+    let mut payload = Vec::new();
+    cdr.encode(&mut payload);
+    // Long before the new clock's zero, and a boot later.
+    for (nth, nanos) in [-7_200_000_000_000, -60_000_000_000, 100]
+        .iter()
+        .enumerate()
+    {
+        payload = tables::shift(CDR, &payload, at(70), *nanos).unwrap();
+        let carried = Cdr::read(&payload).unwrap();
+        assert_eq!(carried.duration().as_secs(), 62, "boot {nth}");
+        let answer_at = carried.answer_at.unwrap();
+        assert_eq!(
+            answer_at
+                .saturating_duration_since(carried.start_at)
+                .as_secs(),
+            3
+        );
+    }
+    let carried = Cdr::read(&payload).unwrap();
+    assert_eq!(carried.end_at.as_nanos(), -6_193_999_999_900);
 }
 
 #[test]
@@ -136,7 +165,7 @@ fn the_stream_tells_of_it() {
         what,
         id: DialogId([1; 16]),
         row,
-        at: at(seconds),
+        at: at(seconds).into(),
     };
     event(What::Begun, 0).tell(&p);
     let failed = end(EndCause::Failed, 486, 4);
@@ -368,7 +397,7 @@ proptest! {
     #[test]
     fn records_are_read_as_they_were_written(
         texts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 8),
-        numbers: [u64; 3], code: u16, cause in 0usize..9, flags: u32, id: [u8; 16], fork: u64,
+        numbers: [i64; 3], code: u16, cause in 0usize..9, flags: u32, id: [u8; 16], fork: u64,
         port: u16,
     ) {
         let cdr = Cdr {
@@ -383,9 +412,9 @@ proptest! {
             destination: texts[7].clone(),
             source: Some(([192, 0, 2, 1], port).into()),
             target: None,
-            start_at: Instant::from_nanos(numbers[0]),
-            answer_at: Some(numbers[1]).filter(|at| *at != 0).map(Instant::from_nanos),
-            end_at: Instant::from_nanos(numbers[2]),
+            start_at: Moment::from_nanos(numbers[0]),
+            answer_at: Some(numbers[1]).filter(|at| *at != 0).map(Moment::from_nanos),
+            end_at: Moment::from_nanos(numbers[2]),
             cause: EndCause::ALL[cause],
             code,
             flags,

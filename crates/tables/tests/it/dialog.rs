@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use shm::{Cursor, Participant, RowMeta, RowRef};
-use stdx::Instant;
+use stdx::{Instant, Moment};
 use tables::balancer::{Resource, ResourceKey, ResourceKind};
 use tables::dialog::{
     ChangeError, Confirmed, CountIn, CountedBy, CreateError, Dialog, DialogId, DialogRow,
@@ -22,7 +22,7 @@ fn id(n: u8) -> DialogId {
 fn early(n: u8) -> Dialog {
     let call_id = format!("call {n}");
     let mut dialog = Dialog::new(id(n), call_id.as_bytes(), b"caller", at(0));
-    dialog.answer_until = Some(at(180));
+    dialog.answer_until = Some(at(180).into());
     dialog
 }
 
@@ -75,7 +75,7 @@ fn either_direction_finds_it_by_tags_and_by_id() {
     let ended = dialogs.end(row).unwrap();
     assert_eq!(
         (ended.state, ended.confirmed_at),
-        (DialogState::Confirmed, Some(at(5)))
+        (DialogState::Confirmed, Some(at(5).into()))
     );
     assert_eq!(ended.callee.target, b"sip:a@192.0.2.1");
     assert!(dialogs.end(row).is_none());
@@ -136,10 +136,10 @@ fn a_dialog_is_due_when_its_time_has_come() {
     Dialogs(&mut p).confirm(row, b"a", at(100), |_| ()).unwrap();
     assert_eq!(due(&mut p, at(1_000_000)), [], "no limit, no session timer");
     update(&mut p, &|d| d.duration_until = Some(at(7200)));
-    update(&mut p, &|d| d.session_until = Some(at(1800)));
+    update(&mut p, &|d| d.session_until = Some(at(1800).into()));
     assert_eq!(due(&mut p, at(1799)), []);
     assert_eq!(due(&mut p, at(1800)), [row]);
-    update(&mut p, &|d| d.session_until = Some(at(9000)));
+    update(&mut p, &|d| d.session_until = Some(at(9000).into()));
     update(&mut p, &|d| d.probe_at = Some(at(50)));
     assert_eq!(due(&mut p, at(50)), [row]);
     update(&mut p, &|d| d.probe_at = None);
@@ -334,12 +334,18 @@ fn instant() -> impl Strategy<Value = Option<Instant>> {
     prop::option::of((1..u64::MAX).prop_map(Instant::from_nanos))
 }
 
+/// On both sides of the clock's zero.
+fn moment() -> impl Strategy<Value = Option<Moment>> {
+    let some = any::<i64>().prop_filter("none", |nanos| *nanos != 0);
+    prop::option::of(some.prop_map(Moment::from_nanos))
+}
+
 prop_compose! {
     fn dialog()(
         (id, call_id, state, flags) in (any::<[u8; 16]>(), bytes(60), 0..3u8, any::<u32>()),
         (caller, callee) in (side(), side()),
-        (created_at, confirmed_at, ended_at) in (any::<u64>(), instant(), instant()),
-        (answer_until, duration_until, session_until, probe_at) in (instant(), instant(), instant(), instant()),
+        (created_at, confirmed_at, ended_at) in (any::<i64>(), moment(), instant()),
+        (answer_until, duration_until, session_until, probe_at) in (moment(), instant(), moment(), instant()),
         (session_interval, session_min, probes_failed, end_code) in any::<(u32, u32, u16, u16)>(),
         (probe_ms, probes_max, seat) in any::<(u32, u16, u8)>(),
         (place, origin, transaction, session_wanted, cause) in any::<(u64, u64, u64, u32, u8)>(),
@@ -353,7 +359,7 @@ prop_compose! {
             flags,
             caller,
             callee,
-            created_at: Instant::from_nanos(created_at),
+            created_at: Moment::from_nanos(created_at),
             confirmed_at,
             ended_at,
             answer_until,
@@ -433,7 +439,7 @@ proptest! {
         payload[at] = byte;
         let row = p.insert(DIALOG, b"changed", &[&payload], &[], RowMeta::default()).unwrap();
         Dialogs(&mut p).with(row, |view| view.take());
-        tables::shift(DIALOG, &payload, -5);
+        tables::shift(DIALOG, &payload, Instant::ZERO, -5);
     }
 
     #[test]
@@ -442,15 +448,17 @@ proptest! {
         let mut p = online(&arena, 0);
         let mut payload = Vec::new();
         dialog.encode(&mut payload);
-        let shifted = tables::shift(DIALOG, &payload, 0).expect("a dialog");
+        let shifted = tables::shift(DIALOG, &payload, at(100), 0).expect("a dialog");
         let key = [&dialog.call_id[..], b"\0tag"].concat();
         let row = p.insert(DIALOG, &key, &[&shifted], &[], RowMeta::default()).unwrap();
         let read = Dialogs(&mut p).with(row, |view| view.take());
         let mut wanted = dialog;
         wanted.transaction = 0;
         if wanted.state == DialogState::Early {
-            // Its INVITE is gone.
-            wanted.answer_until = Some(Instant::from_nanos(1));
+            // Its INVITE is gone: it was seen last then, or given up before.
+            let seen = Moment::from(at(100));
+            let over = wanted.answer_until.map_or(seen, |until| until.min(seen));
+            wanted.answer_until = Some(over.max(wanted.created_at));
         }
         wanted.counted.iter_mut().for_each(|by| by.row = None);
         prop_assert_eq!(read, Some(wanted));
@@ -487,7 +495,7 @@ proptest! {
                     if dialog.state == DialogState::Early {
                         prop_assert_eq!(done, Confirmed::Now);
                         dialog.state = DialogState::Confirmed;
-                        dialog.confirmed_at = Some(at(9));
+                        dialog.confirmed_at = Some(at(9).into());
                         dialog.callee.tag = tag(n);
                         dialog.callee.cseq += 1;
                     } else if dialog.callee.tag == tag(n) {
@@ -570,7 +578,7 @@ fn what_is_carried_keeps_all_but_what_counts_it() {
     };
     let row = Dialogs(&mut p).create(dialog, &counts).unwrap();
     let payload = p.with(row, |record| record.payload.to_vec()).unwrap();
-    let carried = tables::shift(DIALOG, &payload, 0).unwrap();
+    let carried = tables::shift(DIALOG, &payload, at(100), 0).unwrap();
     let (before, _) = DialogRow::read(&payload).unwrap();
     let (after, _) = DialogRow::read(&carried).unwrap();
     assert_ne!(before.counted, after.counted);
@@ -578,10 +586,97 @@ fn what_is_carried_keeps_all_but_what_counts_it() {
         counted: after.counted,
         // A row of an INVITE that is long over.
         transaction: 0.into(),
-        answer_until: 1.into(),
+        answer_until: 1_100_000_000_000.into(),
         ..before
     };
     assert_eq!(after, nowhere);
     assert!(after.counted.iter().all(|row| row.get() == 0));
     assert_eq!(after.place.get(), row.pack());
+}
+
+/// The clock of after a boot has another zero: most of what is told of a call is before that.
+#[test]
+fn times_mean_the_same_after_a_boot() {
+    let mut up = early(1);
+    (up.state, up.answer_until) = (DialogState::Confirmed, None);
+    (up.created_at, up.confirmed_at) = (at(10).into(), Some(at(13).into()));
+    (up.duration_until, up.probe_at) = (Some(at(3613)), Some(at(40)));
+    up.session_until = Some(at(60).into());
+    // Longer ago than the machine is up, and another half of an hour.
+    let carried = after_boots(&up, &[(at(50), -4_650), (at(1_800), -1_900)]);
+    let moment = |seconds: i64| Moment::from_nanos(seconds * 1_000_000_000);
+    assert_eq!(carried[0].created_at, moment(-3_640));
+    assert_eq!(carried[0].confirmed_at, Some(moment(-3_637)));
+    assert_eq!(carried[0].session_until, Some(moment(-3_590)));
+    assert_eq!(carried[1].created_at, moment(-5_540));
+    assert_eq!(carried[1].confirmed_at, Some(moment(-5_537)));
+    // What is to be done is due.
+    assert_eq!(carried[0].probe_at, Some(Instant::from_nanos(1)));
+    assert_eq!(carried[0].expires_at(), Some(Instant::ZERO));
+    // It may go on for an hour, from its answer on.
+    let next = after_boots(&up, &[(at(50), -1_100)]);
+    assert_eq!(next[0].confirmed_at, Some(moment(-87)));
+    assert_eq!(
+        next[0].duration_until.map(Moment::from),
+        Some(moment(3_513))
+    );
+}
+
+/// A call that rings is over when it was seen last, and not when somebody looks.
+#[test]
+fn a_call_that_rings_is_due_since_it_was_seen() {
+    let rings = early(1);
+    assert_eq!(rings.answer_until, Some(at(180).into()));
+    let moment = |seconds: i64| Some(Moment::from_nanos(seconds * 1_000_000_000));
+    let over = |dialog: &Dialog, boots: &[(Instant, i64)]| {
+        let carried = after_boots(dialog, boots);
+        carried.iter().map(|d| d.answer_until).collect::<Vec<_>>()
+    };
+    assert_eq!(over(&rings, &[(at(50), 0)]), [moment(1_050)]);
+    // A second snapshot before anybody has looked: it was seen last in the first one.
+    let boots = [(at(50), -2_000), (at(20), -1_000)];
+    assert_eq!(over(&rings, &boots), [moment(-950), moment(-1_950)]);
+    // It would have been given up.
+    assert_eq!(over(&rings, &[(at(1_000), -3_000)]), [moment(-1_820)]);
+    // It has begun while the snapshot was taken.
+    let late = Dialog {
+        created_at: at(51).into(),
+        ..early(1)
+    };
+    assert_eq!(over(&late, &[(at(50), -2_000)]), [moment(-949)]);
+}
+
+/// The dialog after each of these boots: when it was seen last before it, and how far the clock of after it is ahead, in seconds.
+fn after_boots(dialog: &Dialog, boots: &[(Instant, i64)]) -> Vec<Dialog> {
+    let arena = smallest();
+    let mut p = online(&arena, 0);
+    let mut payload = Vec::new();
+    dialog.encode(&mut payload);
+    let mut after = Vec::new();
+    for (nth, (seen, seconds)) in boots.iter().enumerate() {
+        payload = tables::shift(DIALOG, &payload, *seen, seconds * 1_000_000_000).unwrap();
+        let key = format!("call\0{nth}");
+        let meta = RowMeta::default();
+        let row = p.insert(DIALOG, key.as_bytes(), &[&payload], &[], meta);
+        let dialog = Dialogs(&mut p).with(row.unwrap(), |view| view.take());
+        after.push(dialog.unwrap());
+        // Changed, and written anew.
+        payload.clear();
+        after[nth].encode(&mut payload);
+    }
+    after
+}
+
+#[test]
+fn what_is_left_of_a_call_is_none() {
+    let mut dialog = early(1);
+    let mut is_call = |state| {
+        dialog.state = state;
+        let mut payload = Vec::new();
+        dialog.encode(&mut payload);
+        tables::dialog::is_call(&payload)
+    };
+    assert!(is_call(DialogState::Early) && is_call(DialogState::Confirmed));
+    assert!(is_call(DialogState::Ending) && !is_call(DialogState::Ended));
+    assert!(!tables::dialog::is_call(b"no dialog"));
 }

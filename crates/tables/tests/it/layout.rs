@@ -16,7 +16,10 @@ fn describe<H: Header>(table: &str, out: &mut String) {
     )
     .unwrap();
     let mut end = 0;
-    for Field { name, at, bytes } in H::FIELDS {
+    for field in H::FIELDS {
+        let Field {
+            name, at, bytes, ..
+        } = field;
         writeln!(out, "    {at:>3} +{bytes:<3} {name}").unwrap();
         assert_eq!(end, *at, "{table}.{name}: no holes, no overlap");
         end = at + bytes;

@@ -177,7 +177,7 @@ fn a_call_of_a_snapshot_counts_again() {
     let payloads = dialogs.clone().map(|dialog| {
         let row = Dialogs(&mut p).create(dialog, &counts).unwrap();
         let payload = p.with(row, |record| record.payload.to_vec()).unwrap();
-        tables::shift(DIALOG, &payload, 0).unwrap()
+        tables::shift(DIALOG, &payload, at(1), 0).unwrap()
     });
 
     let after = arena(16 << 20);
@@ -216,7 +216,7 @@ fn a_call_of_a_snapshot_counts_again() {
     let end = End {
         cause: EndCause::Caller,
         code: 0,
-        at: at(4),
+        at: at(4).into(),
         keep_until: None,
         tried: None,
     };

@@ -27,7 +27,7 @@ impl World {
                 }
                 None => line += &format!(" {}", cdr.code),
             }
-            let ago = self.now.saturating_duration_since(cdr.end_at);
+            let ago = stdx::Moment::from(self.now).saturating_duration_since(cdr.end_at);
             if exact && !ago.is_zero() {
                 line += &format!(", {ago:?} ago");
             }

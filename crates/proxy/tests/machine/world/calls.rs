@@ -97,7 +97,10 @@ impl World {
                 ));
             }
             if let Some(until) = dialog.session_until {
-                let left = until.saturating_duration_since(self.now).as_secs();
+                let left = until
+                    .instant()
+                    .saturating_duration_since(self.now)
+                    .as_secs();
                 line.push_str(&format!(
                     " session {} s left {left} s",
                     dialog.session_interval
