@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use blackbox::machine::{eventually, shared};
 use blackbox::message::Message;
@@ -12,6 +12,7 @@ use blackbox::storm::Dice;
 use blackbox::ua::{Ua, answers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use snapshot::{Clock, Encoder, Entry, Head, Reader};
 
 fn config(period: &str) -> String {
@@ -220,6 +221,208 @@ fn another_boot_means_another_clock() {
     server.wait_ready();
     assert_eq!(server.number("registrations"), 0);
     assert_eq!(server.counter("snapshot.expired"), 4);
+}
+
+/// Registrations, and calls with records in JSON.
+fn calls_config(more: &str) -> String {
+    let records = "[cdr]\npath = \"{dir}/cdr/calls\"\nformat = \"json\"\n";
+    format!("{}\n{records}\n{more}\n", config("10s"))
+}
+
+/// A call that is up: the INVITE and its 200.
+#[track_caller]
+fn answered(caller: &Ua, callee: &Ua) -> (Message, Message) {
+    let invite = caller.invite(&callee.aor());
+    caller.send(&invite);
+    let arrived = callee.expect_request("INVITE");
+    callee.reply(&arrived, 200, "OK", &blackbox::peer::unique());
+    let ok = caller.expect_status(&invite, 200);
+    caller.send_routed(&caller.ack(&invite, &ok));
+    callee.expect_request("ACK");
+    (invite, ok)
+}
+
+#[track_caller]
+fn hang_up(caller: &Ua, callee: &Ua, (invite, ok): &(Message, Message)) {
+    let bye = caller.in_dialog("BYE", 2, invite, ok);
+    caller.send_routed(&bye);
+    let arrived = callee.expect_request("BYE");
+    callee.reply(&arrived, 200, "OK", "");
+    caller.expect_status(&bye, 200);
+}
+
+/// Stops the server, and starts it after a boot: it was down for that long, by its clocks.
+fn boot(server: &mut Server, down: Duration) {
+    server.run(&["stop"]);
+    assert!(server.wait_exit().success(), "{}", server.log());
+    let file = server.state().join("snapshot");
+    let bytes = fs::read(&file).expect("a snapshot");
+    let changed = with_head(&bytes, |head| {
+        head.clock.boot = [7; 16];
+        head.clock.wall -= down;
+    });
+    fs::write(&file, changed).expect("room for a file");
+    server.run_again();
+    server.wait_ready();
+}
+
+/// So long that what was before it is before the zero of the machine's monotonic clock.
+fn before_this_boot() -> Duration {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
+    Duration::from_secs(now.tv_sec().unsigned_abs() + 3600)
+}
+
+/// The record of a call, once it is written.
+#[track_caller]
+fn record_of(server: &Server, invite: &Message) -> Value {
+    eventually("a record", LIMIT, || {
+        let text = fs::read_to_string(server.dir().join("cdr/calls")).ok()?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        let mut records = whole
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"));
+        records.find(|record: &Value| record["call_id"] == invite.call_id())
+    })
+}
+
+/// Seconds from one time of a record to the present.
+#[track_caller]
+fn seconds_ago(record: &Value, name: &str) -> f64 {
+    let text = record[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("{name} in {record}"));
+    let at: SystemTime = humantime::parse_rfc3339(text).expect("a time");
+    let ago = SystemTime::now().duration_since(at).expect("in the past");
+    ago.as_secs_f64()
+}
+
+#[track_caller]
+fn assert_about(what: &str, is: f64, should: f64) {
+    assert!((is - should).abs() < 1.5, "{what}: {is} s, not {should} s");
+}
+
+/// The clock that calls are timed by has another zero after a boot, and what was before it is told as it was all the same.
+#[test]
+fn calls_keep_their_times_over_a_boot() {
+    let _shared = shared();
+    let mut server = Server::start_with(&calls_config(""));
+    let phones = ["alice", "bob", "carol", "dora", "erna"].map(|user| server.ua(user));
+    let [alice, bob, carol, dora, erna] = &phones;
+    for phone in &phones {
+        assert_eq!(phone.register(600).status(), 200);
+    }
+    // One that is over, and whose record can't be written; one that goes on; one that rings.
+    let over = answered(alice, bob);
+    let (over_at, up_at) = (Instant::now(), Instant::now());
+    let up = answered(alice, carol);
+    let (second_up_at, second_up) = (Instant::now(), answered(alice, erna));
+    let (rings_at, rings) = (Instant::now(), alice.invite(&dora.aor()));
+    alice.send(&rings);
+    let arrived = dora.expect_request("INVITE");
+    dora.reply(&arrived, 180, "Ringing", "d");
+    alice.expect_status(&rings, 180);
+    std::thread::sleep(Duration::from_secs(2));
+    hang_up(alice, bob, &over);
+    let (lasted, hung_up_at) = (over_at.elapsed().as_secs_f64(), Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let stopped_at = Instant::now();
+    let down = before_this_boot();
+    boot(&mut server, down);
+    let away = down.as_secs_f64();
+    // As if it had all been that much earlier.
+    let ago = |at: &Instant, away: f64| at.elapsed().as_secs_f64() + away;
+    let listed = server.json(&[
+        "calls",
+        "list",
+        "--phase",
+        "confirmed",
+        "--longer-than",
+        "1h",
+    ]);
+    let ages = listed.as_array().expect("a list").iter().map(|call| {
+        let ms = |name: &str| call[name].as_f64().expect("a number") / 1000.0;
+        assert_about("its age", ms("age_ms"), ms("answered_ms"));
+        ms("age_ms")
+    });
+    let ages: Vec<f64> = ages.collect();
+    assert_eq!(ages.len(), 2, "{listed}");
+    for age in ages {
+        assert_about("the age", age, ago(&up_at, away));
+    }
+    fs::create_dir(server.dir().join("cdr")).expect("a folder");
+    let record = record_of(&server, &over.0);
+    assert_about(
+        "duration",
+        record["duration"].as_f64().expect("a number"),
+        lasted,
+    );
+    for (name, at) in [
+        ("start", &over_at),
+        ("answer", &over_at),
+        ("end", &hung_up_at),
+    ] {
+        assert_about(name, seconds_ago(&record, name), ago(at, away));
+    }
+    let record = record_of(&server, &rings);
+    assert_eq!(
+        (&record["cause"], &record["answer"]),
+        (&"lost".into(), &Value::Null)
+    );
+    for (name, at) in [("start", &rings_at), ("end", &stopped_at)] {
+        assert_about(name, seconds_ago(&record, name), ago(at, away));
+    }
+    hang_up(alice, carol, &up);
+    let record = record_of(&server, &up.0);
+    let duration = record["duration"].as_f64().expect("a number");
+    assert_about("duration", duration, ago(&up_at, away));
+    for name in ["start", "answer"] {
+        assert_about(name, seconds_ago(&record, name), ago(&up_at, away));
+    }
+    assert_about("end", seconds_ago(&record, "end"), 0.0);
+    // Once more: from a clock on which it began before the zero.
+    boot(&mut server, Duration::from_secs(7200));
+    let away = away + 7200.0;
+    hang_up(alice, erna, &second_up);
+    let record = record_of(&server, &second_up.0);
+    let duration = record["duration"].as_f64().expect("a number");
+    assert_about("duration", duration, ago(&second_up_at, away));
+    assert_about(
+        "start",
+        seconds_ago(&record, "start"),
+        ago(&second_up_at, away),
+    );
+    assert!(server.stop().success());
+}
+
+/// What would have ended while the server was down ends when it is up again, and has a record.
+#[test]
+fn a_call_whose_time_came_during_a_stop_is_ended() {
+    let _shared = shared();
+    let more = "[calls]\nduration_max = \"1h\"";
+    let mut server = Server::start_with(&calls_config(more));
+    fs::create_dir(server.dir().join("cdr")).expect("a folder");
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    assert_eq!(bob.register(600).status(), 200);
+    let (long, long_at) = (answered(&alice, &bob), Instant::now());
+    boot(&mut server, Duration::from_secs(1800));
+    // Half of it is left.
+    let listed = server.json(&["calls", "list"]);
+    let left = listed[0]["duration_left_s"].as_f64().expect("a number");
+    assert_about("left", left, 1800.0 - long_at.elapsed().as_secs_f64());
+    boot(&mut server, Duration::from_secs(7200));
+    for phone in [&alice, &bob] {
+        let bye = phone.expect_request("BYE");
+        phone.reply(&bye, 200, "OK", "");
+    }
+    let record = record_of(&server, &long.0);
+    assert_eq!(record["cause"], "duration", "{record}");
+    let duration = record["duration"].as_f64().expect("a number");
+    assert_about(
+        "duration",
+        duration,
+        9000.0 + long_at.elapsed().as_secs_f64(),
+    );
+    assert!(server.stop().success());
 }
 
 #[test]

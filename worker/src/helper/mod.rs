@@ -146,6 +146,11 @@ fn give_way() {
     }
 }
 
+/// A call does not go by itself when its time comes: somebody ends it, tells both parties and leaves its record.
+fn is_ended_by_others(image: &shm::Image<'_>) -> bool {
+    image.table == ::tables::DIALOG && ::tables::dialog::is_call(image.payload)
+}
+
 fn clock() -> ::snapshot::Clock {
     ::snapshot::Clock {
         wall: os::unix_now(),

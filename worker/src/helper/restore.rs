@@ -90,13 +90,12 @@ fn put(
     now: Instant,
     done: &mut Restored,
 ) {
-    let rings = image.table == DIALOG && tables::dialog::rings(image.payload);
-    let expires_at = match rings {
+    let expires_at = match image.table == DIALOG && tables::dialog::rings(image.payload) {
         // Its INVITE is gone: it ends as soon as somebody looks, and leaves its record.
         true => Some(now),
         false => image.expires_at.map(|at| at.shifted(nanos)),
     };
-    if !rings && expires_at.is_some_and(|at| at <= now) {
+    if expires_at.is_some_and(|at| at <= now) && !super::is_ended_by_others(image) {
         done.expired += 1;
         return;
     }

@@ -27,7 +27,8 @@ pub(super) fn write(
         while let Some(cursor) = next {
             participant.online();
             next = participant.export(table, cursor, ROWS, |image| {
-                if image.expires_at.is_none_or(|at| at > begun) {
+                let there = image.expires_at.is_none_or(|at| at > begun);
+                if there || super::is_ended_by_others(image) {
                     encoder.push(image);
                 }
             });

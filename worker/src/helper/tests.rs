@@ -5,8 +5,9 @@ use std::time::Duration;
 use control::{FromHelper, Restored};
 use shm::{Arena, Layout, ParticipantId, RowMeta, audit};
 use stdx::Instant;
+use tables::dialog::{Dialog, DialogId, DialogState};
 use tables::kv::{Kv, Value};
-use tables::{KV, LOCATION, TABLES, TRANSACTION};
+use tables::{Dialogs, KV, LOCATION, TABLES, TRANSACTION};
 
 use super::{restore, snapshot};
 
@@ -154,4 +155,42 @@ fn of_a_file_that_is_not_whole_nothing_is_loaded() {
     let answer = restore::restore(&after, &changed);
     assert!(matches!(answer, FromHelper::Refused { .. }), "{answer:?}");
     assert_eq!(after.usage(), usage);
+}
+
+/// Somebody has to end them. What is left of others goes by itself.
+#[test]
+fn calls_whose_time_has_come_are_there_after_it() {
+    let before = arena(64 << 20, 3);
+    let mut p = before.participant(ParticipantId(0));
+    p.online();
+    let now = os::now();
+    let call = |n: u8, state| {
+        let mut dialog = Dialog::new(DialogId([n; 16]), &[b'a' + n], b"tag", now);
+        dialog.state = state;
+        dialog.answer_until = Some(now.into());
+        (dialog.duration_until, dialog.ended_at) = (Some(now), Some(now));
+        dialog
+    };
+    let states = [
+        DialogState::Early,
+        DialogState::Confirmed,
+        DialogState::Ending,
+    ];
+    for (n, state) in (0..).zip(states) {
+        let row = Dialogs(&mut p).create(call(n, state), &[]);
+        row.expect("room for a call");
+    }
+    let over = Dialogs(&mut p).create(call(3, DialogState::Confirmed), &[]);
+    let over = over.expect("room for a call");
+    Dialogs(&mut p).end_keeping(over, now).expect("a call");
+    p.offline();
+    let after = arena(64 << 20, 3);
+    let done = restored(&after, &taken(&before));
+    assert_eq!((done.records, done.expired), (3, 0));
+    let mut p = after.participant(ParticipantId(0));
+    p.online();
+    for (n, state) in (0..).zip(states) {
+        let there = Dialogs(&mut p).find_id(DialogId([n; 16]), |view| view.state);
+        assert_eq!(there, Some(state));
+    }
 }
