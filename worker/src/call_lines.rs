@@ -19,7 +19,7 @@ pub(crate) fn list(
     filter: &CallFilter,
     out: &mut impl Write,
 ) -> Answered {
-    walk(participant, filter, |_, _, line| {
+    walk(participant, filter, true, |_, _, line| {
         say(out, &ClientReply::Call(line))
     })
 }
@@ -27,7 +27,7 @@ pub(crate) fn list(
 /// Calls on record, as what happened last.
 pub(crate) fn on_record(participant: &mut Participant, out: &mut impl Write) -> Answered {
     let unix_ms = u64::try_from(os::unix_now().as_millis()).unwrap_or(u64::MAX);
-    walk(participant, &CallFilter::default(), |_, _, line| {
+    walk(participant, &CallFilter::default(), false, |_, _, line| {
         let line = CallEventLine {
             event: "on record".to_owned(),
             unix_ms,
@@ -45,7 +45,7 @@ pub(crate) fn end(
     out: &mut impl Write,
 ) -> Answered {
     let (mut ending, mut left) = (0_u64, 0_u64);
-    walk(participant, filter, |participant, row, line| {
+    walk(participant, filter, true, |participant, row, line| {
         let now = os::now();
         match Dialogs(participant).ask_to_end(row, now) {
             Ok(true) => {
@@ -72,9 +72,11 @@ pub(crate) fn end(
     Ok(())
 }
 
+/// `seats`: whether it is told where a call rings, for which its seats are looked up.
 fn walk(
     participant: &mut Participant,
     filter: &CallFilter,
+    seats: bool,
     mut work: impl FnMut(&mut Participant, RowRef, CallLine) -> Answered,
 ) -> Answered {
     let now = os::now();
@@ -101,7 +103,7 @@ fn walk(
             if left == 0 {
                 break;
             }
-            if line.destination.is_none() && line.answered_ms.is_none() {
+            if seats && line.destination.is_none() && line.answered_ms.is_none() {
                 line.destination = rings_at(participant, place);
             }
             if !is_at(filter, &line) {
