@@ -151,6 +151,38 @@ fn a_call_that_fails_leaves_one_if_it_is_wanted() {
     assert!(server.stop().success());
 }
 
+/// Where the book draws the line: one that went nowhere has a record if it was let in.
+#[test]
+fn a_call_that_is_refused_leaves_one_if_it_was_let_in() {
+    let more = "format = \"json\"\n[proxy]\nudp_request_max = 1300";
+    let server = start(&config(more));
+    let (caller, callee) = (server.ua("caller"), server.ua("callee"));
+    assert_eq!(callee.register(300).status(), 200);
+    let refused = |to: &str, subject: &str| {
+        let mut invite = caller.invite(to);
+        invite.set("Subject", subject.to_owned());
+        caller.send(&invite);
+        let answer = caller.expect_final(&invite);
+        caller.send(&caller.ack(&invite, &answer));
+        (invite.call_id().to_owned(), answer.status())
+    };
+    let (_, unknown) = refused("sip:nobody@example.test", "short");
+    assert!(matches!(unknown, 404 | 480), "{unknown}");
+    let (_, elsewhere) = refused("sip:callee@elsewhere.test", "short");
+    assert_eq!(elsewhere, 403);
+    let (call_id, long) = refused("sip:callee@example.test", &"long ".repeat(300));
+    assert_eq!(long, 513);
+    assert_each_once(&server, 1);
+    let text = std::fs::read_to_string(server.dir().join("cdr/calls")).expect("the file");
+    let record: Value = serde_json::from_str(text.trim()).expect("one line of JSON");
+    assert_eq!(record["call_id"], call_id.as_str(), "{text}");
+    assert_eq!(
+        (&record["cause"], &record["code"]),
+        (&"failed".into(), &513.into())
+    );
+    assert!(server.stop().success());
+}
+
 #[test]
 fn a_call_that_nobody_answers_names_where_it_was_tried_last() {
     let server = start(&config(""));
