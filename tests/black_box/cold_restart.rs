@@ -233,6 +233,11 @@ fn calls_config(more: &str) -> String {
 #[track_caller]
 fn answered(caller: &Ua, callee: &Ua) -> (Message, Message) {
     let invite = caller.invite(&callee.aor());
+    answered_as(caller, callee, invite)
+}
+
+#[track_caller]
+fn answered_as(caller: &Ua, callee: &Ua, invite: Message) -> (Message, Message) {
     caller.send(&invite);
     let arrived = callee.expect_request("INVITE");
     callee.reply(&arrived, 200, "OK", &blackbox::peer::unique());
@@ -422,6 +427,25 @@ fn a_call_whose_time_came_during_a_stop_is_ended() {
         duration,
         9000.0 + long_at.elapsed().as_secs_f64(),
     );
+    assert!(server.stop().success());
+}
+
+/// Nobody could refresh it: it was over before the longest duration was, although that is over, too, when somebody looks.
+#[test]
+fn a_session_that_ended_during_a_stop_is_as_long_as_it_was() {
+    let _shared = shared();
+    let more = "[calls]\nduration_max = \"4h\"\nsession_expires = \"30min\"";
+    let mut server = Server::start_with(&calls_config(more));
+    fs::create_dir(server.dir().join("cdr")).expect("a folder");
+    let (alice, bob) = (server.ua("alice"), server.ua("bob"));
+    assert_eq!(bob.register(600).status(), 200);
+    let invite = alice.invite(&bob.aor()).with("Supported", "timer");
+    let call = answered_as(&alice, &bob, invite);
+    boot(&mut server, Duration::from_secs(5 * 3600));
+    let record = record_of(&server, &call.0);
+    assert_eq!(record["cause"], "session", "{record}");
+    let duration = record["duration"].as_f64().expect("a number");
+    assert_about("duration", duration, 1800.0);
     assert!(server.stop().success());
 }
 

@@ -35,15 +35,20 @@ impl Step<'_, '_> {
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match dialog.state {
             DialogState::Early if passed(dialog.answer_until) => self.early_is_due(row, &dialog),
-            DialogState::Confirmed if over(dialog.duration_until) => {
-                self.env.count(Counter::DialogsExpired);
-                self.begin_ending(row, EndCause::Duration);
-            }
-            DialogState::Confirmed if passed(dialog.session_until) => {
+            DialogState::Confirmed
+                if passed(dialog.session_until)
+                    && dialog
+                        .duration_until
+                        .is_none_or(|until| dialog.session_until <= Some(until.into())) =>
+            {
                 // RFC 4028 §8.3: the parties end it themselves; a BYE of ours might meet one that is late.
                 self.env.count(Counter::DialogsExpired);
                 let at = dialog.session_until.unwrap_or(now.into());
                 self.end_call(row, EndCause::Session, 0, at);
+            }
+            DialogState::Confirmed if over(dialog.duration_until) => {
+                self.env.count(Counter::DialogsExpired);
+                self.begin_ending(row, EndCause::Duration);
             }
             DialogState::Confirmed if over(dialog.probe_at) => self.probe(row),
             DialogState::Ending if over(dialog.ended_at) => self.go_on_ending(row, &dialog),
