@@ -319,7 +319,9 @@ fn open_to_all(route: &Route, before: &[Route], table: &Table<'_>, config: &Conf
             domain: rule.matches.domain.clone(),
             ..Match::default()
         };
-        takes(rule, domain) && rule.matches == only_domain
+        // A table may have nothing for a number, which goes on to the next rule.
+        let always = !matches!(rule.to, Target::Prefix(_));
+        takes(rule, domain) && always && rule.matches == only_domain
     };
     let mut domains = config.domains.iter();
     let free = domains.find(|domain| {

@@ -151,6 +151,55 @@ fn whatever_leads_out_asks_as_a_proxy() {
     assert_eq!(options.status(), 200);
 }
 
+/// Whatever a REGISTER's Request-URI and From are, and whatever rule takes it: our registrar serves it by its To.
+#[test]
+fn nobody_registers_somebody_else_by_another_request_uri() {
+    let _shared = shared();
+    let (carol, location) = (
+        "[[user]]\nname = \"carol@example.test\"\npassword = \"other\"\n",
+        "[[route]]\nto = \"location\"\n",
+    );
+    let trusted = "[[route]]\nmatch = { source = \"127.0.0.0/8\" }\nto = \"location\"\n";
+    for rules in ["", location, trusted] {
+        let server = Server::start_with(&config(&format!("{carol}{rules}")));
+        let (alice, carol) = (server.ua("alice"), server.ua("carol"));
+        let good = answer(&carol, "other");
+        for uri in [
+            "sip:x@example.test".to_owned(),
+            "sip:alice@example.test".to_owned(),
+            "sip:example.test:9999".to_owned(),
+            "sip:elsewhere.test".to_owned(),
+            "sip:192.0.2.77".to_owned(),
+            format!("sip:{}", server.address()),
+            format!("sip:x@{}", server.address()),
+        ] {
+            let mut request = carol.register_request(600);
+            request.start = format!("REGISTER {uri} SIP/2.0");
+            request.set("To", "<sip:alice@example.test>");
+            let mut stranger = request.clone();
+            stranger.set("Via", carol.via());
+            stranger.set("From", "<sip:m@evil.test>;tag=1");
+            let status = carol.ask(&stranger).status();
+            assert_eq!(status, 401, "{uri}, a stranger");
+            let mut known = Answer::to(&carol.ask(&request), "carol", "other");
+            known.uri.clone_from(&uri);
+            for name in ["Authorization", "Proxy-Authorization"] {
+                let mut other = request.clone();
+                other.set("Via", carol.via());
+                other.push(name, known.text("REGISTER"));
+                let status = carol.ask(&other).status();
+                assert!([401, 403].contains(&status), "{uri}: {status}, {name}");
+            }
+        }
+        let status = carol.ask(&good.register(&carol)).status();
+        assert_eq!(status, 200, "her own");
+        assert_eq!(alice.register(600).status(), 401);
+        let mut call = carol.request("MESSAGE", "sip:alice@example.test");
+        call.set("From", "<sip:m@evil.test>;tag=1");
+        assert_eq!(carol.ask(&call).status(), 480, "nobody is bound to alice");
+    }
+}
+
 #[test]
 fn a_nonce_count_is_good_for_one_request_whoever_serves_it() {
     let _shared = shared();

@@ -76,10 +76,16 @@ impl Policy {
         };
         let domain_of = |address: Option<sip::NameAddr<'_>>| self.router.domain(address?.uri.host?);
         let for_server = || question.settings().is_for_server(&uri);
+        let wants = |domain: &&config::Domain| domain.auth == Auth::Digest;
+        // Whatever its Request-URI and the rules say: our registrar serves it by its To.
+        let registers = match line.method {
+            Method::Register => domain_of(message.to().ok()).filter(wants),
+            _ => None,
+        };
         let wanted = match line.method {
+            _ if registers.is_some() => registers,
             // Asking the server itself what it can do is free.
-            Method::Options if for_server() => None,
-            Method::Register if for_server() => domain_of(message.to().ok()),
+            Method::Options | Method::Register if for_server() => None,
             _ => {
                 let matched = self.matched(&self.asked(&uri, line.method_text, question));
                 if matched.is_some_and(|rule| rule.names_source) {
@@ -90,7 +96,6 @@ impl Policy {
                     && matched.is_some_and(|rule| {
                         !matches!(rule.to, ConfigTarget::Location | ConfigTarget::Reject(_))
                     });
-                let wants = |domain: &&config::Domain| domain.auth == Auth::Digest;
                 domain_of(message.from().ok()).filter(wants).or_else(|| {
                     if !leads_out {
                         return None;

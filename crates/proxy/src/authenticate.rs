@@ -94,7 +94,7 @@ impl Step<'_, '_> {
             return self.challenge(context, hand, &realm, also, true);
         };
         let user = digest::plain(found.username);
-        match digest::check(hand.raw(), &found, &realm, &self.settings, account) {
+        match digest::check(hand.raw(), &found, &realm, account) {
             Checked::Wrong => {
                 self.on_wrong_password(context, &realm, &user);
                 self.challenge(context, hand, &realm, also, false);

@@ -30,17 +30,15 @@ pub(crate) enum Presented<'m> {
     Usable(Credentials<'m>, Made),
 }
 
-/// We are the registrar of a REGISTER for us, and a proxy for everything else (§22.2, §22.3).
-fn is_registrar(message: &Message<'_>, settings: &Settings) -> bool {
-    message.request().is_some_and(|line| {
-        line.method == Method::Register
-            && Uri::parse(line.uri).is_ok_and(|uri| settings.is_for_server(&uri))
-    })
+/// We are the registrar of a REGISTER whose To is of the realm, and a proxy for everything else (§22.2, §22.3).
+fn is_registrar(message: &Message<'_>, realm: &[u8]) -> bool {
+    let method = message.request().map(|line| line.method);
+    method == Some(Method::Register) && message.to().is_ok_and(|to| is_of(&to, realm))
 }
 
 /// The header that credentials come in.
-fn header_of(message: &Message<'_>, settings: &Settings) -> HeaderName {
-    match is_registrar(message, settings) {
+fn header_of(message: &Message<'_>, realm: &[u8]) -> HeaderName {
+    match is_registrar(message, realm) {
         true => HeaderName::Authorization,
         false => HeaderName::ProxyAuthorization,
     }
@@ -49,9 +47,8 @@ fn header_of(message: &Message<'_>, settings: &Settings) -> HeaderName {
 fn credentials<'m>(
     message: &Message<'m>,
     realm: &[u8],
-    settings: &Settings,
 ) -> Result<Option<Credentials<'m>>, auth::CredentialsError> {
-    let headers = message.all(header_of(message, settings));
+    let headers = message.all(header_of(message, realm));
     auth::select(headers.map(|header| header.value), realm)
 }
 
@@ -64,7 +61,7 @@ pub(crate) fn present<'m>(
     now: Instant,
 ) -> Presented<'m> {
     let auth = &settings.auth;
-    match credentials(message, realm, settings) {
+    match credentials(message, realm) {
         Ok(None) => Presented::None,
         Ok(Some(found)) if found.qop.is_none() && auth.qop_required => Presented::None,
         Ok(Some(found)) => {
@@ -160,7 +157,7 @@ pub(crate) fn challenge(
     now: Instant,
     stale: bool,
 ) -> (u16, Vec<u8>) {
-    let (code, name) = match header_of(&hand.message, settings) {
+    let (code, name) = match header_of(hand.raw(), realm) {
         HeaderName::Authorization => (401, "WWW-Authenticate: "),
         _ => (407, "Proxy-Authenticate: "),
     };
@@ -181,12 +178,8 @@ pub(crate) fn challenge(
 }
 
 /// The user that a request's credentials for this realm name, for whoever looks up the secret.
-pub(crate) fn user<'m>(
-    message: &Message<'m>,
-    realm: &[u8],
-    settings: &Settings,
-) -> Option<Cow<'m, [u8]>> {
-    credentials(message, realm, settings)
+pub(crate) fn user<'m>(message: &Message<'m>, realm: &[u8]) -> Option<Cow<'m, [u8]>> {
+    credentials(message, realm)
         .ok()
         .flatten()
         .map(|found| plain(found.username))
@@ -223,7 +216,6 @@ pub(crate) fn check(
     message: &Message<'_>,
     found: &Credentials<'_>,
     realm: &[u8],
-    settings: &Settings,
     account: Option<&Account>,
 ) -> Checked {
     let Some(line) = message.request() else {
@@ -236,7 +228,7 @@ pub(crate) fn check(
         return Checked::Wrong;
     };
     let may_be = |address: &NameAddr<'_>| may_be(address, &username, realm, &account.identities);
-    let is_allowed = match is_registrar(message, settings) {
+    let is_allowed = match is_registrar(message, realm) {
         true => message.to().is_ok_and(|to| may_be(&to)),
         false => message
             .from()

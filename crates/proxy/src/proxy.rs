@@ -388,7 +388,7 @@ impl Question<'_> {
 
     /// The user that its credentials name, for [`AskKind::Credentials`](crate::AskKind::Credentials), and the realm.
     pub fn credentials(&self) -> Option<(Cow<'_, [u8]>, &[u8])> {
-        let user = crate::digest::user(&self.message, &self.context.realm, self.settings())?;
+        let user = crate::digest::user(&self.message, &self.context.realm)?;
         Some((user, &self.context.realm))
     }
 
