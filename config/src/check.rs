@@ -296,8 +296,8 @@ fn exposed(config: &Config) -> Option<&Listen> {
     listen.find(|listen| !listen.address.ip().is_loopback())
 }
 
-/// Who pays for the trunks wants to know who may use them. `before`: the rules that are asked first.
-fn open_to_all(route: &Route, before: &[Route], table: &Table<'_>, config: &Config) {
+/// Who pays for the trunks wants to know who may use them. `before`: what rules take that are asked first.
+fn open_to_all(route: &Route, before: &[&Match], table: &Table<'_>, config: &Config) {
     let leads_out = !matches!(route.to, Target::Location | Target::Reject(_));
     let has_source = |name: &String| {
         let mut callers = config.callers.iter();
@@ -309,24 +309,15 @@ fn open_to_all(route: &Route, before: &[Route], table: &Table<'_>, config: &Conf
         return;
     };
     let asks = |domain: &Domain| domain.auth == Auth::Digest;
-    // What is called in a domain that asks nobody is free for all, if no rule for all of that domain comes first.
-    let takes = |rule: &Route, domain: &Domain| {
-        let of = &rule.matches.domain;
-        of.as_ref().is_none_or(|name| *name == domain.name)
-    };
-    let takes_all = |rule: &Route, domain: &Domain| {
-        let only_domain = Match {
-            domain: rule.matches.domain.clone(),
-            ..Match::default()
-        };
-        // A table may have nothing for a number, which goes on to the next rule.
-        let always = !matches!(rule.to, Target::Prefix(_));
-        takes(rule, domain) && always && rule.matches == only_domain
-    };
+    // What is called in a domain that asks nobody is free for all, if no rule takes it before.
     let mut domains = config.domains.iter();
     let free = domains.find(|domain| {
-        let first = || !before.iter().any(|rule| takes_all(rule, domain));
-        !asks(domain) && takes(route, domain) && first()
+        let here = Match {
+            domain: Some(domain.name.clone()),
+            ..route.matches.clone()
+        };
+        let taken = || before.iter().any(|earlier| covers(earlier, &here));
+        !asks(domain) && covers(&route.matches, &here) && !taken()
     });
     let (why, remedy) = match free {
         _ if !config.domains.iter().any(asks) => (
@@ -348,7 +339,7 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
     let served = |name: &str| config.domains.iter().any(|domain| domain.name == name);
     let domain_names = || config.domains.iter().map(|domain| domain.name.as_str());
     let mut seen: Vec<&Match> = Vec::new();
-    for (number, (route, table)) in config.routes.iter().zip(&draft.routes).enumerate() {
+    for (route, table) in config.routes.iter().zip(&draft.routes) {
         if let Target::Group(name) = &route.to
             && config.group(name).is_none()
         {
@@ -416,8 +407,7 @@ fn routes(reader: &Reader<'_>, draft: &Draft<'_>, clean: bool) {
         if !clean {
             continue;
         }
-        let before = config.routes.get(..number).unwrap_or_default();
-        open_to_all(route, before, table, config);
+        open_to_all(route, &seen, table, config);
         // A route can only be reached if no earlier one takes everything that it takes.
         if let Some(earlier) = seen.iter().find(|earlier| covers(earlier, &route.matches)) {
             let what = if earlier.is_anything() {
