@@ -1,19 +1,16 @@
 //! Which of the new work is let in: as much of each source's as of every other's (max-min fairness).
 //!
-//! Sources are counted in a fixed sketch (two rows of counters, of which the smaller counts): no table to fill, and a source that
-//! shares both of its counters with a flood is rare and, since the places are drawn anew from time to time, soon not so any more.
+//! Sources are counted in a [`Sketch`], so there is no table to fill; a source that shares its counters with a flood is rare and,
+//! since the places are drawn anew from time to time, soon not so any more.
 
-use stdx::{
-    Rng,
-    hash::{Key, hash64},
-};
+use stdx::Rng;
 
-use crate::ALL;
+use crate::{ALL, sketch::Sketch};
 
-/// Counters of a row.
-const PLACES: usize = 2048;
 /// Windows after which the places are drawn anew.
 const ROUND: u32 = 64;
+/// Windows over which what passes is smoothed; in as many the share can more than double.
+const SMOOTH: u64 = 16;
 
 /// While no more sources ask for something, each gets one piece a window at least: the share that a flood has brought down is
 /// far too small for them until it has recovered.
@@ -22,12 +19,15 @@ const FEW: usize = 16;
 /// What each source asked for in this window, and how much of it may pass.
 #[derive(Debug)]
 pub struct Fair {
-    rows: [Box<[u32]>; 2],
-    key: Key,
+    window: Sketch,
     windows: u32,
     /// What a source may have in this window, in parts of [`ALL`] of a piece.
     quota: u64,
-    asked: u64,
+    /// Pieces that passed in this window.
+    passed: u32,
+    /// What passes in a window lately, in parts of [`ALL`] of a piece; it falls as the share does.
+    lately: u64,
+    share: u32,
     rng: Rng,
 }
 
@@ -35,99 +35,67 @@ impl Fair {
     pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         Self {
-            rows: [vec![0; PLACES].into(), vec![0; PLACES].into()],
-            key: key(&mut rng),
+            window: Sketch::new(&mut rng),
             windows: 0,
             quota: u64::MAX,
-            asked: 0,
+            passed: 0,
+            lately: 0,
+            share: ALL,
             rng,
         }
     }
 
     /// One more piece of work from this source: whether it passes.
     pub fn passes(&mut self, source: &[u8]) -> bool {
-        let count = self.count(source);
-        self.asked += 1;
+        let count = self.window.count(source);
         let one = u64::from(ALL);
         let before = u64::from(count.saturating_sub(1)) * one;
-        match self.quota.checked_sub(before) {
+        let passes = match self.quota.checked_sub(before) {
             Some(left) if left >= one => true,
             Some(left) => self.rng.next_u64() % one < left,
             None => false,
-        }
+        };
+        self.passed += u32::from(passes);
+        passes
     }
 
-    /// Counts without judging; returns the count of this window.
-    pub fn count(&mut self, source: &[u8]) -> u32 {
-        let mut least = u32::MAX;
-        for place in self.places(source) {
-            *place = place.saturating_add(1);
-            least = least.min(*place);
-        }
-        least
-    }
-
-    /// Takes back what was counted last for this source.
-    pub fn uncount(&mut self, source: &[u8]) {
-        for place in self.places(source) {
-            *place = place.saturating_sub(1);
-        }
-    }
-
-    fn places(&mut self, source: &[u8]) -> impl Iterator<Item = &mut u32> {
-        let hash = hash64(&self.key, &[source]);
-        let rows = self.rows.iter_mut().zip([hash, hash >> 32]);
-        rows.filter_map(|(row, hash)| row.get_mut(hash as usize % PLACES))
-    }
-
-    /// A window ends: sources will get in the next one what makes `share` (of [`ALL`]) of all that was asked for in this.
+    /// A window ends: sources will get in the next one what makes `share` (of [`ALL`]) of all that was asked for in this, or what passed
+    /// lately: when the kernel keeps a flood out from one window to the next, a share of what is left is next to nothing.
     pub fn next_window(&mut self, share: u32) {
+        self.lately += u64::from(self.passed) * u64::from(ALL) / SMOOTH;
+        self.lately -= self.lately / SMOOTH;
+        self.passed = 0;
+        if share < self.share {
+            self.lately = self.lately * u64::from(share) / u64::from(self.share);
+        }
+        self.share = share;
+        let counts = self.window.counts();
         self.quota = if share >= ALL {
             u64::MAX
         } else {
-            let row = self.rows.first().map_or(&[][..], |row| row);
-            let sources = row.iter().filter(|&&count| count > 0).count();
+            let asked: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+            let sources = counts.iter().filter(|&&count| count > 0).count();
             let floor = if sources <= FEW { ALL.into() } else { 0 };
-            quota(row, share.into()).max(floor)
+            quota(counts, (asked * u64::from(share)).max(self.lately)).max(floor)
         };
-        for row in &mut self.rows {
-            row.fill(0);
-        }
-        self.asked = 0;
         self.windows += 1;
+        self.window.clear();
         if self.windows.is_multiple_of(ROUND) {
-            self.key = key(&mut self.rng);
+            self.window.redraw(&mut self.rng);
         }
     }
-
-    /// Pieces that were asked for in this window.
-    pub fn asked(&self) -> u64 {
-        self.asked
-    }
 }
 
-fn key(rng: &mut Rng) -> Key {
-    let mut bytes = [0; 16];
-    for (half, word) in bytes
-        .chunks_exact_mut(8)
-        .zip([rng.next_u64(), rng.next_u64()])
-    {
-        half.copy_from_slice(&word.to_be_bytes());
-    }
-    Key(bytes)
-}
-
-/// The largest quota for which the sum of min(count, quota) is at most `share` of the sum of the counts. Unit: [`ALL`]ths.
-fn quota(counts: &[u32], share: u64) -> u64 {
-    let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    let mut room = total * share;
+/// The largest quota for which the sum of min(count, quota) is at most `room`; the one that asks for most has what is left of the room,
+/// if all fit. None where nobody asked. Unit of both: [`ALL`]ths.
+fn quota(counts: &[u32], mut room: u64) -> u64 {
     let mut left: Vec<u32> = counts.iter().copied().filter(|&count| count > 0).collect();
     left.sort_unstable();
     let mut sources = left.len() as u64;
     for count in left {
         let each = room / sources;
         let whole = u64::from(count) * u64::from(ALL);
-        if whole > each {
+        if whole > each || sources == 1 {
             return each;
         }
         room -= whole;
@@ -178,11 +146,67 @@ mod tests {
         assert!((4400..=5500).contains(&passed), "{passed} of 19,800");
     }
 
+    /// The kernel keeps a flood out from one window to the next. Calls of the others had to wait behind it and come several at once.
+    #[test]
+    fn a_flood_that_is_gone_leaves_its_place_to_the_others() {
+        for others in [1, 40] {
+            let mut fair = Fair::new(3);
+            let mut share = ALL / 4;
+            for _ in 0..40 {
+                for _ in 0..400 {
+                    fair.passes(b"flood");
+                }
+                fair.next_window(share);
+            }
+            for window in 0..60 {
+                for source in 0..others {
+                    for _ in 0..40 / others {
+                        let passes = fair.passes(&[source]);
+                        assert!(passes, "window {window} of {others}");
+                    }
+                }
+                for _ in 0..4 {
+                    fair.passes(b"flood");
+                }
+                // There is room: the share comes up to the demand that is left.
+                share = (share + share / 16).min(ALL - 1);
+                fair.next_window(share);
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_that_falls_is_felt_at_once() {
+        let mut fair = Fair::new(5);
+        let mut share = ALL / 2;
+        let mut passed = Vec::new();
+        for window in 0..60 {
+            passed.push((0..1000).filter(|_| fair.passes(b"flood")).count());
+            if window >= 40 {
+                share -= share / 4;
+            }
+            fair.next_window(share);
+        }
+        assert_eq!(passed[30], 500);
+        assert!(passed[50] <= 500 * 6 / 100, "0.75^10: {passed:?}");
+    }
+
+    #[test]
+    fn after_a_window_without_any_demand_all_passes() {
+        let mut fair = Fair::new(4);
+        for window in 0..100 {
+            let passed = (0..100).filter(|_| fair.passes(b"burst")).count();
+            assert_eq!(passed, 100, "window {window}");
+            fair.next_window(ALL / 4);
+            fair.next_window(ALL / 4);
+        }
+    }
+
     proptest! {
         #[test]
         fn a_quota_gives_the_share(counts in prop::collection::vec(0_u32..1000, 1..100), share in 1_u64..u64::from(ALL)) {
             let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-            let quota = quota(&counts, share);
+            let quota = quota(&counts, total * share);
             let given: u64 = counts.iter().map(|&count| quota.min(u64::from(count) * u64::from(ALL))).sum();
             prop_assert!(given <= total * share);
             // Rounding leaves less than a part of ALL for each source.

@@ -2,9 +2,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use stdx::Instant;
+use stdx::{Instant, Rng};
 
-use crate::{ALL, fair::Fair, part, valve::Valve};
+use crate::{ALL, fair::Fair, part, sketch::Sketch, valve::Valve};
 
 /// How often occupancy is looked at and shares are changed.
 pub const WINDOW: Duration = Duration::from_millis(25);
@@ -56,8 +56,9 @@ pub struct Gate {
     valve: Valve,
     fair: Fair,
     /// Counts sources over a second.
-    sources: Fair,
+    sources: Sketch,
     sources_since: Instant,
+    rng: Rng,
     since: Instant,
     windows: u32,
     idle: Duration,
@@ -77,12 +78,14 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(policy: Policy, seed: u64, now: Instant) -> Self {
+        let mut rng = Rng::new(!seed);
         Self {
             policy,
             valve: Valve::new(policy.occupancy.unwrap_or(ALL)),
             fair: Fair::new(seed),
-            sources: Fair::new(!seed),
+            sources: Sketch::new(&mut rng),
             sources_since: now,
+            rng,
             since: now,
             windows: 0,
             idle: Duration::ZERO,
@@ -185,7 +188,7 @@ impl Gate {
         // By the clock: a slot that idles has few windows, each much longer.
         if now.saturating_duration_since(self.sources_since) >= WINDOW * SECOND {
             self.sources_since = now;
-            self.sources.next_window(ALL);
+            self.sources.redraw(&mut self.rng);
         }
         let mut times = 1;
         if self.policy.occupancy.is_some() {

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - [`Valve`]: from occupancy to the share of new work that is let in.
-//! - [`Fair`]: which of it: the sources that ask for most are cut first, so that one that floods takes nothing from the others.
+//! - `Fair`: which of it: the sources that ask for most are cut first, so that one that floods takes nothing from the others.
 //! - [`Gate`]: both, and the three steps, in windows of [`WINDOW`].
 //! - [`Budget`]: how many retransmissions of our own a slot in distress may add.
 //!
@@ -22,10 +22,10 @@
 mod budget;
 mod fair;
 mod gate;
+mod sketch;
 mod valve;
 
 pub use budget::Budget;
-pub use fair::Fair;
 pub use gate::{Filter, Gate, Policy, Verdict, WINDOW};
 pub use valve::Valve;
 
