@@ -180,7 +180,7 @@ fn flood_and_call() {
             state.burst.load(Ordering::Relaxed)
         );
         eventually("and goes on to", LIMIT, || (refused() > seen).then_some(()));
-        let report = load.end();
+        let report = load.end_of_callers();
         state.over.store(true, Ordering::Relaxed);
         let sent = floods
             .into_iter()
