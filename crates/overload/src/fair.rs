@@ -1,15 +1,15 @@
 //! Which of the new work is let in: as much of each source's as of every other's (max-min fairness).
 //!
-//! Sources are counted in a [`Sketch`], so there is no table to fill; a source that shares its counters with a flood is rare and,
+//! Sources are counted in a [`Sketch`], so there is no table to fill; a source that shares both of its counters with a flood is rare and,
 //! since the places are drawn anew from time to time, soon not so any more.
 
 use stdx::Rng;
 
-use crate::{ALL, sketch::Sketch};
+use crate::{ALL, sketch::Sketch, valve::SHARE_MIN};
 
 /// Windows after which the places are drawn anew.
 const ROUND: u32 = 64;
-/// Windows over which what passes is smoothed; in as many the share can more than double.
+/// Windows over which what passes is smoothed.
 const SMOOTH: u64 = 16;
 
 /// While no more sources ask for something, each gets one piece a window at least: the share that a flood has brought down is
@@ -25,7 +25,9 @@ pub struct Fair {
     quota: u64,
     /// Pieces that passed in this window.
     passed: u32,
-    /// What passes in a window lately, in parts of [`ALL`] of a piece; it falls as the share does.
+    /// How many may pass in this window, of all sources; in parts of [`ALL`] of a piece, as the next.
+    room: u64,
+    /// What passed lately in a window, as far as there was room for it; it falls as the share does.
     lately: u64,
     share: u32,
     rng: Rng,
@@ -39,6 +41,7 @@ impl Fair {
             windows: 0,
             quota: u64::MAX,
             passed: 0,
+            room: 0,
             lately: 0,
             share: ALL,
             rng,
@@ -62,21 +65,26 @@ impl Fair {
     /// A window ends: sources will get in the next one what makes `share` (of [`ALL`]) of all that was asked for in this, or what passed
     /// lately: when the kernel keeps a flood out from one window to the next, a share of what is left is next to nothing.
     pub fn next_window(&mut self, share: u32) {
-        self.lately += u64::from(self.passed) * u64::from(ALL) / SMOOTH;
-        self.lately -= self.lately / SMOOTH;
+        let passed = u64::from(self.passed) * u64::from(ALL);
         self.passed = 0;
+        self.lately += passed.min(self.room) / SMOOTH;
+        self.lately -= self.lately / SMOOTH;
         if share < self.share {
             self.lately = self.lately * u64::from(share) / u64::from(self.share);
+        } else if share <= SHARE_MIN {
+            // It would fall if it could.
+            self.lately -= self.lately / 4;
         }
         self.share = share;
         let counts = self.window.counts();
+        let asked: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+        self.room = (asked * u64::from(share)).max(self.lately);
         self.quota = if share >= ALL {
             u64::MAX
         } else {
-            let asked: u64 = counts.iter().map(|&count| u64::from(count)).sum();
             let sources = counts.iter().filter(|&&count| count > 0).count();
             let floor = if sources <= FEW { ALL.into() } else { 0 };
-            quota(counts, (asked * u64::from(share)).max(self.lately)).max(floor)
+            quota(counts, self.room).max(floor)
         };
         self.windows += 1;
         self.window.clear();
@@ -86,22 +94,24 @@ impl Fair {
     }
 }
 
-/// The largest quota for which the sum of min(count, quota) is at most `room`; the one that asks for most has what is left of the room,
-/// if all fit. None where nobody asked. Unit of both: [`ALL`]ths.
+/// The largest quota for which the sum of min(count, quota) is at most `room`; if all fit, each may grow by its part of what is left. No limit
+/// where nobody asked. Unit of both: [`ALL`]ths.
 fn quota(counts: &[u32], mut room: u64) -> u64 {
     let mut left: Vec<u32> = counts.iter().copied().filter(|&count| count > 0).collect();
     left.sort_unstable();
-    let mut sources = left.len() as u64;
+    let all = left.len() as u64;
+    let (mut sources, mut most) = (all, 0);
     for count in left {
         let each = room / sources;
         let whole = u64::from(count) * u64::from(ALL);
-        if whole > each || sources == 1 {
+        if whole > each {
             return each;
         }
         room -= whole;
         sources -= 1;
+        most = whole;
     }
-    u64::MAX
+    room.checked_div(all).map_or(u64::MAX, |more| most + more)
 }
 
 #[cfg(test)]
@@ -189,6 +199,42 @@ mod tests {
         }
         assert_eq!(passed[30], 500);
         assert!(passed[50] <= 500 * 6 / 100, "0.75^10: {passed:?}");
+    }
+
+    /// The flood has gone, and what is left is too much.
+    #[test]
+    fn a_share_that_falls_or_cannot_is_felt_when_there_is_less_demand_too() {
+        for least in [false, true] {
+            let mut fair = Fair::new(6);
+            let mut share = if least { SHARE_MIN } else { ALL / 4 };
+            let demand = if least { 25_600 } else { 400 };
+            for _ in 0..40 {
+                for _ in 0..demand {
+                    fair.passes(b"flood");
+                }
+                fair.next_window(share);
+            }
+            let passed: Vec<_> = (0..20)
+                .map(|_| {
+                    let passed = (0..80).filter(|_| fair.passes(b"other")).count();
+                    share -= if least { 0 } else { share / 4 };
+                    fair.next_window(share);
+                    passed
+                })
+                .collect();
+            assert!((10..80).contains(&passed[1]), "{passed:?}");
+            assert!(passed[16] <= 2, "{passed:?}");
+        }
+    }
+
+    #[test]
+    fn who_grows_within_the_room_grows_by_his_part() {
+        let one = u64::from(ALL);
+        assert_eq!(quota(&[10; 20], 500 * one), (10 + 15) * one);
+        assert_eq!(quota(&[0, 4, 0], 100 * one), 100 * one);
+        assert_eq!(quota(&[40, 4], 54 * one), 45 * one);
+        assert_eq!(quota(&[40, 4], 34 * one), 30 * one);
+        assert_eq!(quota(&[0, 0], 54 * one), u64::MAX);
     }
 
     #[test]

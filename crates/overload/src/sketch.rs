@@ -88,8 +88,13 @@ mod tests {
         sketch.uncount(b"one");
         assert_eq!((sketch.count(b"one"), sketch.count(b"two")), (3, 1));
         assert_eq!(sketch.counts().iter().sum::<u32>(), 4);
+        let places = |sketch: &Sketch| sketch.counts().iter().position(|&count| count > 0);
         sketch.redraw(&mut rng);
         assert_eq!(sketch.count(b"one"), 1);
+        let before = places(&sketch);
+        sketch.redraw(&mut rng);
+        assert_eq!(sketch.count(b"one"), 1);
+        assert_ne!(places(&sketch), before);
         sketch.clear();
         assert_eq!(sketch.counts().iter().sum::<u32>(), 0);
     }

@@ -16,7 +16,7 @@ pub struct Valve {
 }
 
 /// Never less than this is let in, or no measurement would tell that there is room again.
-const SHARE_MIN: u32 = ALL / 256;
+pub(crate) const SHARE_MIN: u32 = ALL / 256;
 /// A window more than busy changes nothing by itself: a pause of the machine, a take-over, a burst. So many in a row do.
 const PATIENCE: u32 = 40;
 /// The same where buffers were too few as well: work is piling up.
